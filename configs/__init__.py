@@ -1,0 +1,62 @@
+"""Settings: the schema, the presets and the one way a config reaches a program, `load`."""
+
+import ast
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.checked import ConfigError, from_dict, override, to_dict
+from configs.schema import Config
+
+__all__ = ["Config", "ConfigError", "from_dict", "load", "override", "preset", "to_dict"]
+
+PRESETS = ("shapes", "voc", "bccd", "overfit")
+
+
+def preset(name: str, changes: Mapping[str, Any] | None = None) -> Config:
+    """A preset of configs/ with dotted settings changed: preset("voc", {"train.epochs": 20}).
+
+    Raises ConfigError for an unknown preset or setting, with the choices.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, found {name!r}")
+    return override(importlib.import_module(f"configs.{name}").config, changes or {})
+
+
+def load(path: str | Path = "config.py", overrides: Sequence[str] = ()) -> Config:
+    """The config of a file, changed by "section.field=value" strings.
+
+    path: a Python file that defines `config`, or the config.json of a run.
+    Raises ConfigError naming the file and what is wrong with it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such config file")
+    if path.suffix == ".json":
+        config = from_dict(Config, json.loads(path.read_text(encoding="utf-8")))
+    else:
+        spec = importlib.util.spec_from_file_location("_config_file", path)
+        if spec is None:
+            raise ConfigError(f"{path}: expected a .py or .json file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = getattr(module, "config", None)
+        if not isinstance(config, Config):
+            raise ConfigError(f"{path}: expected it to define `config`, a Config; found {config!r}")
+    return override(config, dict(_parse(item) for item in overrides))
+
+
+def _parse(item: str) -> tuple[str, Any]:
+    """'train.epochs=20' -> ('train.epochs', 20). What is no Python literal is a string."""
+    key, separator, text = item.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set: expected section.field=value, found {item!r}")
+    text = text.strip()
+    words = {"true": "True", "false": "False", "none": "None"}
+    try:
+        value = ast.literal_eval(words.get(text.lower(), text))
+    except (ValueError, SyntaxError):
+        value = text
+    return key.strip(), value

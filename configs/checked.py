@@ -1,0 +1,190 @@
+"""Frozen dataclasses that check themselves: types, choices and typos, with the field named.
+
+`Checked.__post_init__` converts each field to its annotated type or raises ConfigError, then calls
+`check()` for what a type cannot say. `override` changes a tree of them by dotted names; `to_dict`
+and `from_dict` carry it through JSON.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Union
+
+CALLABLE = "callable:"  # how JSON names an object of the user's own, which it cannot hold
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be; the message names the field, expected and found."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """Base of every config dataclass."""
+
+    def __post_init__(self):
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            name = f"{type(self).__name__}.{field.name}"
+            value = convert(getattr(self, field.name), hints[field.name], name)
+            object.__setattr__(self, field.name, value)
+        self.check()
+
+    def check(self) -> None:
+        """Raises ConfigError for values that are of the right type and still impossible."""
+
+    def require(self, field: str, is_met: bool, expected: str) -> None:
+        if not is_met:
+            name = f"{type(self).__name__}.{field}"
+            raise ConfigError(f"{name}: expected {expected}, found {getattr(self, field)!r}")
+
+
+def convert(value: Any, hint: Any, name: str) -> Any:
+    """Returns `value` as the annotated type `hint`. Raises ConfigError naming the field `name`."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, args, hint, name)
+    if origin is tuple:
+        if isinstance(value, str):  # --set data.classes=person,head
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = [value]
+        if isinstance(value, (list, tuple)):
+            hints = [args[0]] * len(value) if args[-1] is Ellipsis else args
+            if len(hints) == len(value):
+                return tuple(
+                    convert(v, h, f"{name}[{i}]")
+                    for i, (v, h) in enumerate(zip(value, hints, strict=True))
+                )
+    elif origin is Literal:
+        if any(value == choice and type(value) is type(choice) for choice in args):
+            return value
+    elif origin is Callable or hint is Callable:
+        if isinstance(value, str) and value.startswith(CALLABLE):
+            raise ConfigError(
+                f"{name}: the saved config names an object of your own ({value[len(CALLABLE) :]}), "
+                "which a file cannot hold; give the config that defines it with --config"
+            )
+        if callable(value):
+            return value
+    elif dataclasses.is_dataclass(hint):
+        if isinstance(value, hint):
+            return value
+        if isinstance(value, Mapping):
+            return from_dict(hint, value, name)
+    elif hint is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
+            return float(value)
+    elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{name}: expected {describe(hint)}, found {value!r}")
+
+
+def _convert_union(value: Any, args: tuple, hint: Any, name: str) -> Any:
+    """A union is None, a plain type, or one of several dataclasses chosen by their `kind`."""
+    if value is None and type(None) in args:
+        return None
+    kinds = {
+        arg.kind: arg for arg in args if dataclasses.is_dataclass(arg) and hasattr(arg, "kind")
+    }
+    if isinstance(value, str) and value in kinds:
+        return kinds[value]()
+    if isinstance(value, Mapping) and value.get("kind") in kinds:
+        rest = {key: item for key, item in value.items() if key != "kind"}
+        return from_dict(kinds[value["kind"]], rest, name)
+    own_object = isinstance(value, str) and value.startswith(CALLABLE)
+    for arg in args:
+        try:
+            return convert(value, arg, name)
+        except ConfigError:
+            if own_object and arg is Callable:
+                raise
+    raise ConfigError(f"{name}: expected {describe(hint)}, found {value!r}")
+
+
+def describe(hint: Any) -> str:
+    """A type annotation in words, for an error message."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(arg) for arg in args)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(arg) for arg in args)
+    if origin is tuple:
+        if args[-1] is Ellipsis:
+            return f"a list of ({describe(args[0])})"
+        return "(" + ", ".join(describe(arg) for arg in args) + ")"
+    if origin is Callable or hint is Callable:
+        return "a callable of your own"
+    if hint is type(None):
+        return "None"
+    if dataclasses.is_dataclass(hint):
+        return repr(hint.kind) if hasattr(hint, "kind") else hint.__name__
+    return {int: "a whole number", float: "a number", str: "a string", bool: "True or False"}[hint]
+
+
+def override(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
+    """Returns a copy of a config with dotted fields changed: {"train.epochs": 20}.
+
+    A group's own value is set before its fields, so {"train.schedule": "step",
+    "train.schedule.factor": 0.2} works in any order. Raises ConfigError for an unknown field, with
+    the choices, and for a value that does not fit.
+    """
+    names = [field.name for field in dataclasses.fields(config)]
+    for key in changes:
+        head = key.split(".")[0]
+        if head not in names:
+            near = difflib.get_close_matches(head, names, 1)
+            hint = f"did you mean {prefix + near[0]!r}? " if near else ""
+            raise ConfigError(f"{prefix + head!r} is no setting; {hint}choices: {', '.join(names)}")
+    direct = {key: value for key, value in changes.items() if "." not in key}
+    config = _replace(config, direct, prefix)
+    groups: dict[str, dict[str, Any]] = {}
+    for key, value in changes.items():
+        if "." in key:
+            head, rest = key.split(".", 1)
+            groups.setdefault(head, {})[rest] = value
+    nested = {}
+    for head, inner in groups.items():
+        group = getattr(config, head)
+        if not dataclasses.is_dataclass(group):
+            raise ConfigError(f"{prefix + head!r} has no fields of its own; found {group!r}")
+        nested[head] = override(group, inner, f"{prefix}{head}.")
+    return _replace(config, nested, prefix)
+
+
+def _replace(config: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    try:
+        return dataclasses.replace(config, **values) if values else config
+    except ConfigError as error:
+        # Errors name the class ("Train.epochs"); the user wrote the dotted name ("train.epochs").
+        message = str(error).replace(f"{type(config).__name__}.", prefix, 1)
+        raise ConfigError(message) from None
+
+
+def to_dict(config: Any) -> Any:
+    """A config as JSON-ready dicts and lists; an object of the user's own by its name."""
+    if dataclasses.is_dataclass(config):
+        kind = {"kind": config.kind} if hasattr(config, "kind") else {}
+        fields = dataclasses.fields(config)
+        return kind | {field.name: to_dict(getattr(config, field.name)) for field in fields}
+    if isinstance(config, tuple):
+        return [to_dict(item) for item in config]
+    if callable(config):
+        where = getattr(config, "__module__", type(config).__module__)
+        return f"{CALLABLE}{where}.{getattr(config, '__qualname__', type(config).__name__)}"
+    if isinstance(config, float) and math.isinf(config):
+        raise ConfigError("an infinite number cannot be saved")
+    return config
+
+
+def from_dict(cls: type, values: Mapping[str, Any], name: str | None = None) -> Any:
+    """The inverse of `to_dict`. Raises ConfigError for a field that `cls` does not have."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    for key in values:
+        if key not in names:
+            raise ConfigError(
+                f"{(name or cls.__name__)}.{key} is no setting; choices: {', '.join(names)}"
+            )
+    return cls(**values)

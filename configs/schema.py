@@ -1,0 +1,374 @@
+"""Every setting there is, with its type, its default and why one would turn it.
+
+Presets and config.py hold only their differences from these defaults. Standard library only.
+Paper: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017 (arXiv:1708.02002).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from configs.checked import Checked, ConfigError
+
+
+@dataclass(frozen=True)
+class Augment(Checked):
+    """Random changes of a training sample; each is off at its neutral value."""
+
+    flip: float = 0.5  # probability of a horizontal flip
+    brightness: float = 0.0  # up to this share of the full range is added or taken away
+    contrast: float = 0.0  # distance from the mean colour is multiplied by 1 +- this
+    saturation: float = 0.0  # distance from grey is multiplied by 1 +- this
+    hue: float = 0.0  # turns the colour circle by up to this share (0.5 = anywhere)
+    zoom: tuple[float, float] = (1.0, 1.0)  # below 1 expands on a grey canvas, above 1 crops
+    min_visibility: float = 0.25  # a box that keeps less than this share of its area is dropped
+
+    def check(self):
+        for name in ("flip", "min_visibility"):
+            self.require(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
+        for name in ("brightness", "contrast", "saturation"):
+            self.require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
+        self.require("hue", 0 <= self.hue <= 0.5, "a number from 0 to 0.5")
+        self.require("zoom", 0 < self.zoom[0] <= self.zoom[1], "(smallest, largest), above 0")
+
+
+@dataclass(frozen=True)
+class Data(Checked):
+    """Which images and boxes, and how they are read."""
+
+    format: Literal["voc", "shapes"] = "voc"  # shapes: VOC too, generated at `root` if absent
+    root: str = "datasets/VOCdevkit"  # the folder of the dataset
+    limit: int = 0  # use only this many images of each split, for a quick try; 0: all
+    train: str = "train"  # split, or several: "VOC2007/trainval + VOC2012/trainval"
+    val: str = "val"  # split for validation and for evaluate.py
+    val_fraction: float = 0.2  # of a flat folder (no ImageSets), the share of images held out
+    classes: tuple[str, ...] = ()  # empty: found in the annotations, sorted, saved with the run
+    on_bad_annotation: Literal["error", "drop"] = "error"  # drop: leave out, count and report
+    train_on_difficult: bool = True  # False: `difficult` objects are neither object nor background
+    cache: bool = False  # keep decoded images in memory; needs width * height * 3 bytes an image
+    augment: Augment = field(default_factory=Augment)
+
+    def check(self):
+        self.require("limit", self.limit >= 0, "0 or more")
+        self.require("val_fraction", 0 < self.val_fraction < 1, "a share between 0 and 1")
+        self.require("classes", len(set(self.classes)) == len(self.classes), "each class once")
+
+
+@dataclass(frozen=True)
+class Canvas(Checked):
+    """Every image is scaled to fit one fixed canvas and padded at the bottom and right."""
+
+    kind: ClassVar[str] = "canvas"
+    height: int = 416
+    width: int = 416
+    antialias: bool = True  # smooth before shrinking
+
+    def check(self):
+        self.require("height", self.height >= 32, "at least 32")
+        self.require("width", self.width >= 32, "at least 32")
+
+
+@dataclass(frozen=True)
+class ShortLong(Checked):
+    """The short side becomes `short`, or the long one `long`; padded to a multiple."""
+
+    kind: ClassVar[str] = "short_long"
+    short: int = 800
+    long: int = 1333
+    multiple: int = 32  # height and width of a batch are rounded up to a multiple of this
+    antialias: bool = False  # torchvision's default is without
+
+    def check(self):
+        self.require("short", self.short >= 32, "at least 32")
+        self.require("long", self.long >= self.short, f"at least short = {self.short}")
+        self.require("multiple", self.multiple >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
+class Anchors(Checked):
+    """The boxes that the network's outputs are relative to (paper section 4)."""
+
+    sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)  # side on P3, P4, P5, P6, P7
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width, area kept
+    scales: tuple[float, ...] = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))  # steps within a level
+    center_offset: float = 0.5  # centre in its cell; torchvision, detectron2, mmdet: 0
+    stride: Literal["nominal", "grid"] = "nominal"  # grid: image size // grid size (torchvision)
+    rounding: bool = False  # whole-number sizes and rounded corners (torchvision)
+
+    def check(self):
+        self.require("sizes", len(self.sizes) == 5, "five sizes, for P3 to P7")
+        for name in ("sizes", "ratios", "scales"):
+            values = getattr(self, name)
+            self.require(name, bool(values) and min(values) > 0, "numbers above 0")
+        self.require("center_offset", 0 <= self.center_offset <= 1, "a number from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Coder(Checked):
+    """How a box is written relative to its anchor."""
+
+    form: Literal["center", "corner"] = "center"  # corner: x1, y1, x2, y2 (keras-retinanet)
+    stds: tuple[float, float, float, float] = (
+        0.1,
+        0.1,
+        0.2,
+        0.2,
+    )  # divide the deltas; 1s: torchvision
+    max_log_scale: float | None = math.log(
+        1000 / 16
+    )  # decoded sides grow at most e^this; None: free
+
+    def check(self):
+        self.require("stds", min(self.stds) > 0, "numbers above 0")
+
+
+@dataclass(frozen=True)
+class Detect(Checked):
+    """From network outputs to final boxes."""
+
+    score_threshold: float = 0.05  # detections below are dropped
+    top_k: int = 1000  # best candidates of a level that go on to NMS
+    nms_iou: float = 0.5  # of two boxes of a class that overlap more, the better one stays
+    max_detections: int = 100  # kept for an image
+
+    def check(self):
+        self.require("score_threshold", 0 <= self.score_threshold < 1, "a score from 0 to below 1")
+        self.require("nms_iou", 0 <= self.nms_iou <= 1, "an IoU from 0 to 1")
+        self.require("top_k", self.top_k >= 1, "at least 1")
+        self.require("max_detections", self.max_detections >= 1, "at least 1")
+
+
+BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+
+
+@dataclass(frozen=True)
+class Model(Checked):
+    """The network and the conventions that travel with its weights."""
+
+    backbone: BackboneName | Callable = "resnet50"  # or () -> layer: images -> [C3, C4, C5]
+    bottleneck_stride: Literal["3x3", "1x1"] = "3x3"  # 3x3: torchvision; 1x1: keras-retinanet
+    bn_mode: Literal["live", "frozen_stats", "frozen"] = "live"  # frozen_stats: gamma, beta train
+    bn_epsilon: float = 1e-5
+    neck: Literal["fpn"] | Callable = "fpn"  # or () -> layer: [C3, C4, C5] -> [P3 ... P7]
+    neck_width: int = 256
+    p6_from: Literal["c5", "p5"] = "c5"  # c5: paper; p5: torchvision v1
+    head_depth: int = 4  # 3x3 convolutions before the output
+    head_width: int = 256
+    prior: float = 0.01  # score of everything before training (paper section 3.3)
+    normalization: Literal["torch", "caffe"] = "torch"  # caffe: BGR minus mean (keras-retinanet)
+    anchors: Anchors = field(default_factory=Anchors)
+    coder: Coder = field(default_factory=Coder)
+    resize: Canvas | ShortLong = field(default_factory=Canvas)
+    detect: Detect = field(default_factory=Detect)
+
+    def check(self):
+        self.require("bn_epsilon", self.bn_epsilon >= 0, "a number of 0 or more")
+        for name in ("neck_width", "head_width"):
+            self.require(name, getattr(self, name) >= 1, "at least 1")
+        self.require("head_depth", self.head_depth >= 0, "0 or more")
+        self.require("prior", 0 < self.prior < 1, "a probability between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Matcher(Checked):
+    """Which anchors are objects, which are background, which are neither."""
+
+    positive_iou: float = 0.5  # from here on an anchor is an object
+    negative_iou: float = 0.4  # below it is background; between, it is ignored
+    low_quality: bool = False  # each object also keeps its best anchor, however poor (torchvision)
+
+    def check(self):
+        self.require("positive_iou", 0 < self.positive_iou <= 1, "an IoU above 0, up to 1")
+        limit = self.positive_iou
+        self.require(
+            "negative_iou", 0 <= self.negative_iou <= limit, f"0 to positive_iou = {limit}"
+        )
+
+
+@dataclass(frozen=True)
+class Loss(Checked):
+    """Focal loss on the classes, smooth L1 on the boxes of positive anchors."""
+
+    alpha: float | None = 0.25  # weight of objects, 1 - alpha of background; None: both 1
+    gamma: float = 2.0  # 0 is plain cross-entropy
+    box: Literal["smooth_l1", "l1"] = "smooth_l1"
+    beta: float = 1 / 9  # where smooth L1 turns from squared to linear
+    box_weight: float = 1.0
+    normalization: Literal["batch", "image"] = "batch"  # positives of the batch, or image by image
+
+    def check(self):
+        self.require("alpha", self.alpha is None or 0 < self.alpha < 1, "None or between 0 and 1")
+        self.require("gamma", self.gamma >= 0, "0 or more")
+        self.require("beta", self.beta > 0, "a number above 0 (for 0, choose box = 'l1')")
+        self.require("box_weight", self.box_weight >= 0, "0 or more")
+
+
+@dataclass(frozen=True)
+class Constant(Checked):
+    """The learning rate stays."""
+
+    kind: ClassVar[str] = "constant"
+
+
+@dataclass(frozen=True)
+class Cosine(Checked):
+    """Half a cosine down to `final` times the learning rate."""
+
+    kind: ClassVar[str] = "cosine"
+    final: float = 0.0
+
+
+@dataclass(frozen=True)
+class Step(Checked):
+    """Multiplied by `factor` at each of the given shares of the phase."""
+
+    kind: ClassVar[str] = "step"
+    at: tuple[float, ...] = (0.667, 0.889)  # 60k and 80k of 90k iterations, as in the paper
+    factor: float = 0.1
+
+    def check(self):
+        rising = list(self.at) == sorted(set(self.at)) and all(0 < share < 1 for share in self.at)
+        self.require("at", rising, "rising shares between 0 and 1")
+        self.require("factor", self.factor > 0, "a number above 0")
+
+
+@dataclass(frozen=True)
+class Polynomial(Checked):
+    """Down to `final` times the learning rate along (1 - progress) ** power."""
+
+    kind: ClassVar[str] = "polynomial"
+    power: float = 0.9
+    final: float = 0.0
+
+    def check(self):
+        self.require("power", self.power > 0, "a number above 0")
+
+
+@dataclass(frozen=True)
+class Exponential(Checked):
+    """Falls by the same factor in every step, to `final` times the learning rate at the end."""
+
+    kind: ClassVar[str] = "exponential"
+    final: float = 0.01
+
+    def check(self):
+        self.require("final", self.final > 0, "a number above 0")
+
+
+Schedule = Constant | Cosine | Step | Polynomial | Exponential | Callable
+FrozenParts = tuple[Literal["backbone", "neck", "class_head", "box_head"], ...]
+
+
+@dataclass(frozen=True)
+class Phase(Checked):
+    """A stretch of training with an optimizer of its own; None takes the value of `train`."""
+
+    epochs: int
+    freeze: FrozenParts = ()  # parts that do not learn; their batch norm uses its statistics
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    schedule: Schedule | None = None
+    warmup_steps: int | None = None
+
+    def check(self):
+        self.require("epochs", self.epochs >= 1, "at least 1")
+        for name, least in (("batch_size", 1), ("learning_rate", 0), ("warmup_steps", 0)):
+            value = getattr(self, name)
+            self.require(name, value is None or value >= least, f"None or at least {least}")
+
+
+@dataclass(frozen=True)
+class Train(Checked):
+    """How long, how fast, and what is kept."""
+
+    epochs: int | None = 12  # None where `phases` say
+    batch_size: int = 4
+    learning_rate: float = 0.01  # for SGD and batches of 16, as in the paper; less for AdamW
+    schedule: Schedule = field(default_factory=Cosine)  # or (learning_rate, steps) -> schedule
+    warmup_steps: int = 500  # the rate rises in a line from 0.1 % of itself
+    freeze: FrozenParts = ()  # e.g. ("backbone",)
+    phases: tuple[Phase, ...] = ()  # e.g. first with the backbone frozen, then all
+    optimizer: Literal["sgd", "adam", "adamw"] | Callable = "sgd"  # or (schedule) -> optimizer
+    momentum: float = 0.9  # of SGD
+    weight_decay: float = 1e-4  # not on norms and biases; Adam takes none
+    clip_norm: float | None = 10.0  # longest gradient over all weights; None: any
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    eager: bool = False  # no compiled graph: breakpoints work in every line
+    seed: int = 0
+    validate_every: int = 1  # epochs between validations (loss and mAP); 0: only after the last
+    early_stopping: int = 0  # validations without a better mAP before the run ends; 0: never
+    log_every: int = 20  # steps between reads of the losses on a GPU (each read waits for it)
+    sample_pictures: int = 4  # validation images drawn at each validation
+
+    def check(self):
+        self.require("batch_size", self.batch_size >= 1, "at least 1")
+        self.require("learning_rate", self.learning_rate > 0, "a number above 0")
+        self.require("epochs", self.epochs is None or self.epochs >= 1, "at least 1")
+        if (self.epochs is None) == (not self.phases):
+            raise ConfigError(
+                "train: expected either train.epochs or train.phases (each with its epochs), found "
+                f"epochs={self.epochs!r} and {len(self.phases)} phases; set the other to None or ()"
+            )
+        if self.phases and self.freeze:
+            raise ConfigError(
+                "train.freeze has no effect beside train.phases: set it in the phases"
+            )
+        for name in ("warmup_steps", "validate_every", "early_stopping", "sample_pictures"):
+            self.require(name, getattr(self, name) >= 0, "0 or more")
+        self.require("momentum", 0 <= self.momentum < 1, "0 to below 1")
+        self.require("weight_decay", self.weight_decay >= 0, "0 or more")
+        if self.optimizer == "adam" and self.weight_decay:
+            raise ConfigError("train.weight_decay: Adam takes none; set it to 0 or choose 'adamw'")
+        self.require("clip_norm", self.clip_norm is None or self.clip_norm > 0, "None or above 0")
+        self.require("log_every", self.log_every >= 1, "at least 1")
+        self.require("seed", 0 <= self.seed < 2**31, "0 to 2**31 - 1")
+
+    def all_phases(self) -> tuple[Phase, ...]:
+        """The phases with every None filled in."""
+        phases = self.phases or (Phase(epochs=self.epochs, freeze=self.freeze),)
+        inherited = ("batch_size", "learning_rate", "schedule", "warmup_steps")
+        return tuple(
+            Phase(
+                epochs=phase.epochs,
+                freeze=phase.freeze,
+                **{
+                    name: getattr(self if getattr(phase, name) is None else phase, name)
+                    for name in inherited
+                },
+            )
+            for phase in phases
+        )
+
+
+@dataclass(frozen=True)
+class Evaluate(Checked):
+    """How detections are judged."""
+
+    iou_thresholds: tuple[float, ...] = (0.5,)  # the first one gives the headline
+    ap: Literal["area", "11point"] = "area"  # area: VOC 2010 on; 11point: VOC 2007
+    strict: bool = False  # IoU must exceed the threshold (py-faster-rcnn), not only reach it
+    batch_size: int = 4
+
+    def check(self):
+        is_met = bool(self.iou_thresholds) and all(0 < iou <= 1 for iou in self.iou_thresholds)
+        self.require("iou_thresholds", is_met, "IoUs above 0, up to 1")
+        self.require("batch_size", self.batch_size >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
+class Config(Checked):
+    """A run."""
+
+    name: str = "run"  # outputs go to <output>/<name>
+    output: str = "runs"
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    matcher: Matcher = field(default_factory=Matcher)
+    loss: Loss = field(default_factory=Loss)
+    train: Train = field(default_factory=Train)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+
+    def check(self):
+        plain = self.name and not set(self.name) & set('/\\:*?"<>|') and self.name.strip(". ")
+        self.require("name", bool(plain), "a folder name")

@@ -1,0 +1,1 @@
+"""The detector: knows tensors, knows nothing of files."""

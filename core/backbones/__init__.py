@@ -1,0 +1,1 @@
+"""Backbones: normalised images -> C3, C4, C5."""

@@ -1,0 +1,74 @@
+"""The two layers that Keras has in another convention: convolution padding and batch norm."""
+
+import keras
+import tensorflow as tf
+
+
+class Conv2D(keras.layers.Conv2D):
+    """Keras's convolution with symmetric padding at every stride, as in torch.
+
+    TensorFlow's "same" pads an even-sized input at stride 2 at the bottom and right only, which
+    shifts it by a pixel. Output size is ceil(input / stride) for odd kernels.
+    """
+
+    def __init__(self, filters: int, kernel_size: int, strides: int = 1, **kwargs):
+        self.margin = kernel_size // 2 if strides > 1 else 0
+        padding = "same" if strides == 1 else "valid"
+        super().__init__(filters, kernel_size, strides, padding=padding, **kwargs)
+
+    def build(self, input_shape):
+        # Only the channels matter; Keras would refuse a map smaller than the kernel before padding.
+        super().build((None, None, None, input_shape[-1]))
+
+    def call(self, inputs):
+        # A padding list given to the convolution would send bfloat16 gradients off oneDNN.
+        return super().call(pad(inputs, self.margin) if self.margin else inputs)
+
+
+def pad(x: tf.Tensor, margin: int, value: float = 0.0) -> tf.Tensor:
+    """(B, H, W, C) -> (B, H + 2 margin, W + 2 margin, C), the border filled with `value`."""
+    return tf.pad(x, [[0, 0], [margin, margin], [margin, margin], [0, 0]], constant_values=value)
+
+
+class BatchNorm(keras.layers.Layer):
+    """Batch normalisation over the last axis with TensorFlow's fused kernel.
+
+    mode: "live" normalises by the batch in training and keeps running statistics; "frozen_stats"
+        always uses the running statistics, gamma and beta learn; "frozen" learns nothing.
+    A live layer inside a part that is not trainable uses its statistics too.
+    Keras's own layer computes half precision in float32 and is not fused; the kernel takes float16
+    and bfloat16 inputs, with float32 statistics. Running variance is unbiased, as in torch.
+    """
+
+    def __init__(self, mode: str = "live", epsilon: float = 1e-5, momentum: float = 0.9, **kwargs):
+        if mode not in ("live", "frozen_stats", "frozen"):
+            raise ValueError(f"mode: expected live, frozen_stats or frozen, found {mode!r}")
+        super().__init__(**kwargs)
+        self.mode, self.epsilon, self.momentum = mode, epsilon, momentum
+
+    def build(self, shape):
+        def weight(name, initializer, trainable):
+            return self.add_weight(
+                (shape[-1],), initializer, name=name, trainable=trainable, autocast=False
+            )
+
+        self.gamma = weight("gamma", "ones", self.mode != "frozen")
+        self.beta = weight("beta", "zeros", self.mode != "frozen")
+        self.moving_mean = weight("moving_mean", "zeros", False)
+        self.moving_variance = weight("moving_variance", "ones", False)
+
+    def call(self, inputs, training=False):
+        is_live = bool(training) and self.mode == "live" and self.trainable
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=self.moving_mean,
+            variance=self.moving_variance,
+            epsilon=self.epsilon,
+            is_training=is_live,
+        )
+        if is_live:
+            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+        return outputs

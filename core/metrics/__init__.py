@@ -1,0 +1,1 @@
+"""Detection metrics: arrays of detections and ground truth -> numbers."""

@@ -1,0 +1,339 @@
+"""PASCAL VOC average precision, and a confusion matrix: arrays in, numbers out.
+
+Letters: D detections, T ground-truth objects, K classes, I IoU thresholds, P pairs of a detection
+and an object, C points of a curve.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.metrics.arrays import Detections, GroundTruth, check_labels
+
+PAIRS_PER_CHUNK = 1_000_000  # bounds the memory of matching, about 200 bytes a pair
+
+# Written as voc_eval writes it: its 0.3, 0.6 and 0.7 lie one ulp above the decimal, so that a
+# recall of exactly 3/10 does not reach the fourth threshold.
+ELEVEN_POINTS = np.arange(0, 1.1, 0.1)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What keeping the detections with score >= `score` gives; nan where it is not defined."""
+
+    precision: float
+    recall: float
+    f1: float
+    score: float
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """One class at one IoU threshold.
+
+    ap_area: area under the precision envelope (VOC 2010 and later); nan if num_objects is 0.
+    ap_11_point: mean of the envelope at recall 0, .1 ... 1 (VOC 2007); nan if num_objects is 0.
+    num_objects: ground-truth objects that are not difficult.
+    precision, recall, scores: (C,) float64, the curve, one point a detection by descending score.
+        Detections on difficult objects are not in it. recall is nan if num_objects is 0.
+    max_recall: recall of all detections together; nan if num_objects is 0.
+    best: the point of the highest F1, the highest score among equals. Its precision and score are
+        nan if there is no detection; all of it is nan if num_objects is 0.
+    """
+
+    ap_area: float
+    ap_11_point: float
+    num_objects: int
+    precision: np.ndarray
+    recall: np.ndarray
+    scores: np.ndarray
+    max_recall: float
+    best: OperatingPoint
+
+
+@dataclass(frozen=True)
+class VocResult:
+    """What `voc_metric` returns: `classes[i][k]` is class k at `iou_thresholds[i]`.
+
+    The means leave out a class that has no object but difficult ones, as chainercv and Cartucho/mAP
+    do; py-faster-rcnn takes the plain mean over its list, which such a class turns into nan.
+    """
+
+    iou_thresholds: tuple[float, ...]
+    classes: tuple[tuple[ClassResult, ...], ...]
+
+    @property
+    def ap_area(self) -> np.ndarray:
+        """(I, K) float64, nan for a class without objects."""
+        return np.array([[result.ap_area for result in row] for row in self.classes])
+
+    @property
+    def ap_11_point(self) -> np.ndarray:
+        """(I, K) float64, nan for a class without objects."""
+        return np.array([[result.ap_11_point for result in row] for row in self.classes])
+
+    @property
+    def map_area(self) -> np.ndarray:
+        """(I,) float64, mean over the classes with objects; nan if none has any."""
+        return _mean_of_present(self.ap_area)
+
+    @property
+    def map_11_point(self) -> np.ndarray:
+        """(I,) float64, mean over the classes with objects; nan if none has any."""
+        return _mean_of_present(self.ap_11_point)
+
+    @property
+    def num_objects(self) -> np.ndarray:
+        """(K,) int64, objects that are not difficult."""
+        return np.array([result.num_objects for result in self.classes[0]], np.int64)
+
+
+def voc_metric(
+    detections: Detections,
+    ground_truth: GroundTruth,
+    num_classes: int,
+    iou_thresholds: Sequence[float] = (0.5,),
+    plus_one: bool = False,
+    strict: bool = False,
+) -> VocResult:
+    """PASCAL VOC average precision of every class at every IoU threshold.
+
+    Each detection, by descending score (equal scores keep their order), goes to the object of its
+    image and class that it overlaps most, difficult and taken ones included, the first of equals.
+    Below the threshold it is a false positive; on a difficult object it is left out; on an object
+    that is still free it is a true positive; otherwise a false positive, with no second choice.
+
+    detections, ground_truth: see `core.metrics.arrays`.
+    iou_thresholds: each in (0, 1].
+    plus_one: take x2 - x1 + 1 for a width. False is right for this project's continuous boxes,
+        which then overlap exactly as their 1-based inclusive corners do in the devkit; True is for
+        comparing with evaluators that add the 1 to continuous boxes too (Padilla's).
+    strict: demand IoU > threshold, as py-faster-rcnn does, rather than IoU >= threshold as the
+        MATLAB devkit, Cartucho/mAP and Padilla's do.
+
+    Raises ValueError for labels outside 0 to num_classes - 1, and for thresholds that are none.
+    Follows `voc_eval` of py-faster-rcnn (lib/datasets/voc_eval.py).
+    """
+    _check_inputs(detections, ground_truth, num_classes, iou_thresholds)
+    best_iou, best_object = _best_match(detections, ground_truth, num_classes, plus_one)
+    by_score = np.argsort(-detections.scores, kind="stable")
+    by_class = by_score[np.argsort(detections.labels[by_score], kind="stable")]
+    first = np.searchsorted(detections.labels[by_class], np.arange(1, num_classes))
+    objects = np.bincount(ground_truth.labels[~ground_truth.difficult], minlength=num_classes)
+    rows = []
+    for threshold in iou_thresholds:
+        hit = best_iou > threshold if strict else best_iou >= threshold
+        ignored = np.zeros(len(detections), bool)
+        ignored[hit] = ground_truth.difficult[best_object[hit]]
+        row = []
+        for num_objects, members in zip(objects, np.split(by_class, first), strict=True):
+            kept = members[~ignored[members]]
+            positive = _first_of_each(best_object[kept], hit[kept])
+            row.append(_class_result(detections.scores[kept], positive, int(num_objects)))
+        rows.append(tuple(row))
+    return VocResult(tuple(float(t) for t in iou_thresholds), tuple(rows))
+
+
+def confusion_matrix(
+    detections: Detections,
+    ground_truth: GroundTruth,
+    num_classes: int,
+    iou_threshold: float = 0.5,
+    score_threshold: float = 0.25,
+) -> np.ndarray:
+    """Which class is taken for which: (K + 1, K + 1) int64, rows the truth, columns the prediction.
+
+    The last row counts detections on no object (by their class), the last column objects that were
+    missed (by theirs); the corner is 0. Detections with score >= score_threshold are matched to
+    objects whatever their class, one to one and greedily: the pair of the highest IoU first, then
+    the next among what is left, down to IoU >= iou_threshold. By IoU and not by score, as in
+    Ultralytics' ConfusionMatrix (after kaanakan/object_detection_confusion_matrix), since the
+    matrix asks what an object was taken for, and the box that fits it best says so. Unlike there,
+    a detection whose best object is gone may take its next best.
+    Equal IoU: the higher score, then the right class, then the order of the input.
+
+    Difficult objects count nowhere: real ones are matched first, and a detection that is left over
+    and overlaps a difficult one at the threshold is dropped, as COCO's evaluation treats crowds.
+
+    Raises ValueError for labels outside 0 to num_classes - 1, and for a threshold that is none.
+    """
+    _check_inputs(detections, ground_truth, num_classes, (iou_threshold,))
+    kept = detections.scores >= score_threshold
+    detection, obj, iou = _overlapping(detections, ground_truth, kept, iou_threshold)
+    on_difficult = ground_truth.difficult[obj]
+    excused = detection[on_difficult]
+    detection, obj, iou = (values[~on_difficult] for values in (detection, obj, iou))
+    wrong_class = detections.labels[detection] != ground_truth.labels[obj]
+    rank = np.lexsort((obj, detection, wrong_class, -detections.scores[detection], -iou))
+    detection, obj = _greedy_one_to_one(detection[rank], obj[rank])
+
+    missed = ~ground_truth.difficult
+    missed[obj] = False
+    unmatched = kept.copy()
+    unmatched[excused] = False
+    unmatched[detection] = False
+    size = num_classes + 1
+    cells = np.concatenate(
+        [
+            ground_truth.labels[obj] * size + detections.labels[detection],
+            ground_truth.labels[missed] * size + num_classes,
+            num_classes * size + detections.labels[unmatched],
+        ]
+    )
+    return np.bincount(cells, minlength=size * size).reshape(size, size)
+
+
+def _check_inputs(detections, ground_truth, num_classes: int, iou_thresholds) -> None:
+    if num_classes < 1:
+        raise ValueError(f"num_classes: expected at least 1, found {num_classes}")
+    if len(iou_thresholds) == 0 or not all(0 < t <= 1 for t in iou_thresholds):
+        raise ValueError(f"IoU threshold: expected one or more in (0, 1], found {iou_thresholds}")
+    check_labels("Detections.labels", detections.labels, num_classes)
+    check_labels("GroundTruth.labels", ground_truth.labels, num_classes)
+
+
+def _pair_chunks(
+    detection_group: np.ndarray, object_group: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every detection with every object of its group, about PAIRS_PER_CHUNK at a time.
+
+    detection_group (D,), object_group (T,): int, e.g. the image. Yields indices (P,), (P,), P > 0;
+    the pairs of a detection are never split, follow one another, and keep the objects' order.
+    """
+    order = np.argsort(object_group, kind="stable")
+    start = np.searchsorted(object_group[order], detection_group, side="left")
+    count = np.searchsorted(object_group[order], detection_group, side="right") - start
+    paired = np.flatnonzero(count)
+    if paired.size == 0:
+        return
+    cuts = np.flatnonzero(np.diff(np.cumsum(count[paired]) // PAIRS_PER_CHUNK)) + 1
+    for rows in np.split(paired, cuts):
+        repeats = count[rows]
+        ends = np.cumsum(repeats)
+        within = np.arange(ends[-1]) - np.repeat(ends - repeats, repeats)
+        yield np.repeat(rows, repeats), order[np.repeat(start[rows], repeats) + within]
+
+
+def _best_match(
+    detections: Detections, ground_truth: GroundTruth, num_classes: int, plus_one: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """(D,) highest IoU with an object of the same image and class, and (D,) that object.
+
+    Among objects of exactly equal IoU it is the first. A detection whose image has no object of its
+    class gets -inf and -1.
+    """
+    best_iou = np.full(len(detections), -np.inf)
+    best_object = np.full(len(detections), -1)
+    chunks = _pair_chunks(
+        detections.image * num_classes + detections.labels,
+        ground_truth.image * num_classes + ground_truth.labels,
+    )
+    for detection, obj in chunks:
+        iou = _iou(detections.boxes[detection], ground_truth.boxes[obj], plus_one)
+        starts = np.flatnonzero(np.diff(detection, prepend=-1))
+        highest = np.maximum.reduceat(iou, starts)
+        lengths = np.diff(starts, append=len(iou))
+        position = np.arange(len(iou))
+        position[iou < np.repeat(highest, lengths)] = len(iou)
+        winner = np.minimum.reduceat(position, starts)
+        best_iou[detection[starts]] = highest
+        best_object[detection[starts]] = obj[winner]
+    return best_iou, best_object
+
+
+def _overlapping(
+    detections: Detections, ground_truth: GroundTruth, kept: np.ndarray, iou_threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices (P,), (P,) and IoU (P,) of the pairs within an image that reach the threshold."""
+    rows = np.flatnonzero(kept)
+    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    for row, obj in _pair_chunks(detections.image[rows], ground_truth.image):
+        iou = _iou(detections.boxes[rows[row]], ground_truth.boxes[obj], plus_one=False)
+        close = iou >= iou_threshold
+        found.append((rows[row[close]], obj[close], iou[close]))
+    detection, obj, iou = (np.concatenate(part) for part in zip(*found, strict=True))
+    return detection, obj, iou
+
+
+def _iou(a: np.ndarray, b: np.ndarray, plus_one: bool) -> np.ndarray:
+    """(P, 4) and (P, 4) float64 xyxy -> (P,) IoU, row with row; 0 where both are empty."""
+    one = float(plus_one)
+    low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])
+    intersection = np.maximum(high - low + one, 0.0).prod(axis=1)
+    area_a = np.maximum(a[:, 2:] - a[:, :2] + one, 0.0).prod(axis=1)
+    area_b = np.maximum(b[:, 2:] - b[:, :2] + one, 0.0).prod(axis=1)
+    union = area_a + area_b - intersection
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+
+
+def _first_of_each(matched: np.ndarray, hit: np.ndarray) -> np.ndarray:
+    """(D,) object ids, (D,) bool -> (D,) bool: the first hit on each object."""
+    hits = np.flatnonzero(hit)
+    _, first = np.unique(matched[hits], return_index=True)
+    positive = np.zeros(len(matched), bool)
+    positive[hits[first]] = True
+    return positive
+
+
+def _greedy_one_to_one(detection: np.ndarray, obj: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (P,), (P,), best first -> those that a greedy walk down the list takes.
+
+    A pair that is the best left for both its ends is one that the walk takes whatever happens
+    elsewhere, so each round takes all of these at once. Every image that has pairs left gives one
+    at least, so there are no more rounds than detections in an image, and usually two or three.
+    """
+    taken_detection, taken_object = [detection[:0]], [obj[:0]]
+    while detection.size:
+        everywhere = np.ones(len(detection), bool)
+        mutual = _first_of_each(detection, everywhere) & _first_of_each(obj, everywhere)
+        taken_detection.append(detection[mutual])
+        taken_object.append(obj[mutual])
+        left = ~(np.isin(detection, detection[mutual]) | np.isin(obj, obj[mutual]))
+        detection, obj = detection[left], obj[left]
+    return np.concatenate(taken_detection), np.concatenate(taken_object)
+
+
+def _class_result(scores: np.ndarray, positive: np.ndarray, num_objects: int) -> ClassResult:
+    """The numbers of a class from its detections, (C,) and (C,), by descending score."""
+    true_positives = np.cumsum(positive)
+    precision = true_positives / np.arange(1, len(positive) + 1)
+    if num_objects == 0:
+        recall = np.full(len(positive), np.nan)
+        nowhere = OperatingPoint(np.nan, np.nan, np.nan, np.nan)
+        return ClassResult(np.nan, np.nan, 0, precision, recall, scores, np.nan, nowhere)
+    recall = true_positives / num_objects
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return ClassResult(
+        ap_area=float(np.sum(np.diff(recall, prepend=0.0) * envelope)),
+        ap_11_point=_eleven_point(recall, envelope),
+        num_objects=num_objects,
+        precision=precision,
+        recall=recall,
+        scores=scores,
+        max_recall=float(recall[-1]) if len(recall) else 0.0,
+        best=_best_point(precision, recall, scores),
+    )
+
+
+def _eleven_point(recall: np.ndarray, envelope: np.ndarray) -> float:
+    reached = np.searchsorted(recall, ELEVEN_POINTS, side="left")
+    return float(np.append(envelope, 0.0)[reached].sum() / len(ELEVEN_POINTS))
+
+
+def _best_point(precision: np.ndarray, recall: np.ndarray, scores: np.ndarray) -> OperatingPoint:
+    if scores.size == 0:
+        return OperatingPoint(precision=np.nan, recall=0.0, f1=0.0, score=np.nan)
+    # A threshold keeps all detections of an equal score or none: only the last of them is a choice.
+    choices = np.flatnonzero(np.append(np.diff(scores) != 0, True))
+    precision, recall, scores = precision[choices], recall[choices], scores[choices]
+    total = precision + recall
+    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+    best = int(np.argmax(f1))
+    return OperatingPoint(*(float(v[best]) for v in (precision, recall, f1, scores)))
+
+
+def _mean_of_present(ap: np.ndarray) -> np.ndarray:
+    """(I, K) -> (I,) means over the columns that are not nan, the same ones in every row."""
+    present = ap[:, ~np.isnan(ap[0])]
+    return present.mean(axis=1) if present.size else np.full(len(ap), np.nan)

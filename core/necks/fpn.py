@@ -1,0 +1,41 @@
+"""Feature Pyramid Network (Lin et al., arXiv:1612.03144) with RetinaNet's P6 and P7."""
+
+import keras
+import tensorflow as tf
+
+from core.layers import Conv2D
+
+
+def upsample_to(x: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Doubles (B, h, w, C) by repeating pixels and cuts it to the height and width of `target`."""
+    shape, size = tf.shape(x), tf.shape(target)
+    x = tf.broadcast_to(x[:, :, None, :, None, :], [shape[0], shape[1], 2, shape[2], 2, shape[3]])
+    x = tf.reshape(x, [shape[0], 2 * shape[1], 2 * shape[2], target.shape[3]])
+    return x[:, : size[1], : size[2]]
+
+
+class FPN(keras.layers.Layer):
+    """[C3, C4, C5] -> [P3, P4, P5, P6, P7], all of `width` channels.
+
+    p6_from: "c5" (paper) or "p5" (torchvision v1).
+    """
+
+    def __init__(self, width: int = 256, p6_from: str = "c5", **kwargs):
+        if p6_from not in ("c5", "p5"):
+            raise ValueError(f"p6_from: expected c5 or p5, found {p6_from!r}")
+        super().__init__(**kwargs)
+        self.p6_from = p6_from
+        self.laterals = [Conv2D(width, 1, name=f"lateral{level}") for level in (3, 4, 5)]
+        self.smooths = [Conv2D(width, 3, name=f"output{level}") for level in (3, 4, 5)]
+        self.p6 = Conv2D(width, 3, 2, name="p6")
+        self.p7 = Conv2D(width, 3, 2, name="p7")
+
+    def call(self, features):
+        c5 = features[-1]
+        inner = [lateral(c) for lateral, c in zip(self.laterals, features, strict=True)]
+        for i in (1, 0):
+            inner[i] += upsample_to(inner[i + 1], inner[i])
+        p3, p4, p5 = (conv(x) for conv, x in zip(self.smooths, inner, strict=True))
+        p6 = self.p6(c5 if self.p6_from == "c5" else p5)
+        p7 = self.p7(tf.nn.relu(p6))
+        return [p3, p4, p5, p6, p7]

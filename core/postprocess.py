@@ -1,0 +1,86 @@
+"""Network outputs -> detections.
+
+Letters: B batch, N anchors, K classes, M candidates before NMS, D detections.
+"""
+
+import tensorflow as tf
+
+from core.anchors import AnchorGenerator, spatial_size
+from core.box_coder import BoxCoder
+
+
+class Postprocess:
+    """Top candidates of each level, decoded, clipped, then NMS within each class.
+
+    anchors, coder: the model's conventions.
+    score_threshold: candidates must exceed it. top_k: candidates kept a level, over all classes.
+    nms_iou: NMS drops boxes that overlap a better one of their class by more.
+    max_detections: D, kept for an image.
+    """
+
+    def __init__(
+        self,
+        *,
+        anchors: AnchorGenerator,
+        coder: BoxCoder,
+        score_threshold: float = 0.05,
+        top_k: int = 1000,
+        nms_iou: float = 0.5,
+        max_detections: int = 100,
+    ):
+        self.anchors, self.coder = anchors, coder
+        self.score_threshold, self.top_k = score_threshold, top_k
+        self.nms_iou, self.max_detections = nms_iou, max_detections
+
+    def __call__(self, outputs: dict, batch: dict) -> dict[str, tf.Tensor]:
+        """Detections in descending order of score, in pixels of the original image.
+
+        outputs: class_logits (B, N, K), box_deltas (B, N, 4).
+        batch: images (B, H, W, 3); sizes (B, 2) int height, width of the content;
+            scales (B, 2) float x, y: input pixels an original pixel.
+        Returns boxes (B, D, 4) xyxy, scores (B, D), labels (B, D) int32, counts (B,) int32; rows
+        beyond the count have score 0 and label -1.
+        """
+        logits, deltas = outputs["class_logits"], outputs["box_deltas"]
+        height, width = spatial_size(batch["images"])
+        scores, index, labels = self._candidates(logits, height, width)
+        anchors = tf.gather(self.anchors(height, width), index)
+        boxes = self.coder.decode(tf.gather(deltas, index, batch_dims=1), anchors)
+        limit = tf.cast(batch["sizes"], tf.float32)[:, None, ::-1]  # (B, 1, 2): width, height
+        limit = tf.concat([limit, limit], axis=-1)
+        boxes = tf.clip_by_value(boxes, 0.0, limit)
+
+        # One score a class, so that NMS works within classes; an offset a class would cost
+        # precision.
+        by_class = tf.one_hot(labels, logits.shape[-1]) * scores[..., None]
+        boxes, scores, labels, counts = tf.image.combined_non_max_suppression(
+            boxes[:, :, None, :],
+            by_class,
+            max_output_size_per_class=self.max_detections,
+            max_total_size=self.max_detections,
+            iou_threshold=self.nms_iou,
+            score_threshold=self.score_threshold,
+            clip_boxes=False,
+        )
+        is_real = tf.sequence_mask(counts, self.max_detections)
+        scales = tf.concat([batch["scales"], batch["scales"]], axis=-1)[:, None, :]
+        return {
+            "boxes": boxes / scales,
+            "scores": scores,
+            "labels": tf.where(is_real, tf.cast(labels, tf.int32), -1),
+            "counts": counts,
+        }
+
+    def _candidates(self, logits: tf.Tensor, height, width):
+        """Best (anchor, class) pairs of each level -> scores, anchor indices, labels: (B, M)."""
+        num_classes = logits.shape[-1]
+        values, indices, start = [], [], 0
+        for count in self.anchors.level_counts(height, width):
+            level = logits[:, start : start + count]
+            level = tf.reshape(level, [tf.shape(logits)[0], count * num_classes])
+            top = tf.math.top_k(level, tf.minimum(self.top_k, count * num_classes), sorted=False)
+            values.append(top.values)
+            indices.append(top.indices + start * num_classes)
+            start += count
+        index = tf.concat(indices, axis=1)
+        return tf.sigmoid(tf.concat(values, axis=1)), index // num_classes, index % num_classes

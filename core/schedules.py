@@ -1,0 +1,81 @@
+"""Learning-rate schedules: Keras's own, with one linear warm-up for all of them."""
+
+import keras
+import tensorflow as tf
+
+LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+class ConstantRate(LearningRateSchedule):
+    """The same rate at every step: the one schedule that Keras lacks."""
+
+    def __init__(self, learning_rate: float):
+        self.learning_rate = learning_rate
+
+    def __call__(self, step):
+        return tf.constant(self.learning_rate, tf.float32)
+
+    def get_config(self):
+        return {"learning_rate": self.learning_rate}
+
+
+class Warmup(LearningRateSchedule):
+    """`schedule` times a factor that rises in a line from `start` to 1 over the first `steps`."""
+
+    def __init__(self, schedule, steps: int, start: float = 0.001):
+        self.schedule, self.steps, self.start = schedule, steps, start
+
+    def __call__(self, step):
+        progress = tf.minimum(tf.cast(step, tf.float32) / max(self.steps, 1), 1.0)
+        return self.schedule(step) * (self.start + (1 - self.start) * progress)
+
+    def get_config(self):
+        return {"schedule": self.schedule, "steps": self.steps, "start": self.start}
+
+
+def constant(learning_rate: float, steps: int) -> LearningRateSchedule:
+    """Stays."""
+    return ConstantRate(learning_rate)
+
+
+def cosine(learning_rate: float, steps: int, *, final: float = 0.0) -> LearningRateSchedule:
+    """Half a cosine from the rate to `final` times it (Loshchilov & Hutter, arXiv:1608.03983)."""
+    return keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=final)
+
+
+def step(learning_rate: float, steps: int, *, at, factor: float = 0.1) -> LearningRateSchedule:
+    """Multiplied by `factor` at each of the shares `at` of all steps.
+
+    Raises ValueError where two of them fall on the same step.
+    """
+    starts = [round(share * steps) for share in at]
+    if len(set(starts)) != len(starts):
+        raise ValueError(
+            f"schedule step: expected different steps at {at} of {steps}, found {starts}"
+        )
+    rates = [learning_rate * factor**i for i in range(len(starts) + 1)]
+    # Keras holds a rate up to and including its boundary.
+    return keras.optimizers.schedules.PiecewiseConstantDecay([s - 1 for s in starts], rates)
+
+
+def polynomial(
+    learning_rate: float, steps: int, *, power: float = 0.9, final: float = 0.0
+) -> LearningRateSchedule:
+    """(1 - progress) ** power from the rate to `final` times it."""
+    return keras.optimizers.schedules.PolynomialDecay(
+        learning_rate, steps, learning_rate * final, power
+    )
+
+
+def exponential(learning_rate: float, steps: int, *, final: float = 0.01) -> LearningRateSchedule:
+    """The same factor in every step, `final` over all of them."""
+    return keras.optimizers.schedules.ExponentialDecay(learning_rate, steps, final)
+
+
+SCHEDULES = {
+    "constant": constant,
+    "cosine": cosine,
+    "step": step,
+    "polynomial": polynomial,
+    "exponential": exponential,
+}

@@ -1,0 +1,1 @@
+"""Files -> batches: knows nothing of anchors or models."""

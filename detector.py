@@ -1,0 +1,105 @@
+"""A trained detector: weights and their conventions from one file, images in, detections out.
+
+    from detector import Detector
+    detector = Detector.load("runs/shapes")
+    table = detector.detect(["street.jpg", "harbour.png"])
+
+What training, evaluate.py, visualize.py and a notebook share. Letters: D detections.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from configs import from_dict, to_dict
+from configs.schema import Model
+from core.build import build_model, build_postprocess
+from core.engine import compiled, predict
+from data.detections import DetectionTable
+from data.images import image_size
+from data.pipeline import checked, evaluation_batches
+from data.records import Dataset, Defects, Record, pack
+from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
+from utils.runs import weights_file
+
+
+class Detector:
+    """A model with the conventions it was trained under.
+
+    model: a RetinaNet; classes: names in label order; config: the conventions.
+    eager: no compiled graph, so that breakpoints work in every line.
+    """
+
+    def __init__(self, model, classes: Sequence[str], config: Model, eager: bool = False):
+        self.model, self.classes, self.config, self.eager = model, tuple(classes), config, eager
+        self.postprocess = build_postprocess(config)
+        self._step = None
+
+    @classmethod
+    def load(cls, path: str | Path, eager: bool = False) -> "Detector":
+        """From a run's folder (its best weights) or a checkpoint file.
+
+        Raises CheckpointError if the file is damaged or holds no detector, ConfigError if its
+        model has a part of your own, which only the config that defines it can make.
+        """
+        file = weights_file(path)
+        checkpoint = Checkpoint(file)
+        if "model" not in checkpoint.state:
+            raise CheckpointError(f"{file}: no conventions inside, so it is no detector")
+        config = from_dict(Model, checkpoint.state["model"])
+        classes = checkpoint.state["classes"]
+        model = build_model(config, len(classes))
+        checkpoint.restore("model", model.weights)
+        return cls(model, classes, config, eager)
+
+    @property
+    def conventions(self) -> dict:
+        """What travels with the weights, JSON-ready."""
+        return {"model": to_dict(self.config), "classes": list(self.classes)}
+
+    def save(self, path: str | Path) -> None:
+        save_checkpoint(path, {"model": self.model.weights}, self.conventions)
+
+    def detect(self, images: Sequence[str | Path], batch_size: int = 4) -> DetectionTable:
+        """Detections of image files, in their own pixels. Raises DatasetError for a bad file."""
+        return self.detect_dataset(unlabelled(images, self.classes), batch_size)
+
+    def detect_dataset(self, dataset: Dataset, batch_size: int = 4) -> DetectionTable:
+        """Detections of a dataset's images, in their own pixels."""
+        batches = evaluation_batches(dataset, self.config.resize, batch_size=batch_size)
+        if self._step is None:
+            step = lambda batch: predict(self.model, self.postprocess, batch)  # noqa: E731
+            self._step = compiled(step, batches.element_spec, self.eager)
+        found = ((batch["index"], self._step(batch)) for batch in checked(batches))
+        return gather_detections(found, dataset.image_ids, self.classes)
+
+
+def gather_detections(
+    found: Iterable[tuple[tf.Tensor, dict]], image_ids: Sequence[str], classes: Sequence[str]
+) -> DetectionTable:
+    """(image indices (B,), output of `Postprocess`) of each batch -> one table, padding dropped."""
+    columns = {"image": [], "boxes": [], "scores": [], "labels": []}
+    for index, detections in found:
+        counts = detections["counts"].numpy()
+        is_real = np.arange(detections["scores"].shape[1]) < counts[:, None]
+        columns["image"].append(np.repeat(index.numpy(), counts))
+        for name in ("boxes", "scores", "labels"):
+            columns[name].append(detections[name].numpy()[is_real])
+    arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
+    return DetectionTable(image_ids=tuple(image_ids), classes=tuple(classes), **arrays)
+
+
+def unlabelled(images: Sequence[str | Path], classes: Sequence[str]) -> Dataset:
+    """Image files as a dataset without objects; ids are the paths."""
+    nothing = {
+        "boxes": np.zeros([0, 4], np.float32),
+        "labels": np.zeros(0, np.int32),
+        "difficult": np.zeros(0, bool),
+    }
+    records = []
+    for image in images:
+        width, height = image_size(image)
+        records.append(Record(str(image), str(image), width, height, **nothing))
+    return pack("images", classes, records, Defects())

@@ -1,0 +1,264 @@
+"""Measures a detector on a dataset: PASCAL VOC average precision, curves, confusion matrix, files.
+
+    python evaluate.py                           the latest run of config.py, on its val split
+    python evaluate.py runs/shapes-2 --split train
+    python evaluate.py --detections comp4_dir/   detections from elsewhere, without a model
+
+The last line printed is the headline: `VOC mAP@0.50: 0.8123`.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+from loguru import logger
+from rich.table import Table
+
+import configs
+from configs import Config, ConfigError
+from core.metrics.arrays import Detections, GroundTruth
+from core.metrics.voc import VocResult, confusion_matrix, voc_metric
+from data.datasets import prepare, read_split
+from data.detections import DetectionTable, read_devkit, read_json, write_devkit, write_json
+from data.records import Dataset
+from detector import Detector
+from utils.diary import console, diary
+from utils.plots import confusion_matrix_picture, precision_recall_curves
+from utils.runs import latest_run, weights_file
+
+# Of a model's conventions, what may differ from the weights' without changing what they mean.
+FREE = ("detect", "resize")
+
+
+def main(argv: list[str] | None = None) -> float:
+    """Runs the command line; returns the headline's mAP. Raises ValueError for bad input."""
+    args = parse_arguments(argv)
+    with diary():
+        run, config = choose(args)
+        split = args.split or config.data.val
+        out = Path(args.out) if args.out else (run and run / "evaluation")
+        if args.detections:
+            dataset = read_split(config.data, split, prepare(config.data))
+            table = read_detections(args.detections, split, dataset)
+        else:
+            detector = load_detector(args.weights or run, config, args)
+            prepare(config.data)
+            dataset = read_split(config.data, split, detector.classes)
+            logger.info("{} images of {}", len(dataset), dataset.name)
+            start = time.perf_counter()
+            table = detector.detect_dataset(dataset, config.evaluate.batch_size)
+            logger.info("{:.1f} images/s", len(dataset) / (time.perf_counter() - start))
+        result = score(table, dataset, config)
+        report = summarize(result, table, dataset, config)
+        if out:
+            write_all(out, split, result, report, table, dataset)
+        if args.json:
+            write_text(Path(args.json), json.dumps(report, indent=1))
+        show(result, dataset, config)
+    print(report["headline"], flush=True)
+    return report["map"]
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", nargs="?", help="a run's folder or a checkpoint")
+    parser.add_argument("--config", help="default: the run's own, else config.py")
+    parser.add_argument(
+        "--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", dest="overrides"
+    )
+    parser.add_argument("--split", help="default: data.val")
+    parser.add_argument("--detections", help="a .json of this program or a folder of comp4_det_*")
+    parser.add_argument("--out", help="folder for files and pictures; default: RUN/evaluation")
+    parser.add_argument("--json", help="file for all figures")
+    parser.add_argument("--eager", action="store_true", help="no compiled graph, for breakpoints")
+    args = parser.parse_args(argv)
+    if args.weights and args.detections:
+        parser.error("either weights or --detections")
+    return args
+
+
+def choose(args: argparse.Namespace) -> tuple[Path | None, Config]:
+    """The run whose weights are meant, if any, and the config that says on which data."""
+    run = None
+    if args.weights:
+        file = weights_file(args.weights)
+        run = file.parent.parent if file.parent.name == "checkpoints" else file.parent
+    elif not args.detections:
+        config = configs.load(args.config or "config.py")
+        run = latest_run(config.output, config.name)
+        logger.info("weights of {}", run)
+    own = run / "config.json" if run else None
+    path = args.config or (own if own and own.is_file() else "config.py")
+    return run, configs.load(path, args.overrides)
+
+
+def load_detector(weights: str | Path, config: Config, args: argparse.Namespace) -> Detector:
+    """The detector; only how it resizes and what it keeps may come from the config.
+
+    Raises ConfigError where the config contradicts the conventions saved with the weights.
+    """
+    detector = Detector.load(weights, args.eager or config.train.eager)
+    wanted, saved = configs.to_dict(config.model), configs.to_dict(detector.config)
+    explicit = args.config or any(item.startswith("model.") for item in args.overrides)
+    if explicit:
+        for name in wanted:
+            if name not in FREE and wanted[name] != saved[name]:
+                raise ConfigError(
+                    f"model.{name}: the weights were trained with {saved[name]!r}, "
+                    f"the config says {wanted[name]!r}"
+                )
+        changed = {name: getattr(config.model, name) for name in FREE}
+        conventions = configs.override(detector.config, changed)
+        detector = Detector(detector.model, detector.classes, conventions, detector.eager)
+    if config.data.classes and config.data.classes != detector.classes:
+        raise ConfigError(
+            f"data.classes: the weights know {list(detector.classes)}, "
+            f"the config says {list(config.data.classes)}"
+        )
+    return detector
+
+
+def read_detections(path: str | Path, split: str, dataset: Dataset) -> DetectionTable:
+    """Detections of this program's JSON or of a folder of devkit files."""
+    if Path(path).is_dir():
+        return read_devkit(path, image_set(split), dataset.image_ids, dataset.classes)
+    return read_json(path, dataset.image_ids, dataset.classes)[0]
+
+
+def image_set(split: str) -> str:
+    """The split as it stands in the devkit's file names."""
+    return split.replace("/", "_").replace("+", "_").replace(" ", "")
+
+
+def arrays(table: DetectionTable, dataset: Dataset) -> tuple[Detections, GroundTruth]:
+    """What the metrics take."""
+    return (
+        Detections(table.image, table.boxes, table.scores, table.labels),
+        GroundTruth(dataset.image_index, dataset.boxes, dataset.labels, dataset.difficult),
+    )
+
+
+def score(table: DetectionTable, dataset: Dataset, config: Config) -> VocResult:
+    settings = config.evaluate
+    return voc_metric(
+        *arrays(table, dataset),
+        len(dataset.classes),
+        settings.iou_thresholds,
+        strict=settings.strict,
+    )
+
+
+def mean_ap(result: VocResult, config: Config) -> float:
+    """mAP at the first IoU threshold, by the rule of the config; 0 where no class has objects."""
+    values = result.map_area if config.evaluate.ap == "area" else result.map_11_point
+    return 0.0 if math.isnan(values[0]) else float(values[0])
+
+
+def headline(result: VocResult, config: Config) -> str:
+    return f"VOC mAP@{result.iou_thresholds[0]:.2f}: {mean_ap(result, config):.4f}"
+
+
+def summarize(result: VocResult, table: DetectionTable, dataset: Dataset, config: Config) -> dict:
+    """Every figure of an evaluation, JSON-ready; None where a class has no objects."""
+
+    def number(value) -> float | None:
+        return None if math.isnan(value) else float(value)
+
+    classes = {}
+    for k, name in enumerate(dataset.classes):
+        first = result.classes[0][k]
+        classes[name] = {
+            "objects": first.num_objects,
+            "recall": number(first.max_recall),
+            "best": {key: number(value) for key, value in vars(first.best).items()},
+            "ap": {
+                f"{iou:.2f}": {
+                    "area": number(row[k].ap_area),
+                    "11point": number(row[k].ap_11_point),
+                }
+                for iou, row in zip(result.iou_thresholds, result.classes, strict=True)
+            },
+        }
+    matrix = confusion_matrix(*arrays(table, dataset), len(dataset.classes))
+    return {
+        "headline": headline(result, config),
+        "map": mean_ap(result, config),
+        "map_by_iou": {
+            f"{iou:.2f}": {"area": number(area), "11point": number(points)}
+            for iou, area, points in zip(
+                result.iou_thresholds, result.map_area, result.map_11_point, strict=True
+            )
+        },
+        "dataset": dataset.name,
+        "images": len(dataset),
+        "detections": len(table),
+        "defects": dataset.defects.counts(),
+        "settings": configs.to_dict(config.evaluate),
+        "classes": classes,
+        "confusion_matrix": {"classes": [*dataset.classes, "background"], "rows": matrix.tolist()},
+    }
+
+
+def show(result: VocResult, dataset: Dataset, config: Config) -> None:
+    """Prints the table per class."""
+    aps = result.ap_area if config.evaluate.ap == "area" else result.ap_11_point
+    table = Table(title=f"{dataset.name}: {len(dataset)} images", title_justify="left")
+    table.add_column("class")
+    columns = [f"AP@{iou:.2f}" for iou in result.iou_thresholds]
+    for name in [*columns, "objects", "recall", "precision*", "recall*", "F1*", "score*"]:
+        table.add_column(name, justify="right")
+    for k, name in enumerate(dataset.classes):
+        first = result.classes[0][k]
+        best = (first.best.precision, first.best.recall, first.best.f1, first.best.score)
+        cells = [f"{ap:.4f}" for ap in aps[:, k]] + [str(first.num_objects)]
+        table.add_row(name, *cells, *(f"{v:.3f}" for v in (first.max_recall, *best)))
+    table.caption = "* at the score of the best F1"
+    console.print(table)
+
+
+def write_all(
+    out: Path,
+    split: str,
+    result: VocResult,
+    report: dict,
+    table: DetectionTable,
+    dataset: Dataset,
+) -> None:
+    """metrics.json, detections.json, the devkit's files and the pictures."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "metrics.json", json.dumps(report, indent=1))
+    write_json(out / "detections.json", table, dataset.sizes)
+    write_devkit(out / "devkit", image_set(split), table)
+    curves = {
+        name: (one.recall, one.precision, one.ap_area)
+        for name, one in zip(dataset.classes, result.classes[0], strict=True)
+    }
+    title = f"{dataset.name}, IoU {result.iou_thresholds[0]:.2f}"
+    precision_recall_curves(out / "precision_recall.png", curves, title)
+    matrix = np.array(report["confusion_matrix"]["rows"])
+    confusion_matrix_picture(out / "confusion_matrix.png", matrix, dataset.classes)
+    logger.info("figures, curves and detections in {}", out)
+
+
+def write_text(path: Path, text: str) -> None:
+    """The whole file or the old one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")

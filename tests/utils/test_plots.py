@@ -1,0 +1,186 @@
+"""The pictures: written, legible in size, showing what they should; wrong input is refused."""
+
+import sys
+
+import cv2
+import matplotlib.figure
+import numpy as np
+import pytest
+
+from utils import plots
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved, so that a test can look at lines and texts and not at pixels."""
+    figures = []
+    save = plots._save
+    monkeypatch.setattr(
+        plots, "_save", lambda figure, path: (figures.append(figure), save(figure, path))
+    )
+    return figures
+
+
+def lines(axes):
+    """Label -> (x, y) of the lines that have a label and points."""
+    return {
+        line.get_label(): line.get_data()
+        for line in axes.get_lines()
+        if len(line.get_xdata()) and not line.get_label().startswith("_")
+    }
+
+
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def assert_picture(path):
+    """A picture that can be read, is large enough to be legible, and is not one colour."""
+    image = cv2.imread(str(path))
+    assert image is not None
+    assert min(image.shape[:2]) > 300
+    assert image.std() > 3
+
+
+def curve(ap):
+    recall = np.linspace(0.1, 0.9, 9)
+    return recall, 1 - (1 - ap) * recall, ap
+
+
+def test_precision_recall_curves(tmp_path, drawn):
+    curves = {"worse": curve(0.4), "better": curve(0.8), "absent": ([], [], np.nan)}
+    curves["never detected"] = ([], [], 0.0)
+    plots.precision_recall_curves(tmp_path / "pr.png", curves, "voc at .5")
+    assert_picture(tmp_path / "pr.png")
+    (axes,) = drawn[0].axes
+    expected = ["better  0.800", "worse  0.400", "never detected  0.000", "1 without objects"]
+    assert legend(axes) == expected
+    x, y = lines(axes)["better  0.800"]
+    np.testing.assert_allclose(x, [0, *curve(0.8)[0]])
+    np.testing.assert_allclose(y[1:], curve(0.8)[1])
+    assert axes.get_title(loc="left") == "voc at .5"
+
+
+def test_precision_recall_curves_of_many_classes(tmp_path, drawn):
+    aps = np.linspace(0.1, 0.9, 40)
+    curves = {f"class {i}": curve(ap) for i, ap in enumerate(aps)}
+    plots.precision_recall_curves(tmp_path / "pr.png", curves, "coco")
+    assert_picture(tmp_path / "pr.png")
+    texts = legend(drawn[0].axes[0])
+    assert texts[0] == "mean of 40  0.500"
+    assert texts[2] == "class 39  0.900"
+    assert texts[-1] == "class 0  0.100"
+    assert len(texts) == 1 + 2 * (1 + plots.SHOWN_EACH_END)
+    _, mean = lines(drawn[0].axes[0])["mean of 40  0.500"]
+    at_half = 1 + 50  # the curve starts twice at recall 0
+    assert mean[at_half] == pytest.approx(np.mean(1 - (1 - aps) * 0.5))
+    assert mean[-1] == 0.0  # no curve reaches recall 1
+
+
+def test_twenty_curves_have_twenty_colours():
+    for count in (1, 3, 8, 9, 20):
+        assert len({plots._colour(i, count) for i in range(count)}) == count
+
+
+@pytest.mark.parametrize(("num_classes", "written"), [(1, True), (3, True), (40, False)])
+def test_confusion_matrix_picture(tmp_path, drawn, num_classes, written):
+    size = num_classes + 1
+    matrix = np.full((size, size), 7)
+    matrix[0] = 0  # a class without objects: its row has no shares
+    matrix[1, 0] = 21
+    plots.confusion_matrix_picture(
+        tmp_path / "cm.png", matrix, [f"c{i}" for i in range(num_classes)]
+    )
+    assert_picture(tmp_path / "cm.png")
+    axes = drawn[0].axes[0]
+    shares = axes.get_images()[0].get_array()
+    np.testing.assert_allclose(shares[0], 0)
+    np.testing.assert_allclose(
+        shares[1], np.array([21] + [7] * num_classes) / (21 + 7 * num_classes)
+    )
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == (["21"] + ["7"] * (size * (size - 1) - 1) if written else [])
+    assert [t.get_text() for t in axes.get_xticklabels()][-1] == "missed"
+    assert [t.get_text() for t in axes.get_yticklabels()][-1] == "background"
+
+
+def test_training_curves(tmp_path, drawn):
+    columns = {
+        "epoch": ["1", "2", "3", "4"],
+        "phase": ["heads", "heads", "all", "all"],
+        "class_loss": ["1.5", "", "0.5", "0.25"],
+        "val/loss": [2.0, float("nan"), 1.0, None],
+        "learning_rate": [0.1, 0.2, 0.3, 0.4],
+        "mAP": ["", "0.5", "", "0.75"],
+        "seconds": [9, 9, 9, 9],
+        "mapping_seconds": [1, 1, 1, 1],
+    }
+    plots.training_curves(tmp_path / "run.png", columns)
+    assert_picture(tmp_path / "run.png")
+    loss, rate, metrics = drawn[0].axes
+    assert (legend(loss), legend(rate)) == (["class_loss", "val/loss"], ["learning_rate"])
+    assert legend(metrics) == ["mAP"]
+    epochs, values = lines(loss)["class_loss"]
+    np.testing.assert_array_equal(epochs, [1, 2, 3, 4])
+    np.testing.assert_array_equal(values, [1.5, np.nan, 0.5, 0.25])
+    np.testing.assert_array_equal(lines(loss)["val/loss"][1], [2, np.nan, 1, np.nan])
+    # Two measurements with gaps around them are seen only as marks.
+    assert metrics.get_lines()[0].get_marker() == "o"
+    assert rate.get_lines()[0].get_marker() == "None"
+
+
+def test_training_curves_of_one_epoch_without_an_epoch_column(tmp_path, drawn):
+    plots.training_curves(tmp_path / "run.png", {"loss": [1.0]})
+    assert_picture(tmp_path / "run.png")
+    np.testing.assert_array_equal(lines(drawn[0].axes[0])["loss"], [[0], [1]])
+
+
+def test_schedule_curves(tmp_path, drawn):
+    steps = np.arange(100)
+    plots.schedule_curves(
+        tmp_path / "s.png", {"line": (steps, steps / 50), "flat": ([0, 99], [1, 1])}
+    )
+    assert_picture(tmp_path / "s.png")
+    np.testing.assert_array_equal(lines(drawn[0].axes[0])["line"][1], steps / 50)
+    assert legend(drawn[0].axes[0]) == ["line", "flat"]
+
+
+def test_no_global_figure_is_made(tmp_path, drawn):
+    plots.schedule_curves(tmp_path / "s.png", {"flat": ([0, 1], [1, 1])})
+    assert type(drawn[0]) is matplotlib.figure.Figure
+    pyplot = sys.modules.get("matplotlib.pyplot")  # others may have imported it: then it knows none
+    assert pyplot is None or pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: plots.precision_recall_curves(p, {}, ""), "curves: expected at least one class"),
+        (
+            lambda p: plots.precision_recall_curves(p, {"dog": ([0, 1], [1], 0.5)}, ""),
+            r"curves\['dog'\]: expected as many recalls as precisions, found 2 and 1",
+        ),
+        (
+            lambda p: plots.confusion_matrix_picture(p, np.zeros((2, 2)), ["a", "b"]),
+            r"matrix: expected shape \(3, 3\), found \(2, 2\)",
+        ),
+        (
+            lambda p: plots.training_curves(p, {"seconds": [1]}),
+            "columns: expected losses, rates or",
+        ),
+        (
+            lambda p: plots.training_curves(p, {"loss": [1, "high"]}),
+            r"columns\['loss'\]: expected a number in row 1, found 'high'",
+        ),
+        (lambda p: plots.training_curves(p, {"loss": [1], "mAP": []}), "expected equal lengths"),
+        (lambda p: plots.schedule_curves(p, {}), "curves: expected at least one schedule"),
+        (
+            lambda p: plots.schedule_curves(p, {"cosine": ([1, 2], [1])}),
+            r"curves\['cosine'\]: expected as many steps as rates, found 2 and 1",
+        ),
+    ],
+)
+def test_wrong_input_is_refused(tmp_path, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(tmp_path / "picture.png")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,73 @@
+"""Variables on disk: one .npz file a checkpoint, whole or not there at all.
+
+Groups of variables are saved as flat lists, in order, under their paths: `tf.train.Checkpoint`
+silently skips layers that a subclassed Keras model holds in lists.
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged or belongs to something else; names file, expected and found."""
+
+
+def save_checkpoint(path: str | Path, groups: Mapping[str, Sequence], state: dict) -> None:
+    """Writes variables and a JSON-ready state; `path` holds the old or the new file at any moment.
+
+    groups: name -> variables of Keras, e.g. {"model": model.weights}.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
+    for group, variables in groups.items():
+        for i, variable in enumerate(variables):
+            arrays[f"{group}|{i:05d}|{variable.path}"] = variable.numpy()
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class Checkpoint:
+    """A checkpoint read from a file; raises CheckpointError if it is missing or damaged."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._arrays: dict[str, list[tuple[str, np.ndarray]]] = {}
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                self.state = json.loads(bytes(file["state"]))
+                for key in sorted(key for key in file.files if key != "state"):
+                    group, _, name = key.split("|", 2)
+                    self._arrays.setdefault(group, []).append((name, file[key]))
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: no such checkpoint") from None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{path}: no whole checkpoint ({error})") from None
+
+    def restore(self, group: str, variables: Sequence) -> None:
+        """Assigns a group to variables; nothing is assigned unless all of it fits.
+
+        Raises CheckpointError naming the first variable whose shape differs, or the counts.
+        """
+        arrays = self._arrays.get(group, [])
+        if len(arrays) != len(variables):
+            raise CheckpointError(
+                f"{self.path}: expected {len(variables)} variables of {group}, found {len(arrays)}"
+            )
+        for (name, array), variable in zip(arrays, variables, strict=True):
+            if tuple(variable.shape) != array.shape:
+                raise CheckpointError(
+                    f"{self.path}: expected {variable.path} of shape {tuple(variable.shape)}, "
+                    f"found {name} of {array.shape}"
+                )
+        for (_, array), variable in zip(arrays, variables, strict=True):
+            variable.assign(array)

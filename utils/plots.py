@@ -1,0 +1,273 @@
+"""Pictures of a run and of an evaluation, as PNG files (or whatever the path's ending names).
+
+Figures are made without pyplot: no window, no global state, safe in a server and in a test.
+Letters: K classes, C points of a curve.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+MAX_CURVES = 20  # as many as a legend lists and colours tell apart
+SHOWN_EACH_END = 5  # with more classes than that: so many of the best and of the worst
+MAX_COUNTS = 25  # up to so many rows the counts are written into the confusion matrix
+DPI = 130
+GRID = "#e3e5e8"
+INK = "#2b2f36"
+PALETTE = ("#3b6fb6", "#d1603d", "#4c9f70", "#8b5fbf", "#c9a227", "#3aa6b9", "#b5476b", "#6b7280")
+
+
+def precision_recall_curves(
+    path: str | Path,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float], float]],
+    title: str,
+) -> None:
+    """Draws precision over recall, a line a class, best average precision first.
+
+    curves: class name -> (recall (C,), precision (C,), average precision). An average precision of
+        nan (a class without objects) is counted in the legend and not drawn. With more than
+        MAX_CURVES classes the best, the worst and the mean are drawn, over all in grey.
+
+    Raises ValueError if there is no curve, or if recall and precision differ in length.
+    """
+    if not curves:
+        raise ValueError("curves: expected at least one class, found none")
+    for name, (recall, precision, _) in curves.items():
+        if len(recall) != len(precision):
+            raise ValueError(
+                f"curves[{name!r}]: expected as many recalls as precisions, "
+                f"found {len(recall)} and {len(precision)}"
+            )
+    present = {name: curve for name, curve in curves.items() if not math.isnan(curve[2])}
+    ranked = sorted(present, key=lambda name: -present[name][2])
+    figure = Figure(figsize=(8.6, 5.4), dpi=DPI, layout="constrained")
+    axes = _axes(figure, title, "recall", "precision")
+    axes.set(xlim=(0, 1.005), ylim=(0, 1.02))
+    if len(ranked) > MAX_CURVES:
+        _draw_extremes(axes, present, ranked)
+    else:
+        for index, name in enumerate(ranked):
+            recall, precision, ap = present[name]
+            _draw_curve(axes, recall, precision, f"{name}  {ap:.3f}", _colour(index, len(ranked)))
+    absent = len(curves) - len(present)
+    if absent:
+        axes.plot([], [], " ", label=f"{absent} without objects")
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        title="average precision",
+        frameon=False,
+        fontsize=8.5,
+        title_fontsize=9,
+        alignment="left",
+    )
+    _save(figure, path)
+
+
+def confusion_matrix_picture(
+    path: str | Path, matrix: Sequence[Sequence[int]], classes: Sequence[str]
+) -> None:
+    """Draws a confusion matrix, each row coloured by its shares, with the counts while legible.
+
+    matrix: (K + 1, K + 1) counts, rows the truth and columns the prediction, background last.
+    classes: K names.
+
+    Raises ValueError if the shape does not fit the classes.
+    """
+    matrix = np.asarray(matrix)
+    size = len(classes) + 1
+    if matrix.shape != (size, size):
+        raise ValueError(f"matrix: expected shape {(size, size)}, found {matrix.shape}")
+    totals = matrix.sum(axis=1, keepdims=True)
+    shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
+    side = min(max(4.0, 0.42 * size + 2.0), 15.0)  # inches
+    figure = Figure(figsize=(side + 0.9, side), dpi=DPI, layout="constrained")
+    axes = _axes(figure, "Confusion matrix", "predicted", "truth")
+    axes.grid(False)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    small = min(9.0, 0.6 * 72 * (side - 2.0) / size)  # points: 60 % of a row
+    ticks = np.arange(size)
+    axes.set_xticks(ticks, [*classes, "missed"], rotation=90 if size > 4 else 0, fontsize=small)
+    axes.set_yticks(ticks, [*classes, "background"], fontsize=small)
+    axes.tick_params(length=0)
+    # Errors that are not about classes stand apart from those that are.
+    for line in (axes.axvline, axes.axhline):
+        line(size - 1.5, color=INK, linewidth=0.8)
+    if size <= MAX_COUNTS:
+        _write_counts(axes, matrix, shares)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
+    bar.set_label("share of the row", color=INK)
+    bar.outline.set_visible(False)
+    _save(figure, path)
+
+
+def training_curves(path: str | Path, columns: Mapping[str, Sequence]) -> None:
+    """Draws the columns of a run's metrics.csv by epoch: losses, learning rate, average precision.
+
+    columns: name -> values, numbers or their text; nan, None and "" are gaps. `epoch` is the
+        horizontal axis, or the row number without it. Names with a word that ends in "loss" share a
+        panel, so do those with the word "rate" or "lr", and those with "ap", "map", "f1", "recall"
+        or "precision" (words are what underscores and the like separate). Others are left out.
+
+    Raises ValueError if no column is drawn, a value is no number, or columns differ in length.
+    """
+    values = {name: _numbers(name, column) for name, column in columns.items()}
+    lengths = {name: len(column) for name, column in values.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns: expected equal lengths, found {lengths}")
+    panels = {"loss": [], "learning rate": [], "metrics": []}
+    for name in values:
+        panel = _panel(name)
+        if panel:
+            panels[panel].append(name)
+    panels = {panel: names for panel, names in panels.items() if names}
+    if not panels:
+        raise ValueError(f"columns: expected losses, rates or metrics, found {list(columns)}")
+    epochs = values.get("epoch", np.arange(len(next(iter(values.values()))), dtype=float))
+    figure = Figure(figsize=(8.6, 0.8 + 2.4 * len(panels)), dpi=DPI, layout="constrained")
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (panel, names) in zip(grid, panels.items(), strict=True):
+        _style(axes, "", "", panel)
+        for index, name in enumerate(names):
+            # A value between two gaps has no line to be seen by.
+            marker = "o" if _has_lonely(values[name]) else None
+            style = {"color": _colour(index, len(names)), "marker": marker, "markersize": 3.5}
+            axes.plot(epochs, values[name], label=name, linewidth=1.5, **style)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5)
+    figure.align_ylabels(grid)
+    grid[-1].set_xlabel("epoch", color=INK)
+    grid[-1].xaxis.get_major_locator().set_params(integer=True)
+    _save(figure, path)
+
+
+def schedule_curves(
+    path: str | Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+) -> None:
+    """Draws learning rates over training steps, a line a schedule.
+
+    curves: name -> (steps, rates), equally long.
+
+    Raises ValueError if there is no curve, or if steps and rates differ in length.
+    """
+    if not curves:
+        raise ValueError("curves: expected at least one schedule, found none")
+    figure = Figure(figsize=(8.6, 4.2), dpi=DPI, layout="constrained")
+    axes = _axes(figure, "Learning rate schedules", "step", "learning rate")
+    for index, (name, (steps, rates)) in enumerate(curves.items()):
+        if len(steps) != len(rates):
+            raise ValueError(
+                f"curves[{name!r}]: expected as many steps as rates, "
+                f"found {len(steps)} and {len(rates)}"
+            )
+        axes.plot(steps, rates, color=_colour(index, len(curves)), label=name, linewidth=1.8)
+    axes.margins(x=0.01)
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5)
+    _save(figure, path)
+
+
+def _axes(figure: Figure, title: str, x: str, y: str):
+    axes = figure.add_subplot()
+    _style(axes, title, x, y)
+    return axes
+
+
+def _style(axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold")
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=9)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _colour(index: int, count: int):
+    if count <= len(PALETTE):
+        return PALETTE[index]
+    return colormaps["tab20"]((2 * index + index // 10) % 20 / 20 + 0.025)  # dark ones first
+
+
+def _draw_curve(axes, recall, precision, label: str, colour, **style) -> None:
+    """A curve from the axis on, where its first point's precision holds, as the envelope has it."""
+    if len(recall) == 0:
+        axes.plot([], [], color=colour, label=label)
+        return
+    axes.plot([0, *recall], [precision[0], *precision], color=colour, label=label, **style)
+
+
+def _draw_extremes(axes, curves: Mapping, ranked: Sequence[str]) -> None:
+    for name in ranked:
+        _draw_curve(axes, *curves[name][:2], "_hidden", "#c9cdd3", linewidth=0.6)
+    at = np.linspace(0, 1, 101)
+    mean = np.mean([_envelope(*curves[name][:2], at) for name in ranked], axis=0)
+    mean_ap = np.mean([curves[name][2] for name in ranked])
+    _draw_curve(axes, at, mean, f"mean of {len(ranked)}  {mean_ap:.3f}", INK, linewidth=2.6)
+    axes.plot([], [], " ", label="best")
+    ends = (ranked[:SHOWN_EACH_END], ranked[-SHOWN_EACH_END:])
+    for number, names in enumerate(ends):
+        if number:
+            axes.plot([], [], " ", label="worst")
+        for name in names:
+            colour = colormaps[("Greens", "Oranges")[number]](0.4 + 0.12 * names.index(name))
+            recall, precision, ap = curves[name]
+            _draw_curve(axes, recall, precision, f"{name}  {ap:.3f}", colour, linewidth=1.4)
+
+
+def _envelope(recall: Sequence[float], precision: Sequence[float], at: np.ndarray) -> np.ndarray:
+    """The highest precision at a recall of at least `at` (101,); 0 beyond the curve's end."""
+    best = np.maximum.accumulate(np.asarray(precision, float)[::-1])[::-1]
+    return np.append(best, 0.0)[np.searchsorted(np.asarray(recall, float), at, side="left")]
+
+
+def _write_counts(axes, matrix: np.ndarray, shares: np.ndarray) -> None:
+    longest = len(str(matrix.max()))
+    size = max(5.0, min(9.0, 30.0 / longest))
+    for row, column in np.argwhere(matrix > 0):
+        colour = "white" if shares[row, column] > 0.55 else INK
+        text = str(matrix[row, column])
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
+
+
+def _numbers(name: str, column: Sequence) -> np.ndarray:
+    numbers = np.full(len(column), np.nan)
+    for row, value in enumerate(column):
+        if value is None or (isinstance(value, str) and not value.strip()):
+            continue
+        try:
+            numbers[row] = float(value)
+        except (TypeError, ValueError):
+            # Text columns (a phase's name) are not drawn and need not be numbers.
+            if _panel(name) or name == "epoch":
+                raise ValueError(
+                    f"columns[{name!r}]: expected a number in row {row}, found {value!r}"
+                ) from None
+    return numbers
+
+
+def _panel(name: str) -> str | None:
+    words = "".join(c if c.isalnum() else " " for c in name.lower()).split()
+    if any(word.endswith("loss") for word in words):
+        return "loss"
+    if "lr" in words or "rate" in words:
+        return "learning rate"
+    if {"ap", "map", "f1", "recall", "precision"} & set(words):
+        return "metrics"
+    return None
+
+
+def _has_lonely(values: np.ndarray) -> bool:
+    """Whether any of the values (C,) has a gap on either side."""
+    gap = np.isnan(np.concatenate([[np.nan], values, [np.nan]]))
+    return bool(np.any(gap[:-2] & ~gap[1:-1] & gap[2:]))
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    FigureCanvasAgg(figure)
+    figure.savefig(path, facecolor="white")

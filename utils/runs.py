@@ -1,0 +1,99 @@
+"""The folder of a run: where it is, its metrics.csv, and leaving it in order when told to stop."""
+
+import csv
+import os
+import re
+import signal
+from pathlib import Path
+
+
+def new_run(output: str | Path, name: str) -> Path:
+    """Makes <output>/<name>, or <name>-2, -3 ... if that is taken."""
+    number = 1
+    while True:
+        folder = Path(output) / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def latest_run(output: str | Path, name: str) -> Path:
+    """The last of <name>, <name>-2 ... that has a checkpoint. Raises ValueError if none has."""
+    pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
+    found = {}
+    for folder in Path(output).glob(f"{name}*"):
+        match = pattern.fullmatch(folder.name)
+        if match and any(folder.glob("checkpoints/*.npz")):
+            found[int(match[1] or 1)] = folder
+    if not found:
+        raise ValueError(f"{Path(output) / name}: no run with a checkpoint; train one or name one")
+    return found[max(found)]
+
+
+def weights_file(path: str | Path) -> Path:
+    """A checkpoint: `path` itself, or the best, else the last one of the run it names.
+
+    Raises ValueError where there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    for name in ("best", "last"):
+        file = path / "checkpoints" / f"{name}.npz"
+        if file.is_file():
+            return file
+    raise ValueError(f"{path}: expected a run or a checkpoint (.npz), found neither")
+
+
+class MetricsFile:
+    """metrics.csv: a row an epoch. Opened again, it is cut back to the epochs that are done."""
+
+    def __init__(self, path: str | Path, num_epochs: int = 0):
+        self.path = Path(path)
+        self.rows: list[dict] = []
+        if self.path.exists():
+            with open(self.path, newline="", encoding="utf-8") as file:
+                # A kill may have left half a line behind; its epoch is not done then.
+                rows = [row for row in csv.DictReader(file) if None not in row.values()]
+            self.rows = [row for row in rows if int(row["epoch"]) <= num_epochs]
+            self._write()
+
+    def add(self, row: dict) -> None:
+        self.rows.append(row)
+        self._write()
+
+    def columns(self) -> dict[str, list]:
+        return (
+            {name: [row[name] for row in self.rows] for name in self.rows[0]} if self.rows else {}
+        )
+
+    def _write(self) -> None:
+        temporary = self.path.with_name(self.path.name + ".part")
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(self.rows[0]) if self.rows else [])
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(temporary, self.path)
+
+
+class StopSignal:
+    """Inside `with`, notes Ctrl-C and SIGTERM in `received`; a second one kills."""
+
+    def __init__(self):
+        self.received: str | None = None
+
+    def __enter__(self):
+        self._before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def _note(self, number, frame):
+        self.received = signal.Signals(number).name
+        signal.signal(number, self._before[number])
+
+    def __exit__(self, *exc_info):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
