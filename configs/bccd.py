@@ -3,7 +3,7 @@
 python train.py --config configs/bccd.py --set data.root=PATH/TO/bccd
 """
 
-from configs.schema import Anchors, Augment, Canvas, Config, Cosine, Data, Model, Train
+from configs.schema import Anchors, Augment, Canvas, Config, Cosine, Data, Loss, Model, Train
 
 config = Config(
     name="bccd",
@@ -20,6 +20,7 @@ config = Config(
         anchors=Anchors(sizes=(16.0, 32.0, 64.0, 128.0, 256.0)),  # platelets are 20 pixels wide
         resize=Canvas(height=256, width=320),
     ),
+    loss=Loss(box="l1"),
     train=Train(
         epochs=20,
         batch_size=4,

@@ -17,6 +17,7 @@ class Augment(Checked):
     """Random changes of a training sample; each is off at its neutral value."""
 
     flip: float = 0.5  # probability of a horizontal flip
+    vertical_flip: float = 0.0  # the same upside down, where up and down mean nothing
     brightness: float = 0.0  # up to this share of the full range is added or taken away
     contrast: float = 0.0  # distance from the mean colour is multiplied by 1 +- this
     saturation: float = 0.0  # distance from grey is multiplied by 1 +- this
@@ -25,7 +26,7 @@ class Augment(Checked):
     min_visibility: float = 0.25  # a box that keeps less than this share of its area is dropped
 
     def check(self):
-        for name in ("flip", "min_visibility"):
+        for name in ("flip", "vertical_flip", "min_visibility"):
             self.require(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
         for name in ("brightness", "contrast", "saturation"):
             self.require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
@@ -192,7 +193,7 @@ class Loss(Checked):
 
     alpha: float | None = 0.25  # weight of objects, 1 - alpha of background; None: both 1
     gamma: float = 2.0  # 0 is plain cross-entropy
-    box: Literal["smooth_l1", "l1"] = "smooth_l1"
+    box: Literal["smooth_l1", "l1"] = "smooth_l1"  # l1: torchvision, detectron2
     beta: float = 1 / 9  # where smooth L1 turns from squared to linear
     box_weight: float = 1.0
     normalization: Literal["batch", "image"] = "batch"  # positives of the batch, or image by image

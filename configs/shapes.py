@@ -3,7 +3,18 @@
 python train.py            VOC mAP@0.50 above 0.80 in about 4 minutes
 """
 
-from configs.schema import Anchors, Augment, Canvas, Config, Cosine, Data, Evaluate, Model, Train
+from configs.schema import (
+    Anchors,
+    Augment,
+    Canvas,
+    Config,
+    Cosine,
+    Data,
+    Evaluate,
+    Loss,
+    Model,
+    Train,
+)
 
 config = Config(
     name="shapes",
@@ -23,6 +34,7 @@ config = Config(
         anchors=Anchors(sizes=(16.0, 32.0, 64.0, 128.0, 256.0)),  # objects of 14 to 110 pixels
         resize=Canvas(height=192, width=192),
     ),
+    loss=Loss(box="l1"),
     train=Train(
         epochs=12,
         batch_size=8,

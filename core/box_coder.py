@@ -13,14 +13,14 @@ class BoxCoder:
 
     form: "center": (dx, dy) of the centre in anchor sides, log of the side ratios (R-CNN);
         "corner": (dx1, dy1, dx2, dy2) in anchor sides (keras-retinanet).
-    stds: deltas are divided by these, so that the network's targets are of the size of one.
+    stds: deltas are divided by these; 1s in the paper's code, torchvision and detectron2.
     max_log_scale: in decoding, log of the largest growth of a side; None: no limit.
     """
 
     def __init__(
         self,
         form: str = "center",
-        stds: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
+        stds: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         max_log_scale: float | None = math.log(1000 / 16),
     ):
         if form not in ("center", "corner"):

@@ -46,8 +46,9 @@ class Postprocess:
         scores, index, labels = self._candidates(logits, height, width)
         anchors = tf.gather(self.anchors(height, width), index)
         boxes = self.coder.decode(tf.gather(deltas, index, batch_dims=1), anchors)
-        limit = tf.cast(batch["sizes"], tf.float32)[:, None, ::-1]  # (B, 1, 2): width, height
-        limit = tf.concat([limit, limit], axis=-1)
+        # Not sizes[::-1]: a negative stride stops TensorFlow from fusing convolutions and relu.
+        height_width = tf.cast(batch["sizes"], tf.float32)
+        limit = tf.gather(height_width, [1, 0, 1, 0], axis=1)[:, None]
         boxes = tf.clip_by_value(boxes, 0.0, limit)
 
         # One score a class, so that NMS works within classes; an offset a class would cost

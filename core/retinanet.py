@@ -23,7 +23,7 @@ def normalize(images: tf.Tensor, sizes: tf.Tensor | None, style: str) -> tf.Tens
     if style == "torch":
         images = (images / 255.0 - TORCH_MEAN) / TORCH_STD
     elif style == "caffe":
-        images = images[..., ::-1] - CAFFE_MEAN
+        images = tf.reverse(images, [-1]) - CAFFE_MEAN
     else:
         raise ValueError(f"normalization: expected torch or caffe, found {style!r}")
     if sizes is None:

@@ -11,14 +11,21 @@ from utils.boxes import IGNORE, area
 GREY = 116  # ImageNet's mean, near zero once normalised: what lies beyond an image
 
 
-def flip(image: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor, probability: float = 0.5):
-    """Mirrors left and right, with the given probability -> image, boxes."""
+def flip(
+    image: tf.Tensor,
+    boxes: tf.Tensor,
+    seed: tf.Tensor,
+    probability: float = 0.5,
+    vertical: bool = False,
+):
+    """Mirrors left and right, or top and bottom, with the given probability -> image, boxes."""
     is_flipped = tf.random.stateless_uniform([], seed) < probability
-    width = tf.cast(tf.shape(image)[1], tf.float32)
+    axis = 0 if vertical else 1
+    side = tf.cast(tf.shape(image)[axis], tf.float32)
     x1, y1, x2, y2 = tf.unstack(boxes, axis=1)
-    mirrored = tf.stack([width - x2, y1, width - x1, y2], axis=1)
-    image = tf.cond(is_flipped, lambda: tf.reverse(image, [1]), lambda: image)
-    return image, tf.where(is_flipped, mirrored, boxes)
+    corners = [x1, side - y2, x2, side - y1] if vertical else [side - x2, y1, side - x1, y2]
+    image = tf.cond(is_flipped, lambda: tf.reverse(image, [axis]), lambda: image)
+    return image, tf.where(is_flipped, tf.stack(corners, axis=1), boxes)
 
 
 def zoom(

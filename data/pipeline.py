@@ -17,7 +17,7 @@ from configs.schema import Augment, Canvas, Data, ShortLong
 from data.augment import color_jitter, flip, zoom
 from data.images import decode_image
 from data.records import Dataset, DatasetError
-from data.resize import resize
+from data.resize import pad, resize
 from utils.boxes import IGNORE, PADDING
 
 
@@ -88,19 +88,22 @@ def checked(batches: tf.data.Dataset) -> Iterator[dict]:
 
 def augmented(sample: dict, augment: Augment, rule: Canvas | ShortLong, key: tf.Tensor) -> dict:
     """One sample changed as the settings say and resized; `key` (2,) is its stateless seed."""
-    seeds = tf.random.split(key, 3)
+    seeds = tf.random.split(key, 4)
     image, boxes, labels = sample["images"], sample["boxes"], sample["labels"]
     if augment.flip:
         image, boxes = flip(image, boxes, seeds[0], augment.flip)
+    if augment.vertical_flip:
+        image, boxes = flip(image, boxes, seeds[1], augment.vertical_flip, vertical=True)
     if augment.zoom != (1.0, 1.0):
         image, boxes, labels = zoom(
-            image, boxes, labels, seeds[1], augment.zoom, augment.min_visibility
+            image, boxes, labels, seeds[2], augment.zoom, augment.min_visibility
         )
-    sample = _resized(sample | {"images": image, "boxes": boxes, "labels": labels}, rule)
     strengths = (augment.brightness, augment.contrast, augment.saturation, augment.hue)
-    if any(strengths):  # last, because there are fewer pixels now
-        sample["images"] = color_jitter(sample["images"], seeds[2], *strengths)
-    return sample
+
+    def recolor(image):
+        return color_jitter(image, seeds[3], *strengths) if any(strengths) else image
+
+    return _resized(sample | {"images": image, "boxes": boxes, "labels": labels}, rule, recolor)
 
 
 def _loader(dataset: Dataset, cache: bool, train_on_difficult: bool) -> Callable:
@@ -135,8 +138,13 @@ def _loader(dataset: Dataset, cache: bool, train_on_difficult: bool) -> Callable
     return load
 
 
-def _resized(sample: dict, rule: Canvas | ShortLong) -> dict:
-    image, size, scales = resize(sample["images"], rule)
+def _resized(
+    sample: dict, rule: Canvas | ShortLong, recolor: Callable = lambda image: image
+) -> dict:
+    """The sample at the network's size; colours are changed there, where there are fewer pixels."""
+    image, scales = resize(sample["images"], rule)
+    size = tf.shape(image)[:2]
+    image = pad(recolor(image), rule)
     boxes = sample["boxes"] * tf.concat([scales, scales], axis=0)
     return sample | {"images": image, "boxes": boxes, "sizes": size, "scales": scales}
 

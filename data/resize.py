@@ -18,11 +18,9 @@ def fitted_size(height: tf.Tensor, width: tf.Tensor, rule: Canvas | ShortLong) -
     return tf.maximum(size, 1)
 
 
-def resize(image: tf.Tensor, rule: Canvas | ShortLong):
-    """(H, W, 3) uint8 -> padded image, size of the content, scales.
+def resize(image: tf.Tensor, rule: Canvas | ShortLong) -> tuple[tf.Tensor, tf.Tensor]:
+    """(H, W, 3) uint8 -> (h, w, 3) float32 0-255 and scales.
 
-    image: (h, w, 3) float32 0-255, zeros at the bottom and right up to the canvas or the multiple.
-    size: (2,) int32 height and width of the content.
     scales: (2,) float32 x, y: new pixels an old pixel; boxes are multiplied by it, and divided on
         the way back.
     """
@@ -30,19 +28,20 @@ def resize(image: tf.Tensor, rule: Canvas | ShortLong):
     size = fitted_size(before[0], before[1], rule)
     # Smoothing matters, and takes its time, only where the image shrinks.
     image = tf.cond(
-        tf.reduce_all(size < before) if rule.antialias else False,
+        tf.reduce_any(size < before) if rule.antialias else tf.constant(False),
         lambda: tf.image.resize(image, size, antialias=True),
         lambda: tf.image.resize(image, size),
     )
-    scales = tf.cast(size[::-1], tf.float32) / tf.cast(before[::-1], tf.float32)
+    scales = tf.cast(size, tf.float32) / tf.cast(before, tf.float32)
+    return tf.ensure_shape(image, [None, None, 3]), tf.reverse(scales, [0])
+
+
+def pad(image: tf.Tensor, rule: Canvas | ShortLong) -> tf.Tensor:
+    """Zeros at the bottom and right of (h, w, 3), up to the canvas or the next multiple."""
+    size = tf.shape(image)[:2]
     if isinstance(rule, Canvas):
         full = tf.constant([rule.height, rule.width])
     else:
         full = -(-size // rule.multiple) * rule.multiple
-    return pad_to(image, full), size, scales
-
-
-def pad_to(image: tf.Tensor, full: tf.Tensor) -> tf.Tensor:
-    """Zeros at the bottom and right of (h, w, 3) up to the (height, width) `full`."""
-    missing = full - tf.shape(image)[:2]
+    missing = full - size
     return tf.pad(image, [[0, missing[0]], [0, missing[1]], [0, 0]])
