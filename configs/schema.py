@@ -110,12 +110,7 @@ class Coder(Checked):
     """How a box is written relative to its anchor."""
 
     form: Literal["center", "corner"] = "center"  # corner: x1, y1, x2, y2 (keras-retinanet)
-    stds: tuple[float, float, float, float] = (
-        0.1,
-        0.1,
-        0.2,
-        0.2,
-    )  # divide the deltas; 1s: torchvision
+    stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)  # yhenon: .1, .1, .2, .2
     max_log_scale: float | None = math.log(
         1000 / 16
     )  # decoded sides grow at most e^this; None: free
