@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from configs import from_dict, to_dict
+from configs import ConfigError, from_dict, to_dict
 from configs.schema import Model
 from core.build import build_model, build_postprocess
 from core.engine import compiled, predict
@@ -23,6 +23,9 @@ from data.pipeline import checked, evaluation_batches
 from data.records import Dataset, Defects, Record, pack
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 from utils.runs import weights_file
+
+# Of a model's conventions, what may differ from the weights' without changing what they mean.
+FREE = ("resize", "detect")
 
 
 class Detector:
@@ -38,17 +41,26 @@ class Detector:
         self._step = None
 
     @classmethod
-    def load(cls, path: str | Path, eager: bool = False) -> "Detector":
+    def load(cls, path: str | Path, config: Model | None = None, eager: bool = False) -> "Detector":
         """From a run's folder (its best weights) or a checkpoint file.
 
-        Raises CheckpointError if the file is damaged or holds no detector, ConfigError if its
-        model has a part of your own, which only the config that defines it can make.
+        config: the conventions, in place of those saved with the weights. They may differ in what
+            is `FREE`; and a part of your own can only be made from the config that defines it.
+        Raises CheckpointError if the file is damaged or holds no detector, ConfigError if `config`
+        contradicts it, naming the field, or if it is missing for a part of your own.
         """
         file = weights_file(path)
         checkpoint = Checkpoint(file)
         if "model" not in checkpoint.state:
             raise CheckpointError(f"{file}: no conventions inside, so it is no detector")
-        config = from_dict(Model, checkpoint.state["model"])
+        saved = checkpoint.state["model"]
+        config = config or from_dict(Model, saved)
+        for name, value in to_dict(config).items():
+            if name not in FREE and value != saved[name]:
+                raise ConfigError(
+                    f"model.{name}: {file} was trained with {saved[name]!r}, "
+                    f"the config says {value!r}"
+                )
         classes = checkpoint.state["classes"]
         model = build_model(config, len(classes))
         checkpoint.restore("model", model.weights)

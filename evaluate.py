@@ -33,9 +33,6 @@ from utils.diary import console, diary
 from utils.plots import confusion_matrix_picture, precision_recall_curves
 from utils.runs import latest_run, weights_file
 
-# Of a model's conventions, what may differ from the weights' without changing what they mean.
-FREE = ("detect", "resize")
-
 
 def main(argv: list[str] | None = None) -> float:
     """Runs the command line; returns the headline's mAP. Raises ValueError for bad input."""
@@ -102,23 +99,12 @@ def choose(args: argparse.Namespace) -> tuple[Path | None, Config]:
 
 
 def load_detector(weights: str | Path, config: Config, args: argparse.Namespace) -> Detector:
-    """The detector; only how it resizes and what it keeps may come from the config.
+    """The detector, under the conventions saved with it unless the user names others.
 
-    Raises ConfigError where the config contradicts the conventions saved with the weights.
+    Raises ConfigError where the config contradicts the weights.
     """
-    detector = Detector.load(weights, args.eager or config.train.eager)
-    wanted, saved = configs.to_dict(config.model), configs.to_dict(detector.config)
-    explicit = args.config or any(item.startswith("model.") for item in args.overrides)
-    if explicit:
-        for name in wanted:
-            if name not in FREE and wanted[name] != saved[name]:
-                raise ConfigError(
-                    f"model.{name}: the weights were trained with {saved[name]!r}, "
-                    f"the config says {wanted[name]!r}"
-                )
-        changed = {name: getattr(config.model, name) for name in FREE}
-        conventions = configs.override(detector.config, changed)
-        detector = Detector(detector.model, detector.classes, conventions, detector.eager)
+    named = args.config or any(item.startswith("model.") for item in args.overrides)
+    detector = Detector.load(weights, config.model if named else None, args.eager)
     if config.data.classes and config.data.classes != detector.classes:
         raise ConfigError(
             f"data.classes: the weights know {list(detector.classes)}, "

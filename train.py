@@ -232,7 +232,7 @@ def train(run: Path, config: Config, checkpoint: Checkpoint | None, stop: StopSi
 
     # ---- The end -----------------------------------------------------------------------------
     if best_table is None:
-        detector = Detector.load(run)
+        Checkpoint(run / "checkpoints" / "best.npz").restore("model", model.weights)
         best_table = detector.detect_dataset(val_set, config.evaluate.batch_size)
     training_curves(run / "curves.png", metrics.columns())
     result = score(best_table, val_set, config)

@@ -35,7 +35,10 @@ def load(path: str | Path = "config.py", overrides: Sequence[str] = ()) -> Confi
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file")
     if path.suffix == ".json":
-        config = from_dict(Config, json.loads(path.read_text(encoding="utf-8")))
+        try:
+            config = from_dict(Config, json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:  # of json, or a ConfigError
+            raise ConfigError(f"{path}: {error}") from None
     else:
         spec = importlib.util.spec_from_file_location("_config_file", path)
         if spec is None:

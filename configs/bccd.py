@@ -13,7 +13,9 @@ config = Config(
         val="test",
         on_bad_annotation="drop",  # BloodImage_00338 and _00343 have boxes without area
         cache=True,
-        augment=Augment(flip=0.5, brightness=0.1, contrast=0.2, saturation=0.2, zoom=(0.8, 1.5)),
+        augment=Augment(
+            flip=0.5, vertical_flip=0.5, brightness=0.1, contrast=0.2, zoom=(0.8, 1.25)
+        ),
     ),
     model=Model(
         backbone="resnet18",
@@ -24,7 +26,9 @@ config = Config(
     train=Train(
         epochs=20,
         batch_size=4,
-        learning_rate=0.01,
+        optimizer="adamw",
+        learning_rate=5e-4,
+        weight_decay=0.05,
         schedule=Cosine(),
         warmup_steps=100,
         validate_every=0,  # the test split is looked at once, so nothing is chosen by it

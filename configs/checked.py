@@ -75,7 +75,7 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         if isinstance(value, Mapping):
             return from_dict(hint, value, name)
     elif hint is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
     elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
@@ -174,17 +174,26 @@ def to_dict(config: Any) -> Any:
     if callable(config):
         where = getattr(config, "__module__", type(config).__module__)
         return f"{CALLABLE}{where}.{getattr(config, '__qualname__', type(config).__name__)}"
-    if isinstance(config, float) and math.isinf(config):
-        raise ConfigError("an infinite number cannot be saved")
     return config
 
 
 def from_dict(cls: type, values: Mapping[str, Any], name: str | None = None) -> Any:
-    """The inverse of `to_dict`. Raises ConfigError for a field that `cls` does not have."""
-    names = [field.name for field in dataclasses.fields(cls)]
+    """The inverse of `to_dict`.
+
+    name: what messages call the whole, by default the class ("Config.train.epochs: ...").
+    Raises ConfigError for a field that `cls` does not have, that is missing, or does not fit.
+    """
+    name = name or cls.__name__
+    fields = dataclasses.fields(cls)
+    names = [field.name for field in fields]
     for key in values:
         if key not in names:
-            raise ConfigError(
-                f"{(name or cls.__name__)}.{key} is no setting; choices: {', '.join(names)}"
-            )
-    return cls(**values)
+            raise ConfigError(f"{name}.{key} is no setting; choices: {', '.join(names)}")
+    for field in fields:
+        has_default = {field.default, field.default_factory} != {dataclasses.MISSING}
+        if not has_default and field.name not in values:
+            raise ConfigError(f"{name}.{field.name}: expected a value, found none")
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(f"{cls.__name__}.", f"{name}.", 1)) from None

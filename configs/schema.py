@@ -4,7 +4,6 @@ Presets and config.py hold only their differences from these defaults. Standard 
 Paper: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017 (arXiv:1708.02002).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -111,9 +110,7 @@ class Coder(Checked):
 
     form: Literal["center", "corner"] = "center"  # corner: x1, y1, x2, y2 (keras-retinanet)
     stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)  # yhenon: .1, .1, .2, .2
-    max_log_scale: float | None = math.log(
-        1000 / 16
-    )  # decoded sides grow at most e^this; None: free
+    max_log_scale: float | None = 4.135166556742356  # log(1000 / 16): limit of a growing side
 
     def check(self):
         self.require("stds", min(self.stds) > 0, "numbers above 0")

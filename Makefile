@@ -1,0 +1,37 @@
+# `make train` and `make test` do everything on a fresh machine that has Python 3.11-3.13 with venv.
+
+# The newest Python that TensorFlow has wheels for; `make PYTHON=/path/to/python3.12` chooses another.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: train test lint images clean
+
+train: .venv/.installed
+	$(BIN)/python train.py
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Remakes the README's pictures that need no training.
+images: .venv/.installed
+	$(BIN)/python -m utils.make_images
+
+.venv/.installed: requirements.txt
+	@test -n "$(PYTHON)" || { echo "error: expected Python 3.11, 3.12 or 3.13 with venv on the" \
+		"PATH, found none; install one, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf .venv runs datasets

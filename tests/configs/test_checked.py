@@ -1,0 +1,461 @@
+"""Settings that cannot be are refused with a message that says which, what was expected, found."""
+
+import ast
+import dataclasses
+import json
+import math
+
+import pytest
+
+from configs import Config, ConfigError, from_dict, override, preset, to_dict
+from configs.schema import Canvas, Cosine, Exponential, Phase, ShortLong, Step, Train
+
+
+def refused(changes):
+    """The message with which `changes` of the shapes preset are refused."""
+    with pytest.raises(ConfigError) as caught:
+        preset("shapes", changes)
+    return str(caught.value)
+
+
+def through_json(config):
+    return from_dict(type(config), json.loads(json.dumps(to_dict(config))))
+
+
+def dotted(values, prefix=""):
+    """The dotted names of all fields of a nested dict, groups included."""
+    for key, value in values.items():
+        if key != "kind":
+            yield prefix + key
+            if isinstance(value, dict):
+                yield from dotted(value, f"{prefix}{key}.")
+
+
+def my_part():
+    """Stands for a backbone, a neck or a schedule of the user's own."""
+
+
+# ------------------------------------------------------------------------------------------------
+# What is refused
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", list(dotted(to_dict(preset("shapes")))))
+def test_every_field_refuses_what_is_none_of_its_types(field):
+    """No field takes just anything, and each is named in full."""
+    message = refused({field: {1: 2}.items()})
+    assert message.startswith(f"{field}: expected ")
+    assert message.endswith("found dict_items([(1, 2)])")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("name", 3, "a string"),
+        ("data.root", None, "a string"),
+        ("data.limit", 1.0, "a whole number"),
+        ("data.limit", True, "a whole number"),  # bool is no int, though Python says so
+        ("data.cache", 1, "True or False"),
+        ("data.cache", "yes", "True or False"),
+        ("data.augment.flip", "0.5", "a number"),
+        ("data.augment.flip", False, "a number"),
+        ("data.augment.hue", math.nan, "a number"),
+        ("train.learning_rate", math.inf, "a number"),
+        ("train.learning_rate", math.nan, "a number"),
+        ("train.epochs", "many", "a whole number or None"),
+        ("train.epochs", True, "a whole number or None"),
+        ("train.clip_norm", math.nan, "a number or None"),
+        ("loss.alpha", "none", "a number or None"),
+        ("data.augment.zoom", (0.5, 1, 2), "(a number, a number)"),
+        ("model.coder.stds", (1, 1), "(a number, a number, a number, a number)"),
+        ("data.classes", None, "a list of (a string)"),
+        ("model.resize", 416, "'canvas' or 'short_long'"),
+        ("train.schedule", 3, "'constant' or 'cosine' or 'step'"),
+    ],
+)
+def test_wrong_type(field, value, expected):
+    message = refused({field: value})
+    assert message.startswith(f"{field}: expected {expected}")
+    assert message.endswith(f"found {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "where"),
+    [
+        ("data.classes", ("cat", 3), "data.classes[1]: expected a string, found 3"),
+        ("data.augment.zoom", (0.5, "big"), "data.augment.zoom[1]: expected a number, found 'big'"),
+        ("model.anchors.sizes", "32,64", "model.anchors.sizes[0]: expected a number, found '32'"),
+        ("train.freeze", "backbone,nek", "train.freeze[1]: expected one of 'backbone', 'neck', "),
+        ("train.phases", [3], "train.phases[0]: expected Phase, found 3"),
+    ],
+)
+def test_an_element_of_a_list_is_named_by_its_place(field, value, where):
+    assert refused({field: value}).startswith(where)
+
+
+@pytest.mark.parametrize(
+    ("field", "choices"),
+    [
+        ("data.format", ("voc", "shapes")),
+        ("data.on_bad_annotation", ("error", "drop")),
+        ("model.backbone", ("resnet18", "resnet50", "resnet152", "a callable of your own")),
+        ("model.bottleneck_stride", ("3x3", "1x1")),
+        ("model.bn_mode", ("live", "frozen_stats", "frozen")),
+        ("model.neck", ("fpn", "a callable of your own")),
+        ("model.p6_from", ("c5", "p5")),
+        ("model.normalization", ("torch", "caffe")),
+        ("model.anchors.stride", ("nominal", "grid")),
+        ("model.coder.form", ("center", "corner")),
+        ("model.resize", ("canvas", "short_long")),
+        ("loss.box", ("smooth_l1", "l1")),
+        ("loss.normalization", ("batch", "image")),
+        ("train.optimizer", ("sgd", "adam", "adamw", "a callable of your own")),
+        ("train.schedule", ("constant", "cosine", "step", "polynomial", "exponential")),
+        ("train.precision", ("float32", "mixed_float16", "mixed_bfloat16")),
+        ("evaluate.ap", ("area", "11point")),
+    ],
+)
+def test_wrong_choice_lists_the_choices(field, choices):
+    message = refused({field: "nonesuch"})
+    assert message.startswith(f"{field}: expected ")
+    assert all(choice in message for choice in choices)
+    assert message.endswith("found 'nonesuch'")
+
+
+IMPOSSIBLE = [
+    ("data.limit", -1, 0),
+    ("data.val_fraction", 0.0, 0.01),
+    ("data.val_fraction", 1.0, 0.99),
+    ("data.classes", ("cat", "cat"), ("cat", "dog")),
+    ("data.augment.flip", 1.01, 1.0),
+    ("data.augment.vertical_flip", -0.1, 0.0),
+    ("data.augment.min_visibility", 1.5, 1.0),
+    ("data.augment.brightness", -0.1, 0.0),
+    ("data.augment.contrast", 1.1, 1.0),
+    ("data.augment.saturation", 1.1, 1.0),
+    ("data.augment.hue", 0.51, 0.5),
+    ("data.augment.zoom", (0.0, 1.0), (0.1, 1.0)),
+    ("data.augment.zoom", (1.2, 0.8), (0.8, 0.8)),
+    ("model.bn_epsilon", -1e-9, 0.0),
+    ("model.neck_width", 0, 1),
+    ("model.head_width", 0, 1),
+    ("model.head_depth", -1, 0),
+    ("model.prior", 0.0, 0.5),
+    ("model.prior", 1.0, 0.5),
+    ("model.resize.height", 31, 32),
+    ("model.resize.width", 31, 32),
+    ("model.anchors.sizes", (32, 64, 128, 256), (1, 2, 3, 4, 5)),
+    ("model.anchors.sizes", (0, 64, 128, 256, 512), (1, 2, 3, 4, 5)),
+    ("model.anchors.ratios", (), (1,)),
+    ("model.anchors.scales", (1, -1), (1,)),
+    ("model.anchors.center_offset", 1.5, 1.0),
+    ("model.coder.stds", (0, 1, 1, 1), (0.1, 0.1, 0.2, 0.2)),
+    ("model.detect.score_threshold", 1.0, 0.0),
+    ("model.detect.nms_iou", 1.1, 1.0),
+    ("model.detect.top_k", 0, 1),
+    ("model.detect.max_detections", 0, 1),
+    ("matcher.positive_iou", 0.0, 1.0),
+    ("matcher.negative_iou", 0.6, 0.5),  # not above positive_iou
+    ("loss.alpha", 1.0, None),
+    ("loss.gamma", -1, 0),
+    ("loss.beta", 0, 0.1),
+    ("loss.box_weight", -1, 0),
+    ("train.epochs", 0, 1),
+    ("train.batch_size", 0, 1),
+    ("train.learning_rate", 0, 1e-9),
+    ("train.warmup_steps", -1, 0),
+    ("train.validate_every", -1, 0),
+    ("train.early_stopping", -1, 0),
+    ("train.sample_pictures", -1, 0),
+    ("train.momentum", 1.0, 0.0),
+    ("train.weight_decay", -0.1, 0.0),
+    ("train.clip_norm", 0, None),
+    ("train.log_every", 0, 1),
+    ("train.seed", 2**31, 2**31 - 1),
+    ("train.seed", -1, 0),
+    ("evaluate.iou_thresholds", (), (1.0,)),
+    ("evaluate.iou_thresholds", (0.5, 1.5), (0.5, 1.0)),
+    ("evaluate.batch_size", 0, 1),
+    ("name", "", "a"),
+    ("name", "a/b", "a-b"),
+    ("name", "..", "v1.0"),
+]
+
+
+@pytest.mark.parametrize(("field", "wrong", "right"), IMPOSSIBLE)
+def test_impossible_value(field, wrong, right):
+    """The value beyond the border is refused, the one on it or just inside is taken."""
+    message = refused({field: wrong})
+    assert message.startswith(f"{field}: expected ")
+    found = preset("shapes", {field: right})
+    for part in field.split("."):
+        found = getattr(found, part)
+    assert found == right
+    shown = ast.literal_eval(message.rsplit("found ", 1)[1])
+    assert shown == wrong
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model.resize": "short_long", "model.resize.long": 700},
+            "model.resize.long: expected at least short = 800, found 700",
+        ),
+        (
+            {"model.resize": "short_long", "model.resize.multiple": 0},
+            "model.resize.multiple: expected at least 1, found 0",
+        ),
+        (
+            {"train.schedule": "step", "train.schedule.at": (0.9, 0.5)},
+            "train.schedule.at: expected rising shares between 0 and 1, found (0.9, 0.5)",
+        ),
+        (
+            {"train.schedule": "step", "train.schedule.factor": 0},
+            "train.schedule.factor: expected a number above 0, found 0.0",
+        ),
+        (
+            {"train.schedule": "polynomial", "train.schedule.power": 0},
+            "train.schedule.power: expected a number above 0, found 0.0",
+        ),
+        (
+            {"train.schedule": "exponential", "train.schedule.final": 0},
+            "train.schedule.final: expected a number above 0, found 0.0",
+        ),
+    ],
+)
+def test_impossible_value_in_a_chosen_kind(changes, message):
+    assert refused(changes) == message
+
+
+# ------------------------------------------------------------------------------------------------
+# Typos
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("nane", "name"),
+        ("trian.epochs", "train"),
+        ("train.epoch", "train.epochs"),
+        ("data.augment.filp", "data.augment.flip"),
+        ("model.resize.hieght", "model.resize.height"),
+        ("model.anchors.size", "model.anchors.sizes"),
+    ],
+)
+def test_a_typo_is_answered_with_the_close_match_and_the_choices(typo, meant):
+    message = refused({typo: 1})
+    named = ".".join(typo.split(".")[: meant.count(".") + 1])
+    assert message.startswith(f"{named!r} is no setting; did you mean {meant!r}? choices: ")
+    assert meant.split(".")[-1] in message.split("choices: ")[1].split(", ")
+
+
+def test_a_name_like_no_other_gets_the_choices_only():
+    message = refused({"loss.xyzzy": 1})
+    names = [field.name for field in dataclasses.fields(preset("shapes").loss)]
+    assert message == f"'loss.xyzzy' is no setting; choices: {', '.join(names)}"
+
+
+def test_a_plain_setting_has_no_fields():
+    assert refused({"train.epochs.first": 1}) == "'train.epochs' has no fields of its own; found 12"
+
+
+def test_a_field_of_another_kind_is_unknown():
+    """The canvas has no short side."""
+    assert "'model.resize.short' is no setting" in refused({"model.resize.short": 600})
+
+
+# ------------------------------------------------------------------------------------------------
+# What is accepted, and as what
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "taken"),
+    [
+        ("train.learning_rate", 1, 1.0),
+        ("data.augment.zoom", (1, 2), (1.0, 2.0)),
+        ("data.augment.zoom", [0.5, 2], (0.5, 2.0)),
+        ("evaluate.iou_thresholds", 0.5, (0.5,)),
+        ("data.classes", "person, head", ("person", "head")),
+        ("data.classes", "person", ("person",)),
+        ("data.classes", "", ()),
+        ("data.classes", ["a", "b"], ("a", "b")),
+        ("train.freeze", "backbone,neck", ("backbone", "neck")),
+        ("train.clip_norm", None, None),
+        ("train.clip_norm", 3, 3.0),
+        ("loss.alpha", None, None),
+        ("model.resize", "short_long", ShortLong()),
+        ("model.resize", {"kind": "short_long", "short": 600}, ShortLong(short=600)),
+        ("model.resize", Canvas(64, 96), Canvas(64, 96)),
+        ("train.schedule", "exponential", Exponential()),
+    ],
+)
+def test_values_become_the_annotated_type(field, value, taken):
+    found = preset("shapes", {field: value})
+    for part in field.split("."):
+        found = getattr(found, part)
+    assert (found, type(found)) == (taken, type(taken))
+    if isinstance(taken, tuple):
+        assert [type(item) for item in found] == [type(item) for item in taken]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_kind_and_its_fields_go_together_in_either_order(reverse):
+    items = [
+        ("train.schedule", "step"),
+        ("train.schedule.factor", 0.2),
+        ("model.resize.short", 600),
+        ("model.resize", "short_long"),
+    ]
+    config = preset("shapes", dict(reversed(items) if reverse else items))
+    assert config.train.schedule == Step(factor=0.2)
+    assert config.model.resize == ShortLong(short=600)
+
+
+def test_override_leaves_the_original_alone():
+    before = preset("shapes")
+    saved = to_dict(before)
+    after = override(before, {"train.epochs": 3, "model.resize.height": 64, "name": "other"})
+    assert (after.train.epochs, after.model.resize.height, after.name) == (3, 64, "other")
+    assert to_dict(before) == saved
+    assert after.train.schedule == before.train.schedule, "the rest stays"
+    assert after.data is before.data
+
+
+def test_a_config_cannot_be_changed_in_place():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        preset("shapes").train.epochs = 3
+
+
+# ------------------------------------------------------------------------------------------------
+# Through JSON
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train.schedule": kind}
+        for kind in ("constant", "cosine", "step", "polynomial", "exponential")
+    ]
+    + [
+        {"model.resize": "short_long", "model.resize.multiple": 128},
+        {"train.clip_norm": None, "loss.alpha": None, "model.coder.max_log_scale": None},
+        {
+            "train.epochs": None,
+            "train.phases": (Phase(2, ("backbone",)), Phase(3, schedule=Step())),
+        },
+        {"data.classes": ("b", "ä")},
+    ],
+    ids=lambda changes: str(next(iter(changes.items()))),
+)
+def test_comes_back_from_json_equal(changes):
+    config = preset("shapes", changes)
+    assert config != preset("shapes") or changes == {"train.schedule": "cosine"}
+    assert through_json(config) == config
+
+
+@pytest.mark.parametrize(
+    "field", ["model.backbone", "model.neck", "train.schedule", "train.optimizer"]
+)
+def test_an_object_of_ones_own_is_taken_saved_by_name_and_asked_for(field):
+    """A file cannot hold code, so who reads it is told to give the config that can."""
+    config = preset("shapes", {field: my_part})
+    section, name = field.split(".")
+    assert getattr(getattr(config, section), name) is my_part
+    saved = to_dict(config)[section][name]
+    assert saved.startswith("callable:")
+    assert saved.endswith("test_checked.my_part")
+    with pytest.raises(ConfigError, match="--config") as caught:
+        through_json(config)
+    assert field in str(caught.value)
+    assert "test_checked.my_part" in str(caught.value)
+
+
+def test_a_schedule_object_of_ones_own_is_saved_by_its_class():
+    class Mine:
+        def __call__(self, step):
+            return 0.1
+
+    assert to_dict(Train(schedule=Mine()))["schedule"].endswith(".Mine")
+    phase = {"train.epochs": None, "train.phases": (Phase(2, schedule=Mine()),)}
+    with pytest.raises(ConfigError, match="--config"):
+        through_json(preset("shapes", phase))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (
+            ("train", "epochs"),
+            "many",
+            "train.epochs: expected a whole number or None, found 'many'",
+        ),
+        (
+            ("data", "augment", "flip"),
+            2,
+            "data.augment.flip: expected a share from 0 to 1, found 2",
+        ),
+        (("model", "resize", "height"), 5, "model.resize.height: expected at least 32, found 5"),
+        (("train", "schedule", "final"), "x", "train.schedule.final: expected a number, found 'x'"),
+        (("train", "phases"), [{"epochs": 0}], "train.phases[0].epochs: expected at least 1"),
+        (("train", "phases"), [{"freeze": []}], "train.phases[0].epochs: expected a value"),
+        (("train", "epoch"), 3, "train.epoch is no setting; choices: epochs, "),
+        (("nonesuch",), 3, "nonesuch is no setting; choices: name, "),
+    ],
+)
+def test_a_mistake_in_a_dict_is_named_in_full(path, value, message):
+    """A config.json edited by hand gets messages as good as --set does."""
+    saved = to_dict(preset("shapes"))
+    inner = saved
+    for part in path[:-1]:
+        inner = inner[part]
+    inner[path[-1]] = value
+    with pytest.raises(ConfigError) as caught:
+        from_dict(Config, saved)
+    assert message in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------
+# What a field alone does not say
+# ------------------------------------------------------------------------------------------------
+
+
+PHASES = ({"epochs": 1, "freeze": ["backbone"]}, {"epochs": 2})
+
+
+@pytest.mark.parametrize(("epochs", "phases"), [(None, ()), (3, PHASES)], ids=["neither", "both"])
+def test_epochs_or_phases_but_not_both(epochs, phases):
+    message = refused({"train.epochs": epochs, "train.phases": phases})
+    assert message.startswith("train: expected either train.epochs or train.phases")
+    assert f"found epochs={epochs} and {len(phases)} phases" in message
+
+
+def test_freeze_beside_phases_would_do_nothing():
+    changes = {"train.epochs": None, "train.phases": PHASES, "train.freeze": "neck"}
+    assert "train.freeze has no effect beside train.phases" in refused(changes)
+
+
+def test_all_phases_fills_in_what_is_left_open():
+    phases = (
+        Phase(1, freeze=("backbone",), learning_rate=0.5, warmup_steps=0),
+        Phase(2, batch_size=3, schedule=Step()),
+    )
+    train = Train(epochs=None, phases=phases, batch_size=7, learning_rate=0.1, warmup_steps=9)
+    first, second = train.all_phases()
+    assert first == Phase(1, ("backbone",), 7, 0.5, Cosine(), 0), "0 is a value, not an open one"
+    assert second == Phase(2, (), 3, 0.1, Step(), 9)
+
+
+def test_without_phases_the_training_is_one():
+    train = Train(epochs=5, freeze=("neck",), batch_size=2, learning_rate=0.3, warmup_steps=4)
+    assert train.all_phases() == (Phase(5, ("neck",), 2, 0.3, Cosine(), 4),)
+
+
+def test_adam_takes_no_weight_decay():
+    changes = {"train.optimizer": "adam", "train.weight_decay": 0.1}
+    assert refused(changes).startswith("train.weight_decay: Adam takes none")
+    config = preset("shapes", changes | {"train.weight_decay": 0})
+    assert (config.train.optimizer, config.train.weight_decay) == ("adam", 0.0)

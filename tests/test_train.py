@@ -1,0 +1,332 @@
+"""Whole runs of train.py on a tiny generated dataset: stopped, killed, resumed, stepped through."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import configs
+import train
+from core.layers import BatchNorm
+from core.losses import Criterion
+from core.targets import Matcher
+from data.shapes import make_shapes
+from utils.checkpoints import Checkpoint
+
+ROOT = Path(__file__).parents[1]
+STEPS = 3  # of an epoch; there are two phases, of one and of two epochs
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """12 training and 4 validation images of 64x64."""
+    return make_shapes(tmp_path_factory.mktemp("data") / "tiny", 12, 4, image_size=(64, 64))
+
+
+def write_config(folder: Path, shapes: Path, changes: dict | None = None) -> Path:
+    """A config whose run takes seconds: the backbone frozen for an epoch, then all for two."""
+    settings = {
+        "name": "tiny",
+        "output": str(folder / "runs"),
+        "data.format": "voc",
+        "data.root": str(shapes),
+        "model.neck_width": 8,
+        "model.head_width": 8,
+        "model.head_depth": 1,
+        "model.resize.height": 64,
+        "model.resize.width": 64,
+        "train.phases": "PHASES",
+        "train.epochs": None,
+        "train.batch_size": 12 // STEPS,
+        "train.warmup_steps": 2,
+        "train.validate_every": 1,
+        "train.sample_pictures": 1,
+    } | (changes or {})
+    phases = "(Phase(epochs=1, freeze=('backbone',)), Phase(epochs=2))"
+    path = folder / "tiny.py"
+    path.write_text(
+        "from configs import preset\nfrom configs.schema import Phase\n"
+        f"config = preset('shapes', {repr(settings).replace(repr('PHASES'), phases)})\n"
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, shapes):
+    """The run that nothing disturbed: its folder and what it printed last."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    output = call_train(["--config", write_config(folder, shapes)])
+    return folder / "runs" / "tiny", output
+
+
+def call_train(arguments, expected: int = 0, dies: str = "") -> str:
+    """Runs train.py in a process of its own, which breaks off at the moment `dies` names."""
+    script = DYING if dies else "import train; train.main()"
+    result = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"DIES": dies},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert result.returncode == expected, result.stdout + result.stderr
+    return result.stdout
+
+
+# Runs train.main, and at the moment "<what>-<n>" - the nth step taken, the nth checkpoint half
+# written, the nth checkpoint saved - ends the process as `kill -9`, or asks it to end (SIGTERM).
+DYING = """
+import os, signal
+import numpy as np
+import train
+
+what, count = os.environ["DIES"].split("-")
+calls = 0
+
+def reached():
+    global calls
+    calls += 1
+    return calls == int(count)
+
+def kill(number=signal.SIGKILL):
+    os.kill(os.getpid(), number)
+
+add, savez, save = train.LossWindow.add, np.savez, train.save_checkpoint
+
+def add_and_die(self, *args):
+    add(self, *args)
+    if what in ("step", "term") and reached():
+        kill(signal.SIGKILL if what == "step" else signal.SIGTERM)
+
+def half_savez(file, **arrays):
+    if what == "write" and reached():
+        file.write(b"PK" + b"half a checkpoint" * 1000)
+        file.flush()
+        kill()
+    savez(file, **arrays)
+
+def save_and_die(*args):
+    save(*args)
+    if what == "saved" and reached():
+        kill()
+
+train.LossWindow.add, np.savez, train.save_checkpoint = add_and_die, half_savez, save_and_die
+train.main()
+"""
+
+
+def assert_same_run(folder: Path, reference: Path) -> None:
+    """Every variable - moving_* and the optimizer's too - and every loss are equal bit for bit."""
+    for name in ("last", "best"):
+        with (
+            np.load(folder / "checkpoints" / f"{name}.npz") as ours,
+            np.load(reference / "checkpoints" / f"{name}.npz") as theirs,
+        ):
+            assert ours.files == theirs.files
+            assert any("moving_variance" in key for key in ours.files)
+            assert name == "best" or any(key.startswith("optimizer|") for key in ours.files)
+            for key in ours.files:
+                np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
+    ours, theirs = (read_metrics(path) for path in (folder, reference))
+    assert ours == theirs
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """metrics.csv without what depends on the clock."""
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        del row["images_per_second"], row["data_wait"]
+    return rows
+
+
+@pytest.mark.parametrize(
+    "dies",
+    [
+        "step-2",  # before the first checkpoint
+        "step-5",  # in the middle of the second epoch
+        "write-2",  # while last.npz of the first epoch is written (best.npz is the first)
+        "write-4",  # while last.npz is overwritten
+        "saved-1",  # at the border of the two phases
+    ],
+)
+def test_killed_and_resumed_equals_the_undisturbed_run(dies, tmp_path, shapes, undisturbed):
+    reference, _ = undisturbed
+    call_train(["--config", write_config(tmp_path, shapes)], expected=-9, dies=dies)
+    folder = tmp_path / "runs" / "tiny"
+    output = call_train(["--resume", folder])
+    assert output.strip().splitlines()[-1].startswith("VOC mAP@0.50: ")
+    assert_same_run(folder, reference)
+
+
+def test_sigterm_saves_in_the_middle_of_an_epoch_and_resume_goes_on_there(
+    tmp_path, shapes, undisturbed
+):
+    reference, _ = undisturbed
+    call_train(["--config", write_config(tmp_path, shapes)], expected=143, dies="term-5")
+    folder = tmp_path / "runs" / "tiny"
+    progress = Checkpoint(folder / "checkpoints" / "last.npz").state["progress"]
+    assert (progress["epoch"], progress["step"]) == (1, 5 - STEPS)
+    call_train(["--resume", folder])
+    assert_same_run(folder, reference)
+    diary = (folder / "diary.log").read_text()
+    assert f"resumed after epoch 1, step {5 - STEPS}" in diary
+
+
+def test_a_run_leaves_what_the_readme_promises(undisturbed):
+    folder, output = undisturbed
+    for name in (
+        "config.json",
+        "metrics.csv",
+        "curves.png",
+        "checkpoints/best.npz",
+        "checkpoints/last.npz",
+        "samples/epoch_0003.png",
+        "evaluation/metrics.json",
+        "evaluation/detections.json",
+        "evaluation/precision_recall.png",
+        "evaluation/confusion_matrix.png",
+        "evaluation/devkit/comp4_det_val_circle.txt",
+    ):
+        assert (folder / name).stat().st_size >= 0, name
+    assert list((folder / "tensorboard").glob("events*"))
+    report = json.loads((folder / "evaluation" / "metrics.json").read_text())
+    assert output.strip().splitlines()[-1] == report["headline"]
+    diary = (folder / "diary.log").read_text()
+    for part in ("tensorflow", "device CPU", "images", "anchor coverage", "epoch 3", '"seed": 0'):
+        assert part in diary
+    assert diary.index("anchor coverage") < diary.index("epoch 1")
+
+
+def test_a_frozen_backbone_stays_as_it_was_and_then_learns(undisturbed, tmp_path, shapes):
+    """In the first phase neither its weights nor its batch statistics move; in the second both."""
+    reference, _ = undisturbed
+    call_train(["--config", write_config(tmp_path, shapes)], expected=-9, dies="saved-1")
+    first, last = (
+        np.load(folder / "checkpoints" / "last.npz")
+        for folder in (tmp_path / "runs" / "tiny", reference)
+    )
+    model_keys = [key for key in first.files if key.startswith("model|")]
+    backbone = [key for key in model_keys if "/backbone/" in key]
+    moved = {key for key in model_keys if not np.array_equal(first[key], last[key])}
+    assert moved >= {key for key in backbone if "moving_mean" in key or "conv1/kernel" in key}
+    fresh = {"gamma": 1, "beta": 0, "moving_mean": 0, "moving_variance": 1}
+    for key in backbone:
+        if (name := key.rsplit("/", 1)[1]) in fresh:
+            assert (first[key] == fresh[name]).all(), key
+
+
+def test_eager_steps_through_every_line_with_concrete_values(tmp_path, shapes, monkeypatch):
+    """A hook in a layer, in the matcher and in the loss sees numbers, not symbols."""
+    seen = {}
+
+    def spy(cls, method, name):
+        original = getattr(cls, method)
+
+        def hooked(self, *args, **kwargs):
+            result = original(self, *args, **kwargs)
+            value = result["loss"] if isinstance(result, dict) else result
+            seen.setdefault(name, []).append(float(tf.reduce_sum(tf.cast(value, tf.float32))))
+            return result
+
+        monkeypatch.setattr(cls, method, hooked)
+
+    spy(BatchNorm, "call", "layer")
+    spy(Matcher, "__call__", "matcher")
+    spy(Criterion, "__call__", "loss")
+    changes = {"train.phases": (), "train.epochs": 1, "train.seed": 1, "data.limit": 4}
+    train.main(["--config", str(write_config(tmp_path, shapes, changes)), "--eager"])
+    assert all(np.isfinite(values).all() for values in seen.values())
+    assert len(seen["layer"]) >= 20
+    assert len(seen["matcher"]) == len(seen["loss"]) == 2  # one step, one validation batch
+
+
+def test_eager_and_compiled_runs_learn_the_same(tmp_path, shapes, undisturbed):
+    reference, _ = undisturbed
+    path = write_config(tmp_path, shapes)
+    train.main(["--config", str(path), "--eager"])
+    ours, theirs = (read_metrics(folder) for folder in (tmp_path / "runs" / "tiny", reference))
+    for a, b in zip(ours, theirs, strict=True):
+        assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_images(tmp_path, shapes):
+    changes = {
+        "train.phases": (),
+        "train.epochs": 1,
+        "train.optimizer": "sgd",
+        "train.learning_rate": 1e30,
+        "train.warmup_steps": 0,
+        "train.clip_norm": None,
+    }
+    path = write_config(tmp_path, shapes, changes)
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 2 of 3: .*train_0\d+\.jpg"):
+        train.main(["--config", str(path)])
+    folder = tmp_path / "runs" / "tiny"
+    assert "FloatingPointError" in (folder / "diary.log").read_text()
+    assert not (folder / "checkpoints" / "last.npz").exists()
+
+
+def test_early_stopping_ends_a_run_that_no_longer_gets_better(tmp_path, shapes):
+    changes = {
+        "train.phases": (),
+        "train.epochs": 9,
+        "train.learning_rate": 1e-12,
+        "train.early_stopping": 2,
+        "data.limit": 4,
+    }
+    train.main(["--config", str(write_config(tmp_path, shapes, changes))])
+    assert len(read_metrics(tmp_path / "runs" / "tiny")) == 3
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains(precision, tmp_path, shapes):
+    """One step and one validation: float32 variables, finite losses, the loss scale in the diary."""
+    changes = {"train.phases": (), "train.epochs": 1, "data.limit": 4, "train.precision": precision}
+    train.main(["--config", str(write_config(tmp_path, shapes, changes))])
+    folder = tmp_path / "runs" / "tiny"
+    assert np.isfinite(float(read_metrics(folder)[0]["loss"]))
+    with np.load(folder / "checkpoints" / "last.npz") as file:
+        kinds = {file[key].dtype for key in file.files if key.startswith("model|")}
+    assert kinds == {np.dtype("float32")}
+    has_scale = "loss scale" in (folder / "diary.log").read_text()
+    assert has_scale == (precision == "mixed_float16")
+
+
+def test_resume_refuses_other_settings(tmp_path, undisturbed, shapes):
+    folder, _ = undisturbed
+    other = write_config(tmp_path, shapes, {"train.seed": 5, "output": str(folder.parent)})
+    with pytest.raises(configs.ConfigError, match="train: .*was started with"):
+        train.main(["--resume", str(folder), "--config", str(other)])
+    with pytest.raises(SystemExit):
+        train.main(["--resume", str(folder), "--set", "train.epochs=5"])
+
+
+def test_a_user_s_own_parts_train_and_are_found_again(tmp_path, shapes):
+    """Backbone, neck and schedule by callables of the config file; --config brings them back."""
+    path = tmp_path / "own.py"
+    base = write_config(tmp_path, shapes, {"train.phases": (), "train.epochs": 1, "data.limit": 4})
+    path.write_text(
+        base.read_text()
+        + "from configs import override\n"
+        + "from core.backbones.resnet import ResNet\n"
+        + "from core.schedules import ConstantRate\n"
+        + "def backbone():\n    return ResNet(18, name='backbone')\n"
+        + "def schedule(learning_rate, steps):\n    return ConstantRate(learning_rate / 2)\n"
+        + "config = override(config, "
+        + "{'model.backbone': backbone, 'train.schedule': schedule, 'train.warmup_steps': 0})\n"
+    )
+    train.main(["--config", str(path)])
+    folder = tmp_path / "runs" / "tiny"
+    assert float(read_metrics(folder)[0]["learning_rate"]) == pytest.approx(5e-4)
+    with pytest.raises(configs.ConfigError, match="--config"):
+        train.main(["--resume", str(folder)])
+    train.main(["--resume", str(folder), "--config", str(path)])
