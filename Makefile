@@ -20,7 +20,7 @@ lint: .venv/.installed-dev
 
 # Remakes the README's pictures that need no training.
 images: .venv/.installed
-	$(BIN)/python -m utils.make_images
+	$(BIN)/python -m images.make
 
 .venv/.installed: requirements.txt
 	@test -n "$(PYTHON)" || { echo "error: expected Python 3.11, 3.12 or 3.13 with venv on the" \

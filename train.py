@@ -190,11 +190,15 @@ def train(run: Path, config: Config, checkpoint: Checkpoint | None, stop: StopSi
                     waited += time.perf_counter() - before
                     window.add(step(batch), batch["index"])
                     progress.step += 1
-                    seconds = time.perf_counter() - start
-                    rate = float(schedule((epoch - epochs.start) * steps + progress.step))
-                    speed = (progress.step - first_step) * phase.batch_size / seconds
-                    text = f"{window} lr {rate:.2g} {speed:.1f} img/s data {waited / seconds:.0%}"
-                    bar.update(task, completed=progress.step, text=text)
+                    if window.is_read or progress.step == steps:
+                        seconds = time.perf_counter() - start
+                        speed = (progress.step - first_step) * phase.batch_size / seconds
+                        with tf.device("CPU"):  # on a GPU this would wait for the step
+                            rate = float(schedule((epoch - epochs.start) * steps + progress.step))
+                        text = (
+                            f"{window} lr {rate:.2g} {speed:.1f} img/s data {waited / seconds:.0%}"
+                        )
+                        bar.update(task, completed=progress.step, text=text)
             window.read()
             state = detector.conventions | {"progress": asdict(progress)}
             if stop.received:
@@ -223,11 +227,13 @@ def train(run: Path, config: Config, checkpoint: Checkpoint | None, stop: StopSi
             metrics.add(row)
             write_scalars(board, row)
             state["progress"] = asdict(progress)
-            save_checkpoint(run / "checkpoints" / "last.npz", saved, state)
-            if settings.early_stopping and progress.stale >= settings.early_stopping:
+            is_over = bool(settings.early_stopping) and progress.stale >= settings.early_stopping
+            if is_last or is_over or (epoch + 1) % settings.checkpoint_every == 0:
+                save_checkpoint(run / "checkpoints" / "last.npz", saved, state)
+            if is_over:
+                logger.info("no better mAP in {} validations: ended early", progress.stale)
                 break
-        if settings.early_stopping and progress.stale >= settings.early_stopping:
-            logger.info("no better mAP in {} validations: ended early", progress.stale)
+        if is_over:
             break
 
     # ---- The end -----------------------------------------------------------------------------
@@ -269,6 +275,10 @@ class LossWindow:
         self.waiting.append((self.progress.step, losses, index))
         if len(self.waiting) >= self.every:
             self.read()
+
+    @property
+    def is_read(self) -> bool:
+        return not self.waiting
 
     def read(self) -> None:
         for step, losses, index in self.waiting:

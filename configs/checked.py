@@ -190,8 +190,8 @@ def from_dict(cls: type, values: Mapping[str, Any], name: str | None = None) -> 
         if key not in names:
             raise ConfigError(f"{name}.{key} is no setting; choices: {', '.join(names)}")
     for field in fields:
-        has_default = {field.default, field.default_factory} != {dataclasses.MISSING}
-        if not has_default and field.name not in values:
+        is_required = field.default is field.default_factory is dataclasses.MISSING
+        if is_required and field.name not in values:
             raise ConfigError(f"{name}.{field.name}: expected a value, found none")
     try:
         return cls(**values)

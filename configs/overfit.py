@@ -16,6 +16,7 @@ config = override(
         "data.augment": Augment(flip=0.0),
         "train.epochs": 150,
         "train.validate_every": 50,
+        "train.checkpoint_every": 50,
         "train.warmup_steps": 20,
     },
 )

@@ -290,6 +290,7 @@ class Train(Checked):
     eager: bool = False  # no compiled graph: breakpoints work in every line
     seed: int = 0
     validate_every: int = 1  # epochs between validations (loss and mAP); 0: only after the last
+    checkpoint_every: int = 1  # epochs between writes of last.npz; a kill loses what is after it
     early_stopping: int = 0  # validations without a better mAP before the run ends; 0: never
     log_every: int = 20  # steps between reads of the losses on a GPU (each read waits for it)
     sample_pictures: int = 4  # validation images drawn at each validation
@@ -314,7 +315,8 @@ class Train(Checked):
         if self.optimizer == "adam" and self.weight_decay:
             raise ConfigError("train.weight_decay: Adam takes none; set it to 0 or choose 'adamw'")
         self.require("clip_norm", self.clip_norm is None or self.clip_norm > 0, "None or above 0")
-        self.require("log_every", self.log_every >= 1, "at least 1")
+        for name in ("log_every", "checkpoint_every"):
+            self.require(name, getattr(self, name) >= 1, "at least 1")
         self.require("seed", 0 <= self.seed < 2**31, "0 to 2**31 - 1")
 
     def all_phases(self) -> tuple[Phase, ...]:

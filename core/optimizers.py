@@ -46,21 +46,21 @@ def make_optimizer(
     loss_scaling: dynamic, for float16.
     Raises ValueError for an unknown kind.
     """
+    # One name, so that variables are called the same in every phase and every process.
+    common = {"name": "optimizer", "global_clipnorm": clip_norm}
     if callable(kind):
         optimizer = kind(schedule)
     elif kind == "sgd":
-        optimizer = SGD(schedule, momentum, weight_decay, global_clipnorm=clip_norm)
+        optimizer = SGD(schedule, momentum, weight_decay, **common)
     elif kind == "adam":
-        optimizer = keras.optimizers.Adam(schedule, global_clipnorm=clip_norm)
+        optimizer = keras.optimizers.Adam(schedule, **common)
     elif kind == "adamw":
-        optimizer = keras.optimizers.AdamW(
-            schedule, weight_decay=weight_decay, global_clipnorm=clip_norm
-        )
+        optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, **common)
         # On the inner optimizer: LossScaleOptimizer ignores the exclusion without a word.
         optimizer.exclude_from_weight_decay([v for v in variables if not is_decayed(v)])
     else:
         raise ValueError(f"optimizer: expected sgd, adam, adamw or a callable, found {kind!r}")
     if loss_scaling:
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     optimizer.build(variables)
     return optimizer

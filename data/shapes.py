@@ -1,6 +1,6 @@
 """The default dataset: drawn shapes on textured grounds, made once and the same each time.
 
-A VOC folder of five classes with what makes real sets awkward: unequal classes, scales from 16 to
+A VOC folder of five classes with what makes real sets awkward: unequal classes, scales from 28 to
 110 px, occlusion, objects cut by the border, empty images, clutter that is no object.
 Made by `python -m data.shapes --root datasets/shapes`; some 10 ms an image on one core.
 Letters: H W pixels of the image, h w pixels of one object's stencil.
@@ -21,19 +21,19 @@ from lxml import etree
 from utils.draw import write_image
 
 CLASSES = ("circle", "square", "triangle", "star", "cross")
-CLASS_SHARES = (0.38, 0.26, 0.18, 0.11, 0.07)
+CLASS_SHARES = (0.32, 0.25, 0.19, 0.14, 0.10)
 COUNT_SHARES = (0.06, 0.20, 0.26, 0.22, 0.13, 0.08, 0.05)  # of images with 0, 1, ... 6 objects
 SPLITS = ("train", "val")
 MARKER = "shapes.json"
 GENERATOR_VERSION = 1  # raise it when the same seed no longer gives the same pictures
 
-SIZES = (16 / 192, 110 / 192)  # longer side of an object over the image's shorter side
+SIZES = (28 / 192, 110 / 192)  # longer side of an object over the image's shorter side
 SMALLEST = 12.0  # px; below this star and cross look the same
 MAX_ROTATION = 35.0  # degrees either way: things in photographs have an upright, too
 MIN_VISIBLE = 0.5  # share of an object that border and later objects leave to see
 MAX_IOU = 0.45  # between two boxes, so that non-maximum suppression at .5 can keep both
 DIFFICULT_VISIBLE = 0.6  # an object seen less than this is marked difficult
-DIFFICULT_SIZE = 1.06 * SIZES[0]  # ... and so is one that is hardly larger than the smallest
+DIFFICULT_SIZE = 1.03 * SIZES[0]  # ... and so is one that is hardly larger than the smallest
 MIN_CONTRAST = 80.0  # RGB distance between an object and the mean of what it covers
 SUPERSAMPLE = 4
 # Of 255; coverage below this is not drawn, so that box and drawn pixels agree. It must exceed
@@ -439,7 +439,7 @@ def _check_same(root, parameters):
         )
 
 
-def make_shapes(root, num_train=800, num_val=200, image_size=(192, 192), seed=0) -> Path:
+def make_shapes(root, num_train=1600, num_val=200, image_size=(192, 192), seed=0) -> Path:
     """Makes the shapes dataset, or finds it made.
 
     root: folder to make, in VOC's layout: JPEGImages/*.jpg, Annotations/*.xml,
@@ -475,7 +475,7 @@ def make_shapes(root, num_train=800, num_val=200, image_size=(192, 192), seed=0)
 def main():
     parser = argparse.ArgumentParser(description="Makes the shapes dataset, a VOC folder.")
     parser.add_argument("--root", default="datasets/shapes", help="folder to make")
-    parser.add_argument("--num-train", type=int, default=800)
+    parser.add_argument("--num-train", type=int, default=1600)
     parser.add_argument("--num-val", type=int, default=200)
     parser.add_argument(
         "--image-size", type=int, nargs=2, default=(192, 192), metavar=("HEIGHT", "WIDTH")

@@ -50,7 +50,7 @@ class Checkpoint:
                     self._arrays.setdefault(group, []).append((name, file[key]))
         except FileNotFoundError:
             raise CheckpointError(f"{path}: no such checkpoint") from None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"{path}: no whole checkpoint ({error})") from None
 
     def restore(self, group: str, variables: Sequence) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from loguru import logger
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 # A log file is no terminal and gets lines of a fixed width.
@@ -22,7 +21,9 @@ def diary(path: str | Path | None = None) -> Iterator[None]:
     """Inside `with`, loguru's `logger` writes to the screen and appends to the file `path`."""
     logger.remove()
     screen = logger.add(
-        lambda message: console.print(escape(message), end="", highlight=False, soft_wrap=True),
+        lambda message: console.print(
+            message, end="", markup=False, emoji=False, highlight=False, soft_wrap=True
+        ),
         format="{time:HH:mm:ss} {message}",
         level="INFO",
         colorize=False,
@@ -58,4 +59,5 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,
+        disable=not console.is_terminal,  # a log file wants lines, not a bar
     )

@@ -23,7 +23,7 @@ def latest_run(output: str | Path, name: str) -> Path:
     """The last of <name>, <name>-2 ... that has a checkpoint. Raises ValueError if none has."""
     pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
     found = {}
-    for folder in Path(output).glob(f"{name}*"):
+    for folder in Path(output).glob("*"):
         match = pattern.fullmatch(folder.name)
         if match and any(folder.glob("checkpoints/*.npz")):
             found[int(match[1] or 1)] = folder

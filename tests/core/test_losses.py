@@ -1,0 +1,315 @@
+"""Focal loss, smooth L1 and the criterion, against other people's numbers and plain NumPy."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from core.anchors import AnchorGenerator
+from core.box_coder import BoxCoder
+from core.losses import Criterion, sigmoid_focal_loss, smooth_l1
+from core.targets import BETWEEN, Matcher
+
+REFERENCE = json.loads(Path(__file__).with_name("tfa_focal_loss.json").read_text())
+
+
+@pytest.mark.parametrize("settings", REFERENCE["loss"])
+def test_focal_loss_equals_tensorflow_addons(settings):
+    """Numbers written down when tensorflow-addons could still be installed."""
+    alpha, gamma = (float(part.split("=")[1]) for part in settings.split(","))
+    targets, logits = tf.constant(REFERENCE["y_true"]), tf.constant(REFERENCE["logits"])
+    loss = tf.reduce_sum(sigmoid_focal_loss(logits, targets, alpha, gamma), axis=-1)
+    np.testing.assert_allclose(loss, REFERENCE["loss"][settings], rtol=1e-5)
+
+
+def test_focal_loss_by_hand():
+    """Equation 5 at p = 0.9: 0.25 * 0.1 ** 2 * -log 0.9, and 0.75 * 0.9 ** 2 * -log 0.1."""
+    logits = tf.constant([np.log(9.0)] * 2, tf.float32)
+    loss = sigmoid_focal_loss(logits, tf.constant([1.0, 0.0]), 0.25, 2.0)
+    expected = [0.25 * 0.01 * -np.log(0.9), 0.75 * 0.81 * -np.log(0.1)]
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_without_focus_it_is_cross_entropy():
+    rng = np.random.default_rng(0)
+    logits = tf.constant(rng.normal(0, 4, 50), tf.float32)
+    targets = tf.constant(rng.integers(0, 2, 50), tf.float32)
+    expected = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+    loss = sigmoid_focal_loss(logits, targets, alpha=None, gamma=0)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
+def test_extreme_logits_have_a_finite_loss_and_gradient(gamma):
+    """Sure and right costs nothing; sure and wrong costs the logit, with a slope of 1."""
+    logits = tf.constant([100.0, -100.0, 100.0, -100.0])
+    targets = tf.constant([1.0, 0.0, 0.0, 1.0])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = sigmoid_focal_loss(logits, targets, None, gamma)
+    np.testing.assert_allclose(loss, [0, 0, 100, 100], atol=1e-5)
+    np.testing.assert_allclose(tape.gradient(loss, logits), [0, 0, 1, -1], atol=1e-5)
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (None, 0.5), (0.6, 5.0), (0.25, 0.0)])
+def test_focal_gradient_equals_finite_differences(alpha, gamma):
+    """Of equation 5 written down with probabilities in float64."""
+    rng = np.random.default_rng(1)
+    logits = np.concatenate([rng.normal(0, 3, 30), [0.0]])
+    targets = rng.integers(0, 2, 31)
+
+    def plain(x):
+        p = 1 / (1 + np.exp(-x))
+        p_t = np.where(targets == 1, p, 1 - p)
+        weight = 1 if alpha is None else np.where(targets == 1, alpha, 1 - alpha)
+        return weight * (1 - p_t) ** gamma * -np.log(p_t)
+
+    x = tf.constant(logits, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = sigmoid_focal_loss(x, tf.constant(targets, tf.float32), alpha, gamma)
+    np.testing.assert_allclose(loss, plain(logits), rtol=1e-5, atol=1e-9)
+    numeric = (plain(logits + 1e-5) - plain(logits - 1e-5)) / 2e-5
+    np.testing.assert_allclose(tape.gradient(loss, x), numeric, rtol=2e-5, atol=1e-8)
+
+
+def test_smooth_l1_by_hand():
+    """beta 0.5: squares inside, lines outside, value and slope joined at beta."""
+    errors = tf.constant([0.0, 0.25, -0.25, 0.5, -0.5, 2.0])
+    with tf.GradientTape() as tape:
+        tape.watch(errors)
+        loss = smooth_l1(errors, beta=0.5)
+    np.testing.assert_allclose(loss, [0, 0.0625, 0.0625, 0.25, 0.25, 1.75], atol=1e-7)
+    np.testing.assert_allclose(tape.gradient(loss, errors), [0, 0.5, -0.5, 1, -1, 1], atol=1e-6)
+
+
+def test_smooth_l1_joins_at_the_default_beta():
+    just = tf.constant([1 / 9 - 1e-6, 1 / 9 + 1e-6])
+    np.testing.assert_allclose(smooth_l1(just), [1 / 18, 1 / 18], atol=2e-6)
+
+
+# The criterion on 48 x 64 images: 48 + 12 + 4 + 1 + 1 cells of three anchors; two classes.
+HEIGHT, WIDTH, K = 48, 64, 2
+
+
+def make(low_quality=False, **settings):
+    anchors = AnchorGenerator(sizes=(12, 24, 48, 96, 192), scales=[1.0])
+    coder = BoxCoder(stds=(0.1, 0.1, 0.2, 0.2))
+    matcher = Matcher(0.5, 0.4, low_quality)
+    return Criterion(anchors=anchors, coder=coder, matcher=matcher, **settings)
+
+
+def outputs(images=2, seed=0):
+    rng = np.random.default_rng(seed)
+    n = 3 * (48 + 12 + 4 + 1 + 1)
+    return {
+        "class_logits": tf.constant(rng.normal(-1, 2, (images, n, K)), tf.float32),
+        "box_deltas": tf.constant(rng.normal(0, 1, (images, n, 4)), tf.float32),
+    }
+
+
+# Two objects in the first image, one in the second, padding between and after.
+BOXES = [
+    [[4, 6, 18, 20], [0, 0, 0, 0], [20, 10, 50, 40]],
+    [[0, 0, 0, 0], [30, 8, 42, 30], [0, 0, 0, 0]],
+]
+LABELS = [[1, -1, 0], [-1, 1, -1]]
+
+
+def batch(boxes=BOXES, labels=LABELS):
+    return {
+        "images": tf.zeros([len(labels), HEIGHT, WIDTH, 3]),
+        "boxes": tf.reshape(tf.constant(boxes, tf.float32), [len(labels), -1, 4]),
+        "labels": tf.reshape(tf.constant(labels, tf.int32), [len(labels), -1]),
+    }
+
+
+def empty(images=2, rows=0):
+    return batch(np.zeros([images, rows, 4]), np.full([images, rows], -1))
+
+
+def iou(a, b):
+    width = max(min(a[2], b[2]) - max(a[0], b[0]), 0)
+    height = max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+    areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+def plain_criterion(criterion, outputs, boxes, labels, *, box_loss, beta, normalization):
+    """Anchor by anchor, in plain Python; alpha 0.25, gamma 2."""
+    anchors = criterion.anchors(HEIGHT, WIDTH).numpy().astype(np.float64)
+    images = []
+    for image in range(len(labels)):
+        logits = outputs["class_logits"][image].numpy().astype(np.float64)
+        deltas = outputs["box_deltas"][image].numpy().astype(np.float64)
+        class_sum, box_sum, positives = 0.0, 0.0, 0
+        objects = [(b, k) for b, k in zip(boxes[image], labels[image], strict=True) if k >= 0]
+        for anchor, x, delta in zip(anchors, logits, deltas, strict=True):
+            overlaps = [iou(anchor, box) for box, _ in objects]
+            best = int(np.argmax(overlaps)) if objects else None
+            is_positive = bool(objects) and overlaps[best] >= 0.5
+            if objects and 0.4 <= overlaps[best] < 0.5:
+                continue
+            for k in range(K):
+                p = 1 / (1 + np.exp(-x[k]))
+                if is_positive and objects[best][1] == k:
+                    class_sum += -0.25 * (1 - p) ** 2 * np.log(p)
+                else:
+                    class_sum += -0.75 * p**2 * np.log(1 - p)
+            if not is_positive:
+                continue
+            positives += 1
+            x1, y1, x2, y2 = objects[best][0]
+            width, height = anchor[2] - anchor[0], anchor[3] - anchor[1]
+            target = (
+                ((x1 + x2) / 2 - (anchor[0] + anchor[2]) / 2) / width / 0.1,
+                ((y1 + y2) / 2 - (anchor[1] + anchor[3]) / 2) / height / 0.1,
+                np.log((x2 - x1) / width) / 0.2,
+                np.log((y2 - y1) / height) / 0.2,
+            )
+            for e in np.abs(delta - target):
+                inside = box_loss == "smooth_l1" and e < beta
+                joint = beta / 2 if box_loss == "smooth_l1" else 0
+                box_sum += e**2 / (2 * beta) if inside else e - joint
+        images.append((class_sum, box_sum, positives))
+    sums = np.array(images)
+    if normalization == "image":
+        return (sums[:, :2] / np.maximum(sums[:, 2:], 1)).mean(0), sums[:, 2].sum()
+    return sums[:, :2].sum(0) / max(1, sums[:, 2].sum()), sums[:, 2].sum()
+
+
+@pytest.mark.parametrize("normalization", ["batch", "image"])
+@pytest.mark.parametrize(("box_loss", "beta"), [("smooth_l1", 1 / 9), ("smooth_l1", 2), ("l1", 1)])
+def test_criterion_equals_plain_python(normalization, box_loss, beta):
+    """With two objects in one image and one in the other, the normalisations differ."""
+    settings = {"normalization": normalization, "box_loss": box_loss, "beta": beta}
+    criterion, predicted = make(**settings, box_weight=3.0), outputs()
+    losses = criterion(predicted, batch())
+    expected, positives = plain_criterion(criterion, predicted, BOXES, LABELS, **settings)
+    assert positives > 3
+    assert losses["positives"] == positives
+    np.testing.assert_allclose(
+        [losses["class_loss"], losses["box_loss"]], expected, rtol=1e-4, atol=0
+    )
+    np.testing.assert_allclose(losses["loss"], expected[0] + 3 * expected[1], rtol=1e-4)
+    assert {loss.dtype for loss in losses.values()} == {tf.float32}
+
+
+@pytest.mark.parametrize("normalization", ["batch", "image"])
+def test_alpha_and_gamma_are_handed_down(normalization):
+    """alpha None and gamma 0: cross-entropy over the anchors that are not BETWEEN."""
+    criterion, predicted = make(alpha=None, gamma=0.0, normalization=normalization), outputs()
+    loss = criterion(predicted, empty())["class_loss"]
+    total = np.sum(np.logaddexp(0, predicted["class_logits"]))
+    np.testing.assert_allclose(loss, total if normalization == "batch" else total / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalization", ["batch", "image"])
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_batch_without_objects_teaches_the_background(normalization, rows):
+    """The class loss pushes every logit down; the boxes have no loss and no gradient."""
+    criterion, predicted = make(normalization=normalization), outputs()
+    with tf.GradientTape() as tape:
+        tape.watch(predicted)
+        losses = criterion(predicted, empty(rows=rows))
+    gradients = tape.gradient(losses["loss"], predicted)
+    assert losses["class_loss"] > 0
+    assert losses["box_loss"] == 0
+    assert losses["positives"] == 0
+    assert np.all(gradients["class_logits"] > 0)
+    assert np.all(np.isfinite(gradients["class_logits"]))
+    assert np.all(gradients["box_deltas"] == 0)
+
+
+def test_padded_rows_change_nothing():
+    """Neither their number nor what they hold: a junk box is the same as zeros."""
+    criterion, predicted = make(low_quality=True), outputs()
+    expected = criterion(predicted, batch())
+    boxes, labels = np.array(BOXES, np.float32), np.array(LABELS)
+    boxes[labels == -1] = [10, 10, 34, 34]
+    more = np.tile(np.float32([5, 5, 30, 25]), (2, 4, 1))
+    more_labels = np.full((2, 4), -1)
+    padded = batch(np.concatenate([more, boxes], 1), np.concatenate([more_labels, labels], 1))
+    losses = criterion(predicted, padded)
+    for name, value in expected.items():
+        assert losses[name] == value, name
+    assert expected["positives"] > 0
+
+
+def test_an_image_without_objects_beside_one_with():
+    """Under "batch" its sums join the others'; under "image" it counts as one image."""
+    predicted = outputs()
+    beside = batch([BOXES[0], np.zeros([3, 4])], [LABELS[0], [-1] * 3])
+    for normalization in ("batch", "image"):
+        settings = {"box_loss": "smooth_l1", "beta": 1 / 9, "normalization": normalization}
+        criterion = make(**settings)
+        losses = criterion(predicted, beside)
+        boxes, labels = beside["boxes"].numpy(), beside["labels"].numpy()
+        expected, _ = plain_criterion(criterion, predicted, boxes, labels, **settings)
+        np.testing.assert_allclose([losses["class_loss"], losses["box_loss"]], expected, rtol=1e-4)
+
+
+def test_anchors_between_get_no_gradient():
+    """Exactly they have none on their logits; exactly the positive ones have one on deltas."""
+    criterion, predicted, data = make(), outputs(), batch()
+    with tf.GradientTape() as tape:
+        tape.watch(predicted)
+        loss = criterion(predicted, data)["loss"]
+    gradients = tape.gradient(loss, predicted)
+    matches = criterion.matcher(
+        criterion.anchors(HEIGHT, WIDTH), data["boxes"], data["labels"]
+    ).numpy()
+    assert np.sum(matches == BETWEEN) > 1
+    touched = np.any(gradients["class_logits"].numpy() != 0, axis=-1)
+    np.testing.assert_array_equal(touched, matches != BETWEEN)
+    moved = np.any(gradients["box_deltas"].numpy() != 0, axis=-1)
+    np.testing.assert_array_equal(moved, matches >= 0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"normalization": "image", "box_loss": "l1"}])
+def test_gradient_equals_a_directional_difference(settings):
+    """Along the gradient, the loss rises by the gradient's square; along noise by their product."""
+    criterion, predicted, data = make(**settings, box_weight=2.0), outputs(), batch()
+    with tf.GradientTape() as tape:
+        tape.watch(predicted)
+        loss = criterion(predicted, data)["loss"]
+    gradients = tape.gradient(loss, predicted)
+    rng = np.random.default_rng(2)
+    for name, gradient in gradients.items():
+        noise = tf.constant(rng.normal(size=gradient.shape), tf.float32) * tf.norm(gradient)
+        for direction in (gradient, gradient + 0.01 * noise):
+            step = 1e-2 / tf.reduce_max(tf.abs(direction))
+            sides = [
+                criterion({**predicted, name: predicted[name] + s * direction}, data)["loss"]
+                for s in (step, -step)
+            ]
+            numeric = (sides[0] - sides[1]) / (2 * step)
+            np.testing.assert_allclose(numeric, tf.reduce_sum(gradient * direction), rtol=5e-3)
+
+
+def test_a_graph_of_unknown_sizes_gives_the_same_losses():
+    """Heights, numbers of objects and batch size known only when the graph runs."""
+    criterion = make()
+    spec = {
+        "class_logits": tf.TensorSpec([None, None, K]),
+        "box_deltas": tf.TensorSpec([None, None, 4]),
+    }
+    batch_spec = {
+        "images": tf.TensorSpec([None, None, None, 3]),
+        "boxes": tf.TensorSpec([None, None, 4]),
+        "labels": tf.TensorSpec([None, None], tf.int32),
+    }
+    graph = tf.function(criterion, input_signature=[spec, batch_spec])
+    for data in (batch(), empty(), empty(rows=2)):
+        eager, late = criterion(outputs(), data), graph(outputs(), data)
+        for name, value in eager.items():
+            np.testing.assert_allclose(late[name], value, rtol=1e-5)
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(ValueError, match="box_loss: expected smooth_l1, l1, found 'giou'"):
+        make(box_loss="giou")
+    with pytest.raises(ValueError, match="normalization: expected batch or image, found 'mean'"):
+        make(normalization="mean")

@@ -1,0 +1,183 @@
+"""Optimizer updates against their formulas in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from core.optimizers import is_decayed, make_optimizer
+from core.schedules import constant, step
+
+
+def make_variables():
+    """A kernel, a bias and a norm's gamma."""
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 3, 2, 4), "bias": (4,), "gamma": (4,)}
+    return [keras.Variable(rng.normal(size=s), dtype="float32", name=n) for n, s in shapes.items()]
+
+
+def make_gradients(step=0):
+    rng = np.random.default_rng(10 + step)
+    return [np.float32(rng.normal(size=v.shape)) for v in make_variables()]
+
+
+def values(variables):
+    return [np.array(v.value) for v in variables]
+
+
+def run(optimizer, variables, steps=4):
+    for s in range(steps):
+        optimizer.apply([tf.constant(g) for g in make_gradients(s)], variables)
+    return values(variables)
+
+
+def assert_all_close(found, expected, rtol=1e-5):
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-6)
+
+
+def global_norm(gradients):
+    return np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
+
+
+def plain_sgd(rates, momentum, l2, clip_norm=None):
+    """v = m v - rate (g + l2 w), w += v; l2 on the kernel only; g clipped over all together."""
+    weights = values(make_variables())
+    velocities = [np.zeros_like(w) for w in weights]
+    for s, rate in enumerate(rates):
+        gradients = make_gradients(s)
+        norm = global_norm(gradients)
+        if clip_norm and norm > clip_norm:
+            gradients = [g * clip_norm / norm for g in gradients]
+        for i, g in enumerate(gradients):
+            decay = l2 if weights[i].ndim > 1 else 0
+            velocities[i] = momentum * velocities[i] - rate * (g + decay * weights[i])
+            weights[i] = weights[i] + velocities[i]
+    return weights
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("clip_norm", [None, 2.0, 100.0])
+def test_sgd_follows_its_formula(momentum, weight_decay, clip_norm):
+    """Momentum, L2 in the gradient of kernels alone, the gradient clipped before it is added."""
+    assert 2 < global_norm(make_gradients()) < 100
+    variables = make_variables()
+    settings = {"momentum": momentum, "weight_decay": weight_decay, "clip_norm": clip_norm}
+    optimizer = make_optimizer("sgd", constant(0.1, 0), variables, **settings)
+    expected = plain_sgd([0.1] * 4, momentum, weight_decay, clip_norm)
+    assert_all_close(run(optimizer, variables), expected)
+
+
+def test_the_schedule_is_followed_step_by_step():
+    """The third update is the first with the lower rate."""
+    variables = make_variables()
+    schedule = step(0.1, 4, at=(0.5,), factor=0.01)
+    optimizer = make_optimizer("sgd", schedule, variables, momentum=0.5)
+    assert_all_close(run(optimizer, variables), plain_sgd([0.1, 0.1, 0.001, 0.001], 0.5, 0))
+
+
+def plain_adam(weight_decay, rate=0.01, beta1=0.9, beta2=0.999, epsilon=1e-7, clip_norm=None):
+    """Kingma & Ba, section 2's order of operations; decoupled decay on the kernel only."""
+    weights = values(make_variables())
+    m, v = ([np.zeros_like(w) for w in weights] for _ in range(2))
+    for t in range(1, 5):
+        gradients = make_gradients(t - 1)
+        norm = global_norm(gradients)
+        if clip_norm and norm > clip_norm:
+            gradients = [g * clip_norm / norm for g in gradients]
+        for i, g in enumerate(gradients):
+            m[i] = beta1 * m[i] + (1 - beta1) * g
+            v[i] = beta2 * v[i] + (1 - beta2) * g**2
+            if weights[i].ndim > 1:
+                weights[i] = weights[i] * (1 - rate * weight_decay)
+            alpha = rate * np.sqrt(1 - beta2**t) / (1 - beta1**t)
+            weights[i] = weights[i] - alpha * m[i] / (np.sqrt(v[i]) + epsilon)
+    return weights
+
+
+@pytest.mark.parametrize("clip_norm", [None, 2.0])
+def test_adamw_decays_kernels_only(clip_norm):
+    variables = make_variables()
+    settings = {"weight_decay": 0.5, "clip_norm": clip_norm}
+    optimizer = make_optimizer("adamw", constant(0.01, 0), variables, **settings)
+    found = run(optimizer, variables)
+    assert_all_close(found, plain_adam(0.5, clip_norm=clip_norm))
+    # The decay is large enough to be seen: without it the kernel ends elsewhere.
+    assert np.abs(found[0] - plain_adam(0.0, clip_norm=clip_norm)[0]).max() > 0.01
+
+
+def test_adam_takes_no_decay():
+    variables = make_variables()
+    optimizer = make_optimizer("adam", constant(0.01, 0), variables, weight_decay=0.5)
+    assert_all_close(run(optimizer, variables), plain_adam(0.0))
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_state_is_made_at_once(kind):
+    """So that a checkpoint can be loaded into it before the first update."""
+    variables = make_variables()
+    optimizer = make_optimizer(kind, constant(0.1, 0), variables)
+    made = len(optimizer.variables)
+    assert made > len(variables)
+    run(optimizer, variables, steps=1)
+    assert len(optimizer.variables) == made
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_loss_scaling_leaves_the_update_as_it_is(kind):
+    """Scaled gradients give what the plain optimizer gives, decay of kernels alone included."""
+    plain, scaled = make_variables(), make_variables()
+    settings = {"weight_decay": 0.1, "clip_norm": 2.0}
+    expected = run(make_optimizer(kind, constant(0.01, 0), plain, **settings), plain)
+    optimizer = make_optimizer(kind, constant(0.01, 0), scaled, **settings, loss_scaling=True)
+    assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    for s in range(4):
+        factor = optimizer.scale_loss(tf.constant(1.0))
+        assert factor > 1
+        optimizer.apply([factor * g for g in make_gradients(s)], scaled)
+    assert_all_close(values(scaled), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_loss_scaling_skips_an_overflow_and_halves_the_scale(bad):
+    """Weights, momentum and the step counter stay; the next good gradient is used."""
+    variables = make_variables()
+    optimizer = make_optimizer("sgd", constant(0.1, 0), variables, loss_scaling=True)
+    before = values(variables)
+    scale = float(optimizer.scale_loss(tf.constant(1.0)))
+    gradients = make_gradients()
+    gradients[1][2] = bad
+    optimizer.apply([tf.constant(g) for g in gradients], variables)
+    for now, old in zip(values(variables), before, strict=True):
+        np.testing.assert_array_equal(now, old)
+    assert float(optimizer.scale_loss(tf.constant(1.0))) == scale / 2
+    assert int(optimizer.inner_optimizer.iterations) == 0
+    optimizer.apply([tf.constant(scale / 2 * g) for g in make_gradients()], variables)
+    assert_all_close(values(variables), plain_sgd([0.1], 0.9, 0))
+
+
+def test_the_users_own_optimizer_gets_the_schedule():
+    """And is built; weight decay and clipping are its own affair."""
+    variables, schedule = make_variables(), constant(0.25, 0)
+    settings = {"weight_decay": 9, "clip_norm": 1e-6}
+    optimizer = make_optimizer(keras.optimizers.SGD, schedule, variables, **settings)
+    assert optimizer.built
+    assert_all_close(run(optimizer, variables), plain_sgd([0.25] * 4, 0.0, 0.0))
+
+
+def test_the_users_own_optimizer_is_scaled_too():
+    variables = make_variables()
+    own = keras.optimizers.RMSprop
+    optimizer = make_optimizer(own, constant(0.1, 0), variables, loss_scaling=True)
+    assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    assert isinstance(optimizer.inner_optimizer, keras.optimizers.RMSprop)
+
+
+def test_what_is_decayed():
+    assert [is_decayed(v) for v in make_variables()] == [True, False, False]
+
+
+def test_unknown_optimizer_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match="expected sgd, adam, adamw or a callable, found 'lion'"):
+        make_optimizer("lion", constant(0.1, 0), make_variables())

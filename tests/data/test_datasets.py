@@ -1,0 +1,131 @@
+"""What a config's `data` section reads: formats, splits joined by +, classes, the limit."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.schema import Data
+from data import datasets
+from data.datasets import prepare, read_split
+from data.records import DatasetError
+
+
+def add_image(root, stem, *names):
+    """An image of 40x30 and its annotation, an object a name."""
+    for folder in ("JPEGImages", "Annotations"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 30), (90, 120, 60)).save(root / "JPEGImages" / f"{stem}.jpg")
+    box = "<bndbox><xmin>3</xmin><ymin>5</ymin><xmax>20</xmax><ymax>25</ymax></bndbox>"
+    objects = "".join(f"<object><name>{name}</name>{box}</object>" for name in names)
+    text = f"<annotation>{objects}</annotation>"
+    (root / "Annotations" / f"{stem}.xml").write_text(text, encoding="utf-8")
+
+
+def add_split(root, name, *stems):
+    (root / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
+    (root / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(stems), encoding="utf-8")
+
+
+@pytest.fixture
+def devkit(tmp_path):
+    """Two trees: A with train (a1, a2) and val (a3), B with train (b1, b2)."""
+    for stem, names in (("a1", ["dog"]), ("a2", []), ("a3", ["zebra"])):
+        add_image(tmp_path / "A", stem, *names)
+    for stem, names in (("b1", ["cat", "dog"]), ("b2", ["bird"])):
+        add_image(tmp_path / "B", stem, *names)
+    add_split(tmp_path / "A", "train", "a1", "a2")
+    add_split(tmp_path / "A", "val", "a3")
+    add_split(tmp_path / "B", "train", "b1", "b2")
+    return tmp_path
+
+
+def test_classes_are_those_of_training_and_validation_together(devkit):
+    """Sorted over all splits, so that a label means the same in each of them."""
+    data = Data(root=str(devkit), train="A/train + B/train", val="A/val")
+    assert prepare(data) == ("bird", "cat", "dog", "zebra")
+    assert prepare(Data(root=str(devkit), train="B/train", val="B/train")) == ("bird", "cat", "dog")
+    assert prepare(Data(root=str(devkit / "A"), train="train", val="val")) == ("dog", "zebra")
+
+
+def test_classes_given_are_taken_as_they_are(devkit):
+    """In their order, which is that of the labels; what is not among them is an error."""
+    data = Data(root=str(devkit), train="B/train", val="A/val", classes=("dog", "cat", "bird"))
+    assert prepare(data) == ("dog", "cat", "bird")
+    assert read_split(data, data.train, prepare(data)).labels.tolist() == [1, 0, 2]
+    with pytest.raises(DatasetError, match=r"a3\.xml.*expected one of dog, cat, bird.*'zebra'"):
+        read_split(data, data.val, prepare(data))
+
+
+def test_splits_of_several_folders_are_joined_in_order(devkit):
+    data = Data(root=str(devkit), train="A/train + B/train", val="A/val")
+    classes = prepare(data)
+    joined = read_split(data, data.train, classes)
+    assert joined.image_ids == ("a1", "a2", "b1", "b2")
+    assert joined.classes == classes
+    assert [classes[label] for label in joined.labels] == ["dog", "cat", "dog", "bird"]
+    np.testing.assert_array_equal(joined.image_index, [0, 2, 2, 3])
+    np.testing.assert_array_equal(joined.boxes[0], [2, 4, 20, 25])
+    assert all(f"{folder}/JPEGImages" in path for folder, path in zip("AABB", joined.images))  # noqa: B905
+
+
+def test_splits_of_one_folder_are_joined(devkit):
+    data = Data(root=str(devkit / "A"))
+    assert read_split(data, "val+train", ("dog", "zebra")).image_ids == ("a3", "a1", "a2")
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0, 4), (1, 1), (3, 3), (99, 4)])
+def test_the_limit_is_of_the_whole_split(devkit, limit, expected):
+    data = Data(root=str(devkit), train="A/train + B/train", val="A/val", limit=limit)
+    assert prepare(data) == ("bird", "cat", "dog", "zebra"), "classes do not depend on it"
+    found = read_split(data, data.train, prepare(data))
+    assert found.image_ids == ("a1", "a2", "b1", "b2")[:expected]
+
+
+def test_a_flat_folder_is_split_by_the_given_share(tmp_path):
+    """The share reaches the reader for classes and images alike."""
+    for i in range(40):
+        add_image(tmp_path, f"img{i:02d}", "dog")
+    for share in (0.2, 0.6):
+        data = Data(root=str(tmp_path), val_fraction=share)
+        assert prepare(data) == ("dog",)
+        train, val = (read_split(data, split, ("dog",)) for split in ("train", "val"))
+        assert not set(train.image_ids) & set(val.image_ids)
+        assert len(train) + len(val) == 40
+        assert abs(len(val) - share * 40) < 10
+
+
+def test_defects_are_dropped_only_where_the_config_says_so(devkit):
+    add_image(devkit / "A", "a3", "zebra", "")
+    strict, lenient = (
+        Data(root=str(devkit), on_bad_annotation=choice) for choice in ("error", "drop")
+    )
+    with pytest.raises(DatasetError, match="name: expected a class name"):
+        read_split(strict, "A/val", ("zebra",))
+    found = read_split(lenient, "A/val", ("zebra",))
+    assert len(found.labels) == 1
+    assert found.defects.counts() == {"missing name": 1}
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [("C/train", "C: no such folder"), ("B/val", r"val\.txt: no such image set; there are train")],
+)
+def test_a_split_that_is_not_there(devkit, split, message):
+    with pytest.raises(DatasetError, match=message):
+        read_split(Data(root=str(devkit)), split, ("dog",))
+
+
+def test_shapes_are_made_once(tmp_path, monkeypatch):
+    """The default dataset appears where the config wants it; then it is read like any other."""
+    make = datasets.make_shapes
+    monkeypatch.setattr(datasets, "make_shapes", lambda root: make(root, 6, 2, (64, 64)))
+    data = Data(format="shapes", root=str(tmp_path / "shapes"))
+    classes = prepare(data)
+    assert (tmp_path / "shapes" / "shapes.json").is_file()
+    assert set(classes) <= {"circle", "cross", "square", "star", "triangle"}
+    assert list(classes) == sorted(classes)
+    before = (tmp_path / "shapes" / "shapes.json").stat().st_mtime_ns
+    assert prepare(data) == classes
+    assert (tmp_path / "shapes" / "shapes.json").stat().st_mtime_ns == before
+    assert len(read_split(data, "train", classes)) == 6
+    assert len(read_split(data, "val", classes)) == 2

@@ -1,0 +1,304 @@
+"""Batches: which samples, in which order, the same again, and with which labels."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs.schema import Augment, Canvas, Data, ShortLong
+from data import pipeline
+from data.datasets import prepare, read_split
+from data.pipeline import checked, evaluation_batches, steps_per_epoch, training_batches
+from data.records import DatasetError
+from data.shapes import make_shapes
+from utils.boxes import IGNORE, PADDING
+
+NUM_IMAGES, BATCH = 11, 4
+STEPS = NUM_IMAGES // BATCH
+RULE = Canvas(48, 64)
+SIZE = (64, 80)
+FIRST = range(1)  # epochs
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_shapes(tmp_path_factory.mktemp("data") / "shapes", NUM_IMAGES, 5, SIZE, seed=1)
+
+
+@pytest.fixture(scope="module")
+def data(root):
+    augment = Augment(flip=0.5, brightness=0.2, zoom=(0.8, 1.5))
+    return Data(format="voc", root=str(root), augment=augment)
+
+
+@pytest.fixture(scope="module")
+def dataset(data):
+    return read_split(data, "train", prepare(data))
+
+
+def batches(dataset, data, epochs=FIRST, rule=RULE, batch_size=BATCH, seed=0, skip_steps=0):
+    """Training batches as a list of dicts of arrays."""
+    stream = training_batches(
+        dataset, data, rule, batch_size=batch_size, seed=seed, epochs=epochs, skip_steps=skip_steps
+    )
+    return list(stream.as_numpy_iterator())
+
+
+def same(a, b):
+    return len(a) == len(b) and all(
+        x.keys() == y.keys() and all(np.array_equal(x[name], y[name]) for name in x)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def order(batches):
+    return np.concatenate([batch["index"] for batch in batches]).tolist()
+
+
+# ------------------------------------------------------------------------------------------------
+# Order
+# ------------------------------------------------------------------------------------------------
+
+
+def test_every_epoch_is_a_permutation_of_its_own(dataset, data):
+    """One batch of all 11 images an epoch; epochs are the same alone or after others."""
+    orders = [order([batch]) for batch in batches(dataset, data, range(6), batch_size=11)]
+    assert all(sorted(found) == list(range(NUM_IMAGES)) for found in orders)
+    assert len({tuple(found) for found in orders}) == 6
+    later = [order([batch]) for batch in batches(dataset, data, range(4, 6), batch_size=11)]
+    assert later == orders[4:]
+
+
+def test_epochs_are_cut_to_full_batches(dataset, data):
+    """Two batches of four of 11 images; over the epochs every image has its turn."""
+    assert steps_per_epoch(dataset, BATCH) == STEPS == 2
+    found = batches(dataset, data, range(8))
+    assert len(found) == 8 * STEPS
+    assert {batch["images"].shape for batch in found} == {(BATCH, 48, 64, 3)}
+    epochs = [order(found[i : i + STEPS]) for i in range(0, len(found), STEPS)]
+    assert all(len(set(epoch)) == STEPS * BATCH for epoch in epochs), "no image twice"
+    assert set().union(*epochs) == set(range(NUM_IMAGES))
+
+
+def test_a_dataset_smaller_than_a_batch_is_refused(dataset, data):
+    with pytest.raises(ValueError, match=r"batch_size: expected at most the 11 .*/train, found 12"):
+        batches(dataset, data, batch_size=12)
+
+
+# ------------------------------------------------------------------------------------------------
+# The same again
+# ------------------------------------------------------------------------------------------------
+
+
+def test_seed_and_epoch_decide_everything(dataset, data):
+    once = batches(dataset, data, range(3, 5), seed=7)
+    assert same(once, batches(dataset, data, range(3, 5), seed=7))
+    assert not same(once[:STEPS], once[STEPS:]), "epochs differ"
+    for other in ({"seed": 8}, {"seed": 3}, {"epochs": range(2, 4)}):
+        arguments = {"seed": 7, "epochs": range(3, 5)} | other
+        assert not same(once, batches(dataset, data, **arguments))
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_alone(dataset, data):
+    """Not on its place in the batch, the batch size, or how many threads work."""
+    by_index = {}
+    for batch in batches(dataset, data, range(2, 3), batch_size=11):
+        for row, index in enumerate(batch["index"]):
+            by_index[index] = {name: batch[name][row] for name in ("images", "sizes", "scales")}
+    for batch in batches(dataset, data, range(2, 3), batch_size=3):
+        for row, index in enumerate(batch["index"]):
+            for name, value in by_index[index].items():
+                np.testing.assert_array_equal(batch[name][row], value)
+
+    stream = training_batches(dataset, data, RULE, batch_size=BATCH, seed=0, epochs=range(2))
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    one_thread = list(stream.with_options(options).as_numpy_iterator())
+    assert same(one_thread, batches(dataset, data, range(2)))
+
+
+def test_one_image_looks_different_every_epoch(dataset, data):
+    pictures = [
+        batch["images"][batch["index"].tolist().index(5)]
+        for batch in batches(dataset, data, range(3), batch_size=11)
+    ]
+    assert not np.array_equal(pictures[0], pictures[1])
+    assert not np.array_equal(pictures[1], pictures[2])
+
+
+def test_skipping_leaves_exactly_the_rest(dataset, data):
+    """As a resumed run needs it, also from the middle of a later epoch."""
+    whole = batches(dataset, data, range(4, 7))
+    assert len(whole) == 3 * STEPS
+    for skip_steps in (1, STEPS, STEPS + 1, 3 * STEPS):
+        rest = batches(dataset, data, range(4, 7), skip_steps=skip_steps)
+        assert same(rest, whole[skip_steps:])
+
+
+def test_skipped_images_are_never_read(dataset, data, monkeypatch):
+    read = []
+    decode = pipeline.decode_image
+    monkeypatch.setattr(pipeline, "decode_image", lambda path: read.append(path) or decode(path))
+    (batch,) = batches(dataset, data, skip_steps=STEPS - 1)
+    assert sorted(read) == sorted(dataset.images[i] for i in batch["index"])
+
+
+def test_the_cache_changes_nothing_but_the_reading(dataset, data, monkeypatch):
+    plain = batches(dataset, data, range(2))
+    cached = dataclasses.replace(data, cache=True)
+    assert same(plain, batches(dataset, cached, range(2)))
+
+    read = []
+    decode = pipeline.decode_image
+    monkeypatch.setattr(pipeline, "decode_image", lambda path: read.append(path) or decode(path))
+    for keep, count in ((data, 2 * NUM_IMAGES), (cached, NUM_IMAGES)):
+        read.clear()
+        stream = training_batches(dataset, keep, RULE, batch_size=NUM_IMAGES, seed=0, epochs=FIRST)
+        first, second = (list(stream.as_numpy_iterator()) for _ in range(2))
+        assert same(first, second)
+        assert len(read) == count
+
+
+# ------------------------------------------------------------------------------------------------
+# Contents
+# ------------------------------------------------------------------------------------------------
+
+
+def test_objects_come_with_their_image_and_padding_after_them(dataset, data):
+    """Nothing augmented, nothing resized: the boxes are those of the dataset."""
+    plain = dataclasses.replace(data, augment=Augment(flip=0.0))
+    (batch,) = batches(dataset, plain, rule=Canvas(*SIZE), batch_size=NUM_IMAGES)
+    counts = np.diff(dataset.row_splits)[batch["index"]]
+    assert batch["boxes"].shape == (NUM_IMAGES, counts.max(), 4)
+    assert batch["labels"].dtype == np.int32
+    assert counts.min() < counts.max(), "something is padded"
+    for row, index in enumerate(batch["index"]):
+        rows, count = dataset.rows(index), counts[row]
+        np.testing.assert_array_equal(batch["boxes"][row, :count], dataset.boxes[rows])
+        np.testing.assert_array_equal(batch["labels"][row, :count], dataset.labels[rows])
+        assert (batch["labels"][row, count:] == PADDING).all()
+        assert not batch["boxes"][row, count:].any()
+        image = pipeline.decode_image(dataset.images[index])
+        np.testing.assert_array_equal(batch["images"][row], image)
+
+
+def test_difficult_objects_can_be_looked_away_from(dataset, data):
+    difficult = dataset.difficult.copy()
+    difficult[::2] = True
+    dataset = dataclasses.replace(dataset, difficult=difficult)
+    for train_on_difficult in (True, False):
+        settings = dataclasses.replace(
+            data, augment=Augment(flip=0.0), train_on_difficult=train_on_difficult
+        )
+        (batch,) = batches(dataset, settings, batch_size=NUM_IMAGES)
+        for row, index in enumerate(batch["index"]):
+            rows = dataset.rows(index)
+            labels = dataset.labels[rows]
+            if not train_on_difficult:
+                labels = np.where(dataset.difficult[rows], IGNORE, labels)
+            np.testing.assert_array_equal(batch["labels"][row, : len(labels)], labels)
+
+
+def test_a_batch_of_images_without_objects(dataset, data):
+    empty = dataclasses.replace(
+        dataset,
+        boxes=dataset.boxes[:0],
+        labels=dataset.labels[:0],
+        difficult=dataset.difficult[:0],
+        row_splits=np.zeros_like(dataset.row_splits),
+    )
+    for batch in batches(empty, data):
+        assert batch["boxes"].shape == (BATCH, 0, 4)
+        assert batch["labels"].shape == (BATCH, 0)
+        assert batch["images"].max() > 0
+
+
+# ------------------------------------------------------------------------------------------------
+# Evaluation
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [RULE, ShortLong(40, 60), Canvas(200, 100)])
+def test_evaluation_takes_every_image_once_in_order(dataset, rule):
+    stream = evaluation_batches(dataset, rule, batch_size=BATCH)
+    found = list(stream.as_numpy_iterator())
+    assert [len(batch["index"]) for batch in found] == [4, 4, 3]
+    assert order(found) == list(range(NUM_IMAGES))
+    assert same(found, list(stream.as_numpy_iterator())), "nothing is random"
+
+
+@pytest.mark.parametrize("rule", [RULE, ShortLong(40, 60), Canvas(200, 100)])
+def test_scales_lead_back_to_the_annotations(dataset, rule):
+    """Detections are divided by `scales`: so divided, the boxes are those of the files."""
+    for batch in evaluation_batches(dataset, rule, batch_size=BATCH).as_numpy_iterator():
+        for row, index in enumerate(batch["index"]):
+            rows = dataset.rows(index)
+            count = rows.stop - rows.start
+            boxes = batch["boxes"][row, :count] / np.tile(batch["scales"][row], 2)
+            np.testing.assert_allclose(boxes, dataset.boxes[rows], atol=1e-3)
+            np.testing.assert_array_equal(batch["labels"][row, :count], dataset.labels[rows])
+            size = batch["sizes"][row][::-1] / batch["scales"][row]
+            np.testing.assert_allclose(size, dataset.sizes[index], atol=1e-3)
+
+
+def test_a_canvas_has_one_shape_known_beforehand(dataset, data):
+    """So that the graph is compiled once."""
+    stream = training_batches(dataset, data, RULE, batch_size=BATCH, seed=0, epochs=FIRST)
+    assert stream.element_spec["images"].shape == (BATCH, 48, 64, 3)
+    assert stream.element_spec["boxes"].shape.as_list() == [BATCH, None, 4]
+    spec = evaluation_batches(dataset, RULE, batch_size=BATCH).element_spec
+    assert spec["images"].shape.as_list() == [None, 48, 64, 3]
+
+
+def test_short_long_pads_to_a_multiple(root, dataset, tmp_path):
+    """Images of different shapes share a batch: padded to the largest, zeros outside `sizes`."""
+    turned = tmp_path / "turned.png"
+    image = pipeline.decode_image(dataset.images[1])
+    tf.io.write_file(str(turned), tf.io.encode_png(np.rot90(image)))
+    mixed = dataclasses.replace(
+        dataset, images=(dataset.images[0], str(turned), *dataset.images[2:])
+    )
+    stream = evaluation_batches(mixed, ShortLong(40, 70, multiple=16), batch_size=BATCH)
+    assert stream.element_spec["images"].shape.as_list() == [None, None, None, 3]
+    batch = next(stream.as_numpy_iterator())
+    np.testing.assert_array_equal(batch["sizes"], [[40, 50], [50, 40], [40, 50], [40, 50]])
+    assert batch["images"].shape == (BATCH, 64, 64, 3), "50 and 50, up to multiples of 16"
+    for image, (height, width) in zip(batch["images"], batch["sizes"], strict=True):
+        assert image[:height, :width].min() > 0 or image[:height, :width].mean() > 1
+        assert not image[height:].any()
+        assert not image[:, width:].any()
+    rest = [b["images"].shape[1:3] for b in stream.as_numpy_iterator()][1:]
+    assert rest == [(48, 64)] * 2, "batches without the turned one are smaller"
+
+
+# ------------------------------------------------------------------------------------------------
+# Errors
+# ------------------------------------------------------------------------------------------------
+
+
+def test_a_broken_image_is_named(root, data, tmp_path):
+    """The reader's own error, file first, in one line, whichever thread met it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    broken = dataclasses.replace(data, root=str(copy))
+    dataset = read_split(broken, "train", prepare(broken))
+    path = dataset.images[6]
+    with open(path, "rb+") as file:
+        file.truncate(700)
+    streams = (
+        training_batches(dataset, data, RULE, batch_size=11, seed=0, epochs=FIRST),
+        evaluation_batches(dataset, RULE, batch_size=BATCH),
+    )
+    for stream in streams:
+        with pytest.raises(DatasetError) as caught:
+            list(checked(stream))
+        assert str(caught.value).startswith(f"{path}: truncated")
+        assert "\n" not in str(caught.value)
+
+
+def test_other_errors_of_tensorflow_pass_unchanged():
+    stream = tf.data.Dataset.range(3).map(lambda i: tf.debugging.check_numerics(1 / (1 - i), "x"))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        list(checked(stream))

@@ -1,0 +1,120 @@
+"""Packing records into flat arrays and taking them apart again."""
+
+import numpy as np
+import pytest
+
+from data.records import DatasetError, Defects, Record, concatenate, first_images, pack
+
+
+def record(name, *labels, size=(40, 30)):
+    """One image; box i of its objects is (i, 0, i + 1, label + 1), odd labels are difficult."""
+    boxes = [(i, 0, i + 1, label + 1) for i, label in enumerate(labels)]
+    return Record(
+        image=f"{name}.jpg",
+        image_id=name,
+        width=size[0],
+        height=size[1],
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.array(labels, np.int32),
+        difficult=np.array([label % 2 for label in labels], bool),
+    )
+
+
+def defects(*kinds):
+    return Defects([(kind, f"some file: {kind}") for kind in kinds])
+
+
+@pytest.fixture
+def dataset():
+    records = [record("a", 2), record("b"), record("c", 1, 0, 3, size=(50, 60)), record("d")]
+    return pack("set/train", ["w", "x", "y", "z"], records, defects("bad", "bad", "odd"))
+
+
+def test_pack(dataset):
+    """Objects one image after another; images without any take no rows."""
+    assert dataset.name == "set/train"
+    assert dataset.classes == ("w", "x", "y", "z")
+    assert dataset.images == ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    assert dataset.image_ids == ("a", "b", "c", "d")
+    assert len(dataset) == 4
+    np.testing.assert_array_equal(dataset.sizes, [[40, 30], [40, 30], [50, 60], [40, 30]])
+    np.testing.assert_array_equal(dataset.labels, [2, 1, 0, 3])
+    np.testing.assert_array_equal(dataset.difficult, [False, True, False, True])
+    expected = [[0, 0, 1, 3], [0, 0, 1, 2], [1, 0, 2, 1], [2, 0, 3, 4]]
+    np.testing.assert_array_equal(dataset.boxes, expected)
+    np.testing.assert_array_equal(dataset.row_splits, [0, 1, 1, 4, 4])
+    dtypes = {name: getattr(dataset, name).dtype for name in ("boxes", "labels", "difficult")}
+    assert dtypes == {"boxes": np.float32, "labels": np.int32, "difficult": bool}
+    assert (dataset.row_splits.dtype, dataset.sizes.dtype) == (np.int64, np.int32)
+    assert dataset.defects.counts() == {"bad": 2, "odd": 1}
+
+
+def test_rows_and_image_index_agree(dataset):
+    np.testing.assert_array_equal(dataset.image_index, [0, 2, 2, 2])
+    assert [dataset.rows(i) for i in range(4)] == [
+        slice(0, 1), slice(1, 1), slice(1, 4), slice(4, 4)
+    ]  # fmt: skip
+    for i in range(4):
+        rows = np.arange(4)[dataset.rows(i)]
+        np.testing.assert_array_equal(rows, np.flatnonzero(dataset.image_index == i))
+
+
+def test_a_dataset_without_any_object():
+    dataset = pack("set", ["w"], [record("a"), record("b")], Defects())
+    assert dataset.boxes.shape == (0, 4)
+    assert dataset.labels.shape == dataset.difficult.shape == dataset.image_index.shape == (0,)
+    np.testing.assert_array_equal(dataset.row_splits, [0, 0, 0])
+
+
+def test_no_image_left_says_what_was_dropped():
+    with pytest.raises(DatasetError, match=r"set/train: no images .*'unreadable image': 2"):
+        pack("set/train", ["w"], [], defects("unreadable image", "unreadable image"))
+
+
+def test_concatenate_keeps_order_objects_and_defects(dataset):
+    other = pack("other/val", dataset.classes, [record("e", 3, 2), record("f")], defects("odd"))
+    third = pack("third", dataset.classes, [record("g", 0)], Defects())
+    joined = concatenate([dataset, other, third])
+    assert joined.name == "set/train + other/val + third"
+    assert joined.image_ids == tuple("abcdefg")
+    assert joined.images == tuple(f"{name}.jpg" for name in "abcdefg")
+    assert joined.defects.counts() == {"bad": 2, "odd": 2}
+    parts = [(part, i) for part in (dataset, other, third) for i in range(len(part))]
+    for index, (part, i) in enumerate(parts):
+        for name in ("boxes", "labels", "difficult"):
+            found = getattr(joined, name)[joined.rows(index)]
+            np.testing.assert_array_equal(found, getattr(part, name)[part.rows(i)])
+        np.testing.assert_array_equal(joined.sizes[index], part.sizes[i])
+    assert joined.row_splits.dtype == dataset.row_splits.dtype
+
+
+def test_concatenate_of_one_is_that_one(dataset):
+    assert concatenate([dataset]) is dataset
+
+
+def test_an_image_id_in_two_splits_is_refused(dataset):
+    """Detections are filed under the id: they could not be told apart."""
+    other = pack("other/val", dataset.classes, [record("x"), record("c", 1)], Defects())
+    with pytest.raises(DatasetError, match=r"set/train \+ other/val: .*'c' 2 times"):
+        concatenate([dataset, other])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
+def test_first_images(dataset, count):
+    first = first_images(dataset, count)
+    assert len(first) == len(first.sizes) == len(first.row_splits) - 1 == min(count, 4)
+    assert first.image_ids == dataset.image_ids[:count]
+    assert first.images == dataset.images[:count]
+    assert len(first.boxes) == len(first.labels) == len(first.difficult) == first.row_splits[-1]
+    for i in range(len(first)):
+        np.testing.assert_array_equal(first.boxes[first.rows(i)], dataset.boxes[dataset.rows(i)])
+    assert len(dataset) == 4, "the whole is left alone"
+
+
+def test_a_defect_is_filed_under_its_kind():
+    found = Defects()
+    found.add("empty box", "a.xml: ...")
+    found.add("empty box", "b.xml: ...")
+    assert found.messages == [("empty box", "a.xml: ..."), ("empty box", "b.xml: ...")]
+    assert found.counts() == {"empty box": 2}
+    assert DatasetError("a.xml: ...").kind == "unreadable"

@@ -1,0 +1,173 @@
+"""Who may import whom, held by walking the syntax trees of the project's files.
+
+utils imports nothing of ours; core and data never each other, and the config's types only where
+they are turned into parts; configs is standard library only; torch is imported nowhere; a config
+reaches a program through configs.load, called by root scripts alone.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("configs", "core", "data", "utils")
+MAY_IMPORT = {
+    "utils": {"utils"},
+    "configs": {"configs"},
+    "core": {"core", "utils"},
+    "data": {"data", "utils"},
+}
+READ_THE_CONFIG = {"core/build.py", "data/pipeline.py", "data/resize.py", "data/datasets.py"}
+NOT_OURS = {"runs", "datasets"}
+
+
+def python_files(root):
+    """Paths relative to `root`; hidden folders, outputs and data sets are left out."""
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).parts
+        if not any(part.startswith(".") for part in parts) and parts[0] not in NOT_OURS:
+            yield path.relative_to(root)
+
+
+def imported(tree, file):
+    """(line, dotted module) of each import, also inside functions and by importlib."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            package = ".".join(file.parts[: -node.level])
+            yield node.lineno, ".".join(filter(None, [package, node.module]))
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, node.module
+        elif isinstance(node, ast.Call) and node.args:
+            name = ast.unparse(node.func).split(".")[-1]
+            text = node.args[0]
+            if name in ("import_module", "__import__") and isinstance(text, ast.Constant):
+                yield node.lineno, text.value
+
+
+def calls_of_load(tree):
+    """Lines that call configs.load, under whatever name it was imported, or import it by name."""
+    names = {"configs"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {a.asname for a in node.names if a.name == "configs" and a.asname}
+        if isinstance(node, ast.ImportFrom) and node.module == "configs":
+            yield from (node.lineno for alias in node.names if alias.name in ("load", "*"))
+    for node in ast.walk(tree):
+        is_load = isinstance(node, ast.Attribute) and node.attr == "load"
+        if is_load and ast.unparse(node.value) in names:
+            yield node.lineno
+
+
+def violations(root):
+    """One message for each rule that a file below `root` breaks."""
+    scripts = {path.stem for path in root.glob("*.py")}
+    found = []
+    for file in python_files(root):
+        tree = ast.parse((root / file).read_text(encoding="utf-8"), str(file))
+        package, name = file.parts[0], file.as_posix()
+        allowed = MAY_IMPORT.get(package, set()) | (
+            {"configs"} if name in READ_THE_CONFIG else set()
+        )
+        for line, module in imported(tree, file):
+            top = module.split(".")[0]
+            is_ours = top in {*PACKAGES, *scripts}
+            where = f"{name}, line {line}: imports {module}"
+            if top == "torch":
+                found.append(f"{where}; torch is no requirement")
+            elif package in PACKAGES and is_ours and top not in allowed:
+                found.append(f"{where}; it may import {', '.join(sorted(allowed))}")
+            elif package == "configs" and not is_ours and top not in sys.stdlib_module_names:
+                found.append(f"{where}; configs is standard library only")
+        if package in PACKAGES:
+            for line in calls_of_load(tree):
+                found.append(f"{name}, line {line}: only root scripts call configs.load")
+    return found
+
+
+def test_the_project_keeps_its_rules():
+    assert violations(ROOT) == []
+
+
+def test_the_project_is_looked_at():
+    """So that the test above cannot pass because it found no file or no import."""
+    files = {file.as_posix() for file in python_files(ROOT)}
+    assert {"train.py", "config.py", "configs/schema.py", "tests/test_imports.py"} <= files
+    assert files >= READ_THE_CONFIG, "no exception outlives its file"
+    assert not any(file.startswith((".venv", "runs/", "datasets/")) for file in files)
+    for file in READ_THE_CONFIG:
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        modules = {module for _, module in imported(tree, Path(file))}
+        assert "configs.schema" in modules, f"{file} needs no exception"
+    tree = ast.parse((ROOT / "train.py").read_text(encoding="utf-8"))
+    assert list(calls_of_load(tree)), "calls of load are recognised"
+
+
+# ------------------------------------------------------------------------------------------------
+# The checker on files made up for it
+# ------------------------------------------------------------------------------------------------
+
+
+KEEPS = {
+    "train.py": "import configs\nimport core.build\nconfigs.load('config.py')",
+    "config.py": "from configs import preset",
+    "core/build.py": "from configs.schema import Model\nfrom core.heads import Head",
+    "core/heads.py": "import keras\nfrom utils.boxes import area\nfrom . import build",
+    "data/pipeline.py": "from configs.schema import Data\nfrom utils.boxes import area",
+    "utils/boxes.py": "import tensorflow as tf\nfrom utils import draw\nfile.load('configs')",
+    "configs/schema.py": "import json\nfrom configs.checked import Checked",
+    "tests/test_a.py": "import configs\nconfigs.load('a')\nimport core.build, data.pipeline",
+    ".venv/lib/torch/core.py": "import torch",
+    "datasets/odd/data.py": "import torch",
+}
+
+
+def write(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+
+
+def test_a_tree_that_keeps_the_rules_passes(tmp_path):
+    write(tmp_path, KEEPS)
+    assert violations(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("utils/a.py", "from core.heads import Head"),
+        ("utils/a.py", "import data"),
+        ("utils/a.py", "import configs.schema"),
+        ("utils/a.py", "from train import main"),
+        ("core/a.py", "from data.records import Dataset"),
+        ("core/a.py", "def f():\n    import data.records as r"),
+        ("core/a.py", "from configs.schema import Model"),
+        ("core/necks/a.py", "from configs import Config"),
+        ("core/a.py", "from config import config"),
+        ("core/a.py", "import importlib\nimportlib.import_module('data.voc')"),
+        ("core/build.py", "import data"),
+        ("data/a.py", "import core.anchors"),
+        ("data/a.py", "import numpy, core"),
+        ("data/voc.py", "from configs.schema import Data"),
+        ("data/pipeline.py", "from core.anchors import AnchorGenerator"),
+        ("configs/a.py", "import numpy as np"),
+        ("configs/a.py", "from utils.boxes import area"),
+        ("configs/a.py", "import tensorflow"),
+        ("train.py", "import torch"),
+        ("core/a.py", "try:\n    import torch.nn\nexcept ImportError:\n    pass"),
+        ("tests/test_b.py", "from torch import nn"),
+        ("core/build.py", "import configs\nconfig = configs.load()"),
+        ("core/build.py", "import configs as c\nconfig = c.load()"),
+        ("core/build.py", "from configs import load\nconfig = load()"),
+        ("data/datasets.py", "from configs import load as read"),
+    ],
+)
+def test_each_broken_rule_is_found(tmp_path, file, text):
+    write(tmp_path, KEEPS | {file: text})
+    found = violations(tmp_path)
+    assert len(found) == 1, found
+    assert found[0].startswith(f"{file}, line ")

@@ -1,0 +1,161 @@
+"""The folder of a run: its number, its metrics, and being told to stop."""
+
+import os
+import signal
+
+import pytest
+
+from utils.runs import MetricsFile, StopSignal, latest_run, new_run, weights_file
+
+
+def add_checkpoint(folder, name="last"):
+    path = folder / "checkpoints" / f"{name}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+# ------------------------------------------------------------------------------------------------
+# Folders
+# ------------------------------------------------------------------------------------------------
+
+
+def test_runs_of_one_name_are_numbered(tmp_path):
+    """An old run is never written into, whatever lies in its folder."""
+    names = [new_run(tmp_path / "runs", "voc").name for _ in range(3)]
+    assert names == ["voc", "voc-2", "voc-3"]
+    assert all((tmp_path / "runs" / name).is_dir() for name in names)
+    (tmp_path / "runs" / "coco").write_text("a file")
+    assert new_run(tmp_path / "runs", "coco").name == "coco-2"
+
+
+def test_the_latest_run_is_the_highest_number_with_a_checkpoint(tmp_path):
+    """11 comes after 9, and runs of other names are not looked at."""
+    for name in ("voc", "voc-2", "voc-9", "voc-11", "voc-2-30", "voc2", "vocal-40", "voc-x"):
+        add_checkpoint(tmp_path / name)
+    (tmp_path / "voc-12" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "voc-13").mkdir()
+    assert latest_run(tmp_path, "voc") == tmp_path / "voc-11"
+    assert latest_run(tmp_path, "voc-2") == tmp_path / "voc-2-30"
+    assert latest_run(tmp_path, "voc2") == tmp_path / "voc2"
+
+
+def test_a_name_is_no_pattern(tmp_path):
+    add_checkpoint(tmp_path / "a[1]")
+    add_checkpoint(tmp_path / "v1x0")
+    assert latest_run(tmp_path, "a[1]") == tmp_path / "a[1]"
+    with pytest.raises(ValueError, match="no run with a checkpoint"):
+        latest_run(tmp_path, "v1.0")
+
+
+@pytest.mark.parametrize("output", ["", "absent"])
+def test_no_run_yet(tmp_path, output):
+    with pytest.raises(ValueError, match="voc: no run with a checkpoint"):
+        latest_run(tmp_path / output, "voc")
+
+
+def test_weights_are_the_best_else_the_last(tmp_path):
+    run = tmp_path / "voc"
+    run.mkdir()
+    with pytest.raises(ValueError, match=r"voc: expected a run or a checkpoint \(\.npz\)"):
+        weights_file(run)
+    last = add_checkpoint(run, "last")
+    assert weights_file(run) == last
+    best = add_checkpoint(run, "best")
+    assert weights_file(str(run)) == best
+    assert weights_file(last) == last, "a file is taken at its word"
+    with pytest.raises(ValueError, match="absent"):
+        weights_file(tmp_path / "absent")
+
+
+# ------------------------------------------------------------------------------------------------
+# metrics.csv
+# ------------------------------------------------------------------------------------------------
+
+
+def rows(count):
+    return [{"epoch": i + 1, "loss": 1 / (i + 1), "val_map": ""} for i in range(count)]
+
+
+def write_metrics(path, count):
+    metrics = MetricsFile(path)
+    for row in rows(count):
+        metrics.add(row)
+    return metrics
+
+
+def test_a_row_an_epoch(tmp_path):
+    path = tmp_path / "metrics.csv"
+    assert MetricsFile(path).columns() == {}
+    metrics = write_metrics(path, 3)
+    lines = path.read_text().splitlines()
+    assert lines[:2] == ["epoch,loss,val_map", "1,1.0,"]
+    assert len(lines) == 4
+    assert metrics.columns() == {
+        "epoch": [1, 2, 3], "loss": [1, 1 / 2, 1 / 3], "val_map": ["", "", ""]
+    }  # fmt: skip
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+@pytest.mark.parametrize("done", [0, 1, 3, 4, 9])
+def test_opened_again_it_is_cut_back_to_what_is_done(tmp_path, done):
+    """A run killed after an epoch's line and before its checkpoint does that epoch again."""
+    path = tmp_path / "metrics.csv"
+    write_metrics(path, 4)
+    metrics = MetricsFile(path, done)
+    kept = min(done, 4)
+    assert len(path.read_text().split()) == (kept + 1 if kept else 0)
+    metrics.add(rows(kept + 1)[-1])
+    expected = tmp_path / "expected.csv"
+    write_metrics(expected, kept + 1)
+    assert path.read_bytes() == expected.read_bytes(), "as if it had never been stopped"
+
+
+@pytest.mark.parametrize("half", ["3", "3,", "3,0.33"])
+def test_half_a_line_is_no_row(tmp_path, half):
+    path = tmp_path / "metrics.csv"
+    write_metrics(path, 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole + half.encode())
+    metrics = MetricsFile(path, 3)
+    assert [row["epoch"] for row in metrics.rows] == ["1", "2"]
+    assert path.read_bytes() == whole
+
+
+# ------------------------------------------------------------------------------------------------
+# Signals
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def caught():
+    """What reaches the handlers that were there before; they are put back afterwards."""
+    numbers = []
+    before = {
+        number: signal.signal(number, lambda n, frame: numbers.append(n))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    yield numbers
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_is_noted_the_second_goes_through(caught, number):
+    """So that a run has time to save, and can still be killed while it does."""
+    with StopSignal() as stop:
+        assert stop.received is None
+        os.kill(os.getpid(), number)
+        assert stop.received == number.name
+        assert caught == []
+        os.kill(os.getpid(), number)
+        assert caught == [number]
+    os.kill(os.getpid(), number)
+    assert caught == [number, number], "outside, signals are none of our business"
+
+
+def test_handlers_are_put_back_after_an_error(caught):
+    with pytest.raises(RuntimeError), StopSignal():
+        raise RuntimeError
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert caught == [signal.SIGTERM]
