@@ -128,6 +128,13 @@ def test_one_image_looks_different_every_epoch(dataset, data):
     assert not np.array_equal(pictures[1], pictures[2])
 
 
+def test_the_samples_of_an_epoch_are_changed_differently(dataset, data):
+    """One file under every index: no two pictures of it are alike."""
+    copies = dataclasses.replace(dataset, images=dataset.images[:1] * NUM_IMAGES)
+    (batch,) = batches(copies, data, batch_size=NUM_IMAGES)
+    assert len({image.tobytes() for image in batch["images"]}) == NUM_IMAGES
+
+
 def test_skipping_leaves_exactly_the_rest(dataset, data):
     """As a resumed run needs it, also from the middle of a later epoch."""
     whole = batches(dataset, data, range(4, 7))

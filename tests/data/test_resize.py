@@ -96,7 +96,7 @@ def test_boxes_go_there_and_back(rule, before):
 
 
 def test_a_rectangle_stays_under_its_box():
-    """x and y are not exchanged anywhere."""
+    """Pixels and coordinates move alike: x to the right, y down."""
     image = np.zeros([50, 100, 3], np.uint8)
     image[10:20, 60:90] = 255
     resized, scales = resize(image, Canvas(150, 150))
