@@ -1,13 +1,12 @@
 """Settings: the schema, the presets and the one way a config reaches a program, `load`."""
 
-import ast
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.checked import ConfigError, from_dict, override, to_dict
+from configs.checked import ConfigError, Text, from_dict, override, to_dict
 from configs.schema import Config
 
 __all__ = ["Config", "ConfigError", "from_dict", "load", "override", "preset", "to_dict"]
@@ -51,15 +50,9 @@ def load(path: str | Path = "config.py", overrides: Sequence[str] = ()) -> Confi
     return override(config, dict(_parse(item) for item in overrides))
 
 
-def _parse(item: str) -> tuple[str, Any]:
-    """'train.epochs=20' -> ('train.epochs', 20). What is no Python literal is a string."""
+def _parse(item: str) -> tuple[str, Text]:
+    """'train.epochs=20' -> ('train.epochs', '20'); the field's type says what the text means."""
     key, separator, text = item.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set: expected section.field=value, found {item!r}")
-    text = text.strip()
-    words = {"true": "True", "false": "False", "none": "None"}
-    try:
-        value = ast.literal_eval(words.get(text.lower(), text))
-    except (ValueError, SyntaxError):
-        value = text
-    return key.strip(), value
+    return key.strip(), Text(text.strip())

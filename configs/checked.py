@@ -5,6 +5,7 @@
 and `from_dict` carry it through JSON.
 """
 
+import ast
 import dataclasses
 import difflib
 import math
@@ -12,6 +13,18 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union
+
+
+class Text(str):
+    """A value from the command line: text where the field wants text, else a Python literal."""
+
+    def literal(self) -> Any:
+        words = {"true": "True", "false": "False", "none": "None"}
+        try:
+            return ast.literal_eval(words.get(self.strip().lower(), self.strip()))
+        except (ValueError, SyntaxError):
+            return str(self)
+
 
 CALLABLE = "callable:"  # how JSON names an object of the user's own, which it cannot hold
 
@@ -44,6 +57,9 @@ class Checked:
 def convert(value: Any, hint: Any, name: str) -> Any:
     """Returns `value` as the annotated type `hint`. Raises ConfigError naming the field `name`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, Text):
+        is_text = hint is str or (args == (str, ...) and value[:1] not in "([")
+        value = str(value) if is_text else value.literal()
     if origin in (Union, types.UnionType):
         return _convert_union(value, args, hint, name)
     if origin is tuple:

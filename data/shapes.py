@@ -1,7 +1,7 @@
 """The default dataset: drawn shapes on textured grounds, made once and the same each time.
 
 A VOC folder of five classes with what makes real sets awkward: unequal classes, scales from 28 to
-110 px, occlusion, objects cut by the border, empty images, clutter that is no object.
+100 px, occlusion, objects cut by the border, empty images, clutter that is no object.
 Made by `python -m data.shapes --root datasets/shapes`; some 10 ms an image on one core.
 Letters: H W pixels of the image, h w pixels of one object's stencil.
 """
@@ -22,18 +22,20 @@ from utils.draw import write_image
 
 CLASSES = ("circle", "square", "triangle", "star", "cross")
 CLASS_SHARES = (0.32, 0.25, 0.19, 0.14, 0.10)
-COUNT_SHARES = (0.06, 0.20, 0.26, 0.22, 0.13, 0.08, 0.05)  # of images with 0, 1, ... 6 objects
+COUNT_SHARES = (0.06, 0.10, 0.14, 0.18, 0.18, 0.14, 0.10, 0.06, 0.04)  # of 0, 1 ... 8 objects
 SPLITS = ("train", "val")
 MARKER = "shapes.json"
 GENERATOR_VERSION = 1  # raise it when the same seed no longer gives the same pictures
 
-SIZES = (28 / 192, 110 / 192)  # longer side of an object over the image's shorter side
+SIZES = (28 / 192, 100 / 192)  # longer side of an object over the image's shorter side
 SMALLEST = 12.0  # px; below this star and cross look the same
 MAX_ROTATION = 35.0  # degrees either way: things in photographs have an upright, too
 MIN_VISIBLE = 0.5  # share of an object that border and later objects leave to see
 MAX_IOU = 0.45  # between two boxes, so that non-maximum suppression at .5 can keep both
 DIFFICULT_VISIBLE = 0.6  # an object seen less than this is marked difficult
 DIFFICULT_SIZE = 1.03 * SIZES[0]  # ... and so is one that is hardly larger than the smallest
+TYPICAL_COLOR = 0.85  # share of objects in a colour of their class: it tells much, not all
+HUE_SPREAD = 0.04  # standard deviation of that colour, of the whole circle
 MIN_CONTRAST = 80.0  # RGB distance between an object and the mean of what it covers
 SUPERSAMPLE = 4
 # Of 255; coverage below this is not drawn, so that box and drawn pixels agree. It must exceed
@@ -113,9 +115,10 @@ class SceneObject:
 # --------------------------------------------------------------------------------------------------
 
 
-def _color(rng, saturation, value):
-    """(3,) float32 RGB 0-255 of a random hue; saturation and value are (low, high) in 0-1."""
-    rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
+def _color(rng, saturation, value, hue=None):
+    """(3,) float32 RGB 0-255; saturation and value are (low, high) in 0-1, hue None is any."""
+    hue = rng.random() if hue is None else hue % 1.0
+    rgb = colorsys.hsv_to_rgb(hue, rng.uniform(*saturation), rng.uniform(*value))
     return 255 * np.float32(rgb)
 
 
@@ -280,9 +283,11 @@ def paint(image, stencil, fill, border, shade=0.0):
 
 
 def _paint_random(rng, image, stencil):
-    """Paints a stencil in a colour that stands out from what it covers."""
+    """Paints a stencil in a colour of its class that stands out from what it covers."""
     behind = image[stencil.window][stencil.coverage > 0].mean(axis=0)
-    choices = np.stack([_color(rng, (0.25, 1.0), (0.2, 1.0)) for _ in range(8)])
+    hue = CLASSES.index(stencil.name) / len(CLASSES) + rng.normal(scale=HUE_SPREAD)
+    hue = hue if rng.random() < TYPICAL_COLOR else rng.random()
+    choices = np.stack([_color(rng, (0.4, 1.0), (0.25, 1.0), hue) for _ in range(8)])
     contrast = np.linalg.norm(choices - behind, axis=1)
     # The first that stands out enough, else the one that does so most.
     fill = choices[np.argmax(np.minimum(contrast, MIN_CONTRAST))]

@@ -31,7 +31,9 @@ def diary(path: str | Path | None = None) -> Iterator[None]:
     sinks = [screen]
     if path is not None:
         line = "{time:YYYY-MM-DD HH:mm:ss} {level:<7} {message}"
-        sinks.append(logger.add(path, format=line, level="DEBUG", encoding="utf-8"))
+        # Loguru takes braces in a path for a format.
+        file = str(path).replace("{", "{{").replace("}", "}}")
+        sinks.append(logger.add(file, format=line, level="DEBUG", encoding="utf-8"))
     try:
         yield
     except Exception as error:

@@ -204,3 +204,23 @@ def test_a_file_that_is_no_config_is_named(tmp_path, name, text, expected):
         load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("item", "field", "value"),
+    [
+        ("name=2024", "name", "2024"),
+        ("data.train=2007", "data.train", "2007"),
+        ("data.classes=1,2", "data.classes", ("1", "2")),
+        ("data.classes=person, head", "data.classes", ("person", "head")),
+        ("data.classes=('a, b', 'c')", "data.classes", ("a, b", "c")),
+        ("train.clip_norm=none", "train.clip_norm", None),
+        ("data.cache=TRUE", "data.cache", True),
+        ("train.learning_rate=1e-3", "train.learning_rate", 1e-3),
+    ],
+)
+def test_the_type_of_the_field_says_what_text_of_the_command_line_means(item, field, value):
+    config = load(ROOT / "config.py", [item])
+    for name in field.split("."):
+        config = getattr(config, name)
+    assert config == value

@@ -61,7 +61,7 @@ def test_annotations_agree_with_images(root):
         assert image.shape == (*SIZE, 3)
         size = [int(tree.findtext(f"size/{tag}")) for tag in ("height", "width", "depth")]
         assert size == [*SIZE, 3]
-        assert len(objects) <= 6
+        assert len(objects) <= 8
         for name, xmin, ymin, xmax, ymax in objects:
             assert name in shapes.CLASSES
             assert 1 <= xmin < xmax <= SIZE[1]
@@ -137,7 +137,7 @@ def test_shares_of_classes_and_empty_images(scenes):
     np.testing.assert_allclose(shares, shapes.CLASS_SHARES, atol=0.06)
     empty = np.mean([not objects for _, objects in scenes])
     assert 0.02 < empty < 0.11
-    assert max(len(objects) for _, objects in scenes) == 6
+    assert max(len(objects) for _, objects in scenes) == 8
 
 
 def test_objects_vary_yet_stay_visible(scenes):
@@ -163,7 +163,7 @@ def test_objects_stand_out_from_what_is_around_them(scenes):
         drawn[stencil.window], core[stencil.window] = stencil.coverage, stencil.inner
         ring = (cv2.dilate(drawn, np.ones((9, 9))) > 0) & (drawn == 0)
         distances.append(np.linalg.norm(image[core == 255].mean(0) - image[ring].mean(0)))
-    assert len(distances) > 30
+    assert len(distances) > 20
     assert min(distances) > 30
 
 
