@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from loguru import logger
 
-from configs import ConfigError, from_dict, to_dict
+import configs
+from configs import Config, ConfigError, differences, from_dict, to_dict
 from configs.schema import Model
 from core.build import build_model, build_postprocess
 from core.engine import compiled, predict
@@ -22,7 +24,7 @@ from data.images import image_size
 from data.pipeline import checked, evaluation_batches
 from data.records import Dataset, Defects, Record, pack
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
-from utils.runs import weights_file
+from utils.runs import latest_run, weights_file
 
 # Of a model's conventions, what may differ from the weights' without changing what they mean.
 FREE = ("resize", "detect")
@@ -48,6 +50,7 @@ class Detector:
             is `FREE`; and a part of your own can only be made from the config that defines it.
         Raises CheckpointError if the file is damaged or holds no detector, ConfigError if `config`
         contradicts it, naming the field, or if it is missing for a part of your own.
+        Computes in float32, whatever precision it was trained in.
         """
         file = weights_file(path)
         checkpoint = Checkpoint(file)
@@ -55,15 +58,14 @@ class Detector:
             raise CheckpointError(f"{file}: no conventions inside, so it is no detector")
         saved = checkpoint.state["model"]
         config = config or from_dict(Model, saved)
-        for name, value in to_dict(config).items():
-            if name not in FREE and value != saved[name]:
+        for name, wanted, trained in differences(to_dict(config), saved):
+            if name.split(".")[0] not in FREE:
                 raise ConfigError(
-                    f"model.{name}: {file} was trained with {saved[name]!r}, "
-                    f"the config says {value!r}"
+                    f"model.{name}: {file} was trained with {trained!r}, the config says {wanted!r}"
                 )
         classes = checkpoint.state["classes"]
         model = build_model(config, len(classes))
-        checkpoint.restore("model", model.weights)
+        checkpoint.restore("model", model.variables)
         return cls(model, classes, config, eager)
 
     @property
@@ -72,7 +74,7 @@ class Detector:
         return {"model": to_dict(self.config), "classes": list(self.classes)}
 
     def save(self, path: str | Path) -> None:
-        save_checkpoint(path, {"model": self.model.weights}, self.conventions)
+        save_checkpoint(path, {"model": self.model.variables}, self.conventions)
 
     def detect(self, images: Sequence[str | Path], batch_size: int = 4) -> DetectionTable:
         """Detections of image files, in their own pixels. Raises DatasetError for a bad file."""
@@ -86,6 +88,39 @@ class Detector:
             self._step = compiled(step, batches.element_spec, self.eager)
         found = ((batch["index"], self._step(batch)) for batch in checked(batches))
         return gather_detections(found, dataset.image_ids, self.classes)
+
+
+def open_detector(
+    weights: str | Path | None,
+    config_file: str | Path | None,
+    overrides: Sequence[str],
+    eager: bool = False,
+) -> tuple[Path, Config, Detector]:
+    """What a command line means: the run's folder, the config for the data, and the detector.
+
+    weights: a run or a checkpoint; None: the latest run of the config.
+    config_file: None: the run's own config.json, or config.py where it has none.
+    overrides: "section.field=value" changes of that config. Of the model, only what is `FREE` may
+        differ from what the weights were trained with.
+    Raises ConfigError, CheckpointError or ValueError for what does not fit or is not there.
+    """
+    if weights is None:
+        config = configs.load(config_file or "config.py")
+        weights = latest_run(config.output, config.name)
+    file = weights_file(weights)
+    run = file.parents[1] if file.parent.name == "checkpoints" else file.parent
+    own = run / "config.json"
+    path = config_file or (own if own.is_file() else "config.py")
+    config = configs.load(path, overrides)
+    named = config_file or any(item.startswith("model.") for item in overrides)
+    detector = Detector.load(file, config.model if named else None, eager)
+    if config.data.classes and config.data.classes != detector.classes:
+        raise ConfigError(
+            f"data.classes: {file} knows {list(detector.classes)}, "
+            f"{path} says {list(config.data.classes)}"
+        )
+    logger.info("weights {}, config {}", file, path)
+    return run, config, detector
 
 
 def gather_detections(

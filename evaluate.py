@@ -22,36 +22,42 @@ from loguru import logger
 from rich.table import Table
 
 import configs
-from configs import Config, ConfigError
+from configs import Config
 from core.metrics.arrays import Detections, GroundTruth
 from core.metrics.voc import VocResult, confusion_matrix, voc_metric
 from data.datasets import prepare, read_split
 from data.detections import DetectionTable, read_devkit, read_json, write_devkit, write_json
-from data.records import Dataset
-from detector import Detector
+from data.records import Dataset, DatasetError
+from detector import open_detector
+from utils.devices import use_devices
 from utils.diary import console, diary
+from utils.files import write_text
 from utils.plots import confusion_matrix_picture, precision_recall_curves
-from utils.runs import latest_run, weights_file
+
+CONFUSION_SCORE = 0.25  # detections below are no predictions in the confusion matrix
 
 
 def main(argv: list[str] | None = None) -> float:
     """Runs the command line; returns the headline's mAP. Raises ValueError for bad input."""
     args = parse_arguments(argv)
     with diary():
-        run, config = choose(args)
-        split = args.split or config.data.val
-        out = Path(args.out) if args.out else (run and run / "evaluation")
+        use_devices()
         if args.detections:
+            run, config = None, configs.load(args.config or "config.py", args.overrides)
+            split = args.split or config.data.val
             dataset = read_split(config.data, split, prepare(config.data))
             table = read_detections(args.detections, split, dataset)
         else:
-            detector = load_detector(args.weights or run, config, args)
+            run, config, detector = open_detector(
+                args.weights, args.config, args.overrides, args.eager
+            )
+            split = args.split or config.data.val
             prepare(config.data)
             dataset = read_split(config.data, split, detector.classes)
-            logger.info("{} images of {}", len(dataset), dataset.name)
             start = time.perf_counter()
             table = detector.detect_dataset(dataset, config.evaluate.batch_size)
             logger.info("{:.1f} images/s", len(dataset) / (time.perf_counter() - start))
+        out = Path(args.out) if args.out else run and run / evaluation_folder(split, config)
         result = score(table, dataset, config)
         report = summarize(result, table, dataset, config)
         if out:
@@ -83,41 +89,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def choose(args: argparse.Namespace) -> tuple[Path | None, Config]:
-    """The run whose weights are meant, if any, and the config that says on which data."""
-    run = None
-    if args.weights:
-        file = weights_file(args.weights)
-        run = file.parent.parent if file.parent.name == "checkpoints" else file.parent
-    elif not args.detections:
-        config = configs.load(args.config or "config.py")
-        run = latest_run(config.output, config.name)
-        logger.info("weights of {}", run)
-    own = run / "config.json" if run else None
-    path = args.config or (own if own and own.is_file() else "config.py")
-    return run, configs.load(path, args.overrides)
-
-
-def load_detector(weights: str | Path, config: Config, args: argparse.Namespace) -> Detector:
-    """The detector, under the conventions saved with it unless the user names others.
-
-    Raises ConfigError where the config contradicts the weights.
-    """
-    named = args.config or any(item.startswith("model.") for item in args.overrides)
-    detector = Detector.load(weights, config.model if named else None, args.eager)
-    if config.data.classes and config.data.classes != detector.classes:
-        raise ConfigError(
-            f"data.classes: the weights know {list(detector.classes)}, "
-            f"the config says {list(config.data.classes)}"
-        )
-    return detector
-
-
 def read_detections(path: str | Path, split: str, dataset: Dataset) -> DetectionTable:
     """Detections of this program's JSON or of a folder of devkit files."""
     if Path(path).is_dir():
         return read_devkit(path, image_set(split), dataset.image_ids, dataset.classes)
     return read_json(path, dataset.image_ids, dataset.classes)[0]
+
+
+def evaluation_folder(split: str, config: Config) -> str:
+    """evaluation for the validation split, evaluation_<split> for another."""
+    return "evaluation" if split == config.data.val else f"evaluation_{image_set(split)}"
 
 
 def image_set(split: str) -> str:
@@ -134,19 +115,23 @@ def arrays(table: DetectionTable, dataset: Dataset) -> tuple[Detections, GroundT
 
 
 def score(table: DetectionTable, dataset: Dataset, config: Config) -> VocResult:
+    """The metric as the config wants it. Raises DatasetError where there is nothing to find."""
     settings = config.evaluate
+    if dataset.difficult.all():
+        raise DatasetError(f"{dataset.name}: expected objects that are not difficult, found none")
     return voc_metric(
         *arrays(table, dataset),
         len(dataset.classes),
         settings.iou_thresholds,
+        plus_one=settings.plus_one,
         strict=settings.strict,
     )
 
 
 def mean_ap(result: VocResult, config: Config) -> float:
-    """mAP at the first IoU threshold, by the rule of the config; 0 where no class has objects."""
+    """mAP at the first IoU threshold, by the rule of the config."""
     values = result.map_area if config.evaluate.ap == "area" else result.map_11_point
-    return 0.0 if math.isnan(values[0]) else float(values[0])
+    return float(values[0])
 
 
 def headline(result: VocResult, config: Config) -> str:
@@ -167,19 +152,23 @@ def summarize(result: VocResult, table: DetectionTable, dataset: Dataset, config
             "recall": number(first.max_recall),
             "best": {key: number(value) for key, value in vars(first.best).items()},
             "ap": {
-                f"{iou:.2f}": {
+                f"{iou:g}": {
                     "area": number(row[k].ap_area),
                     "11point": number(row[k].ap_11_point),
                 }
                 for iou, row in zip(result.iou_thresholds, result.classes, strict=True)
             },
         }
-    matrix = confusion_matrix(*arrays(table, dataset), len(dataset.classes))
+    matrix = confusion_matrix(
+        *arrays(table, dataset), len(dataset.classes), score_threshold=CONFUSION_SCORE
+    )
+    names = [*dataset.classes, "background"]
+    confusion = {"score_threshold": CONFUSION_SCORE, "classes": names, "rows": matrix.tolist()}
     return {
         "headline": headline(result, config),
         "map": mean_ap(result, config),
         "map_by_iou": {
-            f"{iou:.2f}": {"area": number(area), "11point": number(points)}
+            f"{iou:g}": {"area": number(area), "11point": number(points)}
             for iou, area, points in zip(
                 result.iou_thresholds, result.map_area, result.map_11_point, strict=True
             )
@@ -190,7 +179,7 @@ def summarize(result: VocResult, table: DetectionTable, dataset: Dataset, config
         "defects": dataset.defects.counts(),
         "settings": configs.to_dict(config.evaluate),
         "classes": classes,
-        "confusion_matrix": {"classes": [*dataset.classes, "background"], "rows": matrix.tolist()},
+        "confusion_matrix": confusion,
     }
 
 
@@ -233,14 +222,6 @@ def write_all(
     matrix = np.array(report["confusion_matrix"]["rows"])
     confusion_matrix_picture(out / "confusion_matrix.png", matrix, dataset.classes)
     logger.info("figures, curves and detections in {}", out)
-
-
-def write_text(path: Path, text: str) -> None:
-    """The whole file or the old one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

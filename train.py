@@ -10,10 +10,12 @@ checkpoints/ (best and last), samples/, evaluation/. The last line printed is th
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -26,46 +28,62 @@ from loguru import logger
 
 import configs
 from configs import Config, ConfigError
+from configs.schema import Train
 from core.build import build_anchors, build_criterion, build_model, build_optimizer, build_schedule
 from core.engine import compiled, train_step, validation_step
 from core.targets import best_overlaps
 from data.datasets import prepare, read_split
 from data.detections import DetectionTable
-from data.pipeline import checked, evaluation_batches, steps_per_epoch, training_batches
-from data.records import Dataset
+from data.pipeline import (
+    checked,
+    evaluation_batches,
+    image_reader,
+    steps_per_epoch,
+    training_batches,
+)
+from data.records import Dataset, DatasetError
 from data.resize import fitted_size
 from detector import Detector, gather_detections
-from evaluate import headline, mean_ap, score, show, summarize, write_all, write_text
+from evaluate import mean_ap, score, show, summarize, write_all
 from utils.checkpoints import Checkpoint, save_checkpoint
+from utils.devices import use_devices
 from utils.diary import diary, progress_bar, versions
 from utils.draw import contact_sheet, write_image
+from utils.files import write_text
 from utils.plots import training_curves
 from utils.runs import MetricsFile, StopSignal, new_run
 from visualize import with_truth
 
-PARTS = ("backbone", "neck", "class_head", "box_head")
 SCALARS = ("loss", "class_loss", "box_loss", "positives")
+COLUMNS = (
+    "epoch", "learning_rate", *SCALARS, "images_per_second", "data_wait",
+    *(f"val_{name}" for name in SCALARS), "val_map",
+)  # fmt: skip
 SIZES = (16, 32, 64, 128)  # pixels at the network's input: limits of the diary's size classes
-
-
-@dataclass
-class Progress:
-    """How far a run has come: all that a checkpoint needs beside the variables."""
-
-    epoch: int = 0  # epochs done
-    step: int = 0  # steps done in the epoch after them
-    sums: list[float] = field(default_factory=lambda: [0.0] * len(SCALARS))  # over those steps
-    best: float = -1.0  # mAP of the best validation
-    best_epoch: int = 0
-    stale: int = 0  # validations since
+ADVICE = (
+    "The last good weights are in checkpoints/last.npz, if there is one; a lower "
+    "train.learning_rate, more train.warmup_steps or a smaller train.clip_norm may help"
+)
 
 
 def main(argv: list[str] | None = None) -> float:
     """Runs the command line; returns the headline's mAP. Raises ValueError for bad input."""
     args = parse_arguments(argv)
-    run, config, checkpoint = open_run(args)
+    config, checkpoint = choose(args)
+    device = use_devices()
+    classes = prepare(config.data)
+    train_set = read_split(config.data, config.data.train, classes)
+    val_set = read_split(config.data, config.data.val, classes)
+    check(config, train_set, val_set)
+    # Only now a folder: a config or a dataset that cannot be leaves nothing behind.
+    run = Path(args.resume) if args.resume else new_run(config.output, config.name)
     with diary(run / "diary.log"), StopSignal() as stop:
-        return train(run, config, checkpoint, stop)
+        if not args.resume:
+            write_text(run / "config.json", json.dumps(configs.to_dict(config), indent=1))
+        if args.eager:
+            config = configs.override(config, {"train.eager": True})
+        describe(config, device, train_set, val_set)
+        return train(run, config, train_set, val_set, checkpoint, stop)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -84,89 +102,90 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def open_run(args: argparse.Namespace) -> tuple[Path, Config, Checkpoint | None]:
-    """The run's folder, its config, and where it was stopped, if it was.
+def choose(args: argparse.Namespace) -> tuple[Config, Checkpoint | None]:
+    """The config, and where a resumed run was stopped, if it got as far as a checkpoint.
 
     Raises ConfigError where a config given for a resumed run is not the one it was started with.
     """
-    if args.resume:
-        run = Path(args.resume)
-        config = configs.load(args.config or run / "config.json")
-        saved = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        wanted = configs.to_dict(config)
-        for section in saved:
-            if wanted[section] != saved[section]:
-                raise ConfigError(
-                    f"{section}: {run} was started with {saved[section]!r}, "
-                    f"{args.config} says {wanted[section]!r}"
-                )
-        last = run / "checkpoints" / "last.npz"
-        checkpoint = Checkpoint(last) if last.is_file() else None
-    else:
-        config = configs.load(args.config or "config.py", args.overrides)
-        run = new_run(config.output, config.name)
-        write_text(run / "config.json", json.dumps(configs.to_dict(config), indent=1))
-        checkpoint = None
-    if args.eager:
-        config = configs.override(config, {"train.eager": True})
-    return run, config, checkpoint
+    if not args.resume:
+        return configs.load(args.config or "config.py", args.overrides), None
+    own = Path(args.resume) / "config.json"
+    config = configs.load(args.config or own)
+    saved = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else {}
+    for name, wanted, started in configs.differences(configs.to_dict(config), saved):
+        raise ConfigError(
+            f"{name}: {args.resume} was started with {started!r}, {args.config} says {wanted!r}"
+        )
+    last = Path(args.resume) / "checkpoints" / "last.npz"
+    return config, Checkpoint(last) if last.is_file() else None
 
 
-def train(run: Path, config: Config, checkpoint: Checkpoint | None, stop: StopSignal) -> float:
-    """The training run, from the first image read to the headline."""
-    settings = config.train
-    devices = use_devices()
+def check(config: Config, train_set: Dataset, val_set: Dataset) -> None:
+    """Finds before the first step what would stop a later phase or the evaluation."""
+    for phase in config.train.all_phases():
+        build_schedule(phase, steps_per_epoch(train_set, phase.batch_size) * phase.epochs)
+    if val_set.difficult.all():
+        raise DatasetError(
+            f"{val_set.name}: expected objects that are not difficult to validate with, found none"
+        )
 
-    # ---- Data and model ----------------------------------------------------------------------
-    classes = prepare(config.data)
-    train_set = read_split(config.data, config.data.train, classes)
-    val_set = read_split(config.data, config.data.val, classes)
+
+def train(
+    run: Path,
+    config: Config,
+    train_set: Dataset,
+    val_set: Dataset,
+    checkpoint: Checkpoint | None,
+    stop: StopSignal,
+) -> float:
+    """The training run: model, phases of epochs, headline."""
+    settings, last = config.train, run / "checkpoints" / "last.npz"
+
+    # ---- Model -------------------------------------------------------------------------------
     keras.utils.set_random_seed(settings.seed)
-    model = build_model(config.model, len(classes), settings.precision)
-    detector = Detector(model, classes, config.model, settings.eager)
+    model = build_model(config.model, len(train_set.classes), settings.precision)
+    detector = Detector(model, train_set.classes, config.model, settings.eager)
     criterion = build_criterion(config)
-    describe(config, devices, train_set, val_set, model)
+    trains_by_itself = {layer: layer.trainable for layer in model._flatten_layers()}
+    logger.info("{} parameters", f"{model.count_params():,}")
 
     # ---- Where it was stopped ----------------------------------------------------------------
-    progress = Progress()
+    progress = Progress(data=fingerprint(train_set))
     if checkpoint:
-        if checkpoint.state["classes"] != list(classes):
-            raise ValueError(
-                f"{run}: was trained on the classes {checkpoint.state['classes']}, "
-                f"the data has {list(classes)}"
-            )
-        checkpoint.restore("model", model.weights)
-        progress = Progress(**checkpoint.state["progress"])
-        logger.info("resumed after epoch {}, step {}", progress.epoch, progress.step)
+        checkpoint.restore("model", model.variables)
+        progress = resumed(checkpoint, progress, train_set)
     metrics = MetricsFile(run / "metrics.csv", progress.epoch)
     board = tf.summary.create_file_writer(str(run / "tensorboard"))
+    read = image_reader(train_set, config.data.cache)
     validate = make_validation(detector, criterion, val_set, config)
-    best_table = None
     num_epochs = sum(phase.epochs for phase in settings.all_phases())
+    best_table = None
 
     # ---- Phases ------------------------------------------------------------------------------
-    first_epoch = 0
+    end = 0
     for phase in settings.all_phases():
-        epochs = range(first_epoch, first_epoch + phase.epochs)
-        first_epoch = epochs.stop
-        if progress.epoch >= epochs.stop:
+        first, end = end, end + phase.epochs
+        if progress.epoch >= end or progress.is_stale(settings):
             continue
-        for part in PARTS:
-            getattr(model, part).trainable = part not in phase.freeze
+        for layer, trainable in trains_by_itself.items():
+            layer.trainable = trainable
+        for part in phase.freeze:
+            getattr(model, part).trainable = False
         steps = steps_per_epoch(train_set, phase.batch_size)
         schedule = build_schedule(phase, steps * phase.epochs)
         optimizer = build_optimizer(config, schedule, model)
-        done = (progress.epoch - epochs.start) * steps + progress.step
-        if done:
+        if (progress.epoch, progress.step) > (first, 0):
             checkpoint.restore("optimizer", optimizer.variables)
+        checkpoint = None  # its arrays are no longer needed
         batches = training_batches(
             train_set,
             config.data,
             config.model.resize,
             batch_size=phase.batch_size,
             seed=settings.seed,
-            epochs=range(progress.epoch, epochs.stop),
+            epochs=range(progress.epoch, end),
             skip_steps=progress.step,
+            read=read,
         )
         step = compiled(
             lambda batch, optimizer=optimizer: train_step(model, criterion, optimizer, batch),
@@ -174,100 +193,182 @@ def train(run: Path, config: Config, checkpoint: Checkpoint | None, stop: StopSi
             settings.eager,
         )
         stream = iter(checked(batches))
-        saved = {"model": model.weights, "optimizer": optimizer.variables}
-        window = LossWindow(
-            train_set, progress, steps, 1 if devices == "CPU" else settings.log_every
-        )
+        saved = {"model": model.variables, "optimizer": optimizer.variables}
 
         # ---- Epochs --------------------------------------------------------------------------
-        for epoch in range(progress.epoch, epochs.stop):
-            start, waited, first_step = time.perf_counter(), 0.0, progress.step
-            with progress_bar() as bar:
-                task = bar.add_task(f"epoch {epoch + 1}/{num_epochs}", total=steps, text="")
-                while progress.step < steps and not stop.received:
-                    before = time.perf_counter()
-                    batch = next(stream)
-                    waited += time.perf_counter() - before
-                    window.add(step(batch), batch["index"])
-                    progress.step += 1
-                    if window.is_read or progress.step == steps:
-                        seconds = time.perf_counter() - start
-                        speed = (progress.step - first_step) * phase.batch_size / seconds
-                        with tf.device("CPU"):  # on a GPU this would wait for the step
-                            rate = float(schedule((epoch - epochs.start) * steps + progress.step))
-                        text = (
-                            f"{window} lr {rate:.2g} {speed:.1f} img/s data {waited / seconds:.0%}"
-                        )
-                        bar.update(task, completed=progress.step, text=text)
-            window.read()
-            state = detector.conventions | {"progress": asdict(progress)}
-            if stop.received:
-                save_checkpoint(run / "checkpoints" / "last.npz", saved, state)
+        while progress.epoch < end and not progress.is_stale(settings):
+            title = f"epoch {progress.epoch + 1}/{num_epochs}"
+            offset = (progress.epoch - first) * steps
+            row = run_epoch(
+                step, stream, progress, steps, title,
+                rate=lambda done, offset=offset, schedule=schedule: schedule(offset + done - 1),
+                window=LossWindow(train_set, progress, steps, settings.log_every),
+                stop=stop,
+            )  # fmt: skip
+            check_finite(model, optimizer, train_set, progress)
+            if progress.step < steps:  # told to stop
+                save_checkpoint(last, saved, detector.conventions | {"progress": asdict(progress)})
                 logger.warning("{}: saved; go on with --resume {}", stop.received, run)
                 sys.exit(143 if stop.received == "SIGTERM" else 130)
-
-            # ---- After an epoch --------------------------------------------------------------
-            means = dict(zip(SCALARS, np.array(progress.sums) / steps, strict=True))
-            progress.epoch, progress.step, progress.sums = epoch + 1, 0, [0.0] * len(SCALARS)
-            row = {"epoch": epoch + 1, "learning_rate": rate, **means}
-            row |= {"images_per_second": speed, "data_wait": waited / seconds}
-            row |= {f"val_{name}": "" for name in (*SCALARS, "map")}
-            every, is_last = settings.validate_every, epoch + 1 == num_epochs
-            if is_last or (every and (epoch + 1) % every == 0):
+            progress.finish_epoch()
+            is_last, every = progress.epoch == num_epochs, settings.validate_every
+            if is_last or (every and progress.epoch % every == 0):
                 losses, table = validate()
-                row |= {f"val_{name}": value for name, value in losses.items()}
-                row["val_map"] = mean_ap(score(table, val_set, config), config)
-                progress.stale += 1
-                if row["val_map"] > progress.best:
-                    progress.best, progress.best_epoch = row["val_map"], epoch + 1
-                    progress.stale, best_table = 0, table
+                value = mean_ap(score(table, val_set, config), config)
+                row |= {f"val_{name}": loss for name, loss in losses.items()} | {"val_map": value}
+                if progress.is_better(value):
+                    best_table = table
                     detector.save(run / "checkpoints" / "best.npz")
-                write_samples(run, board, epoch + 1, val_set, table, settings.sample_pictures)
-            logger.info(describe_epoch(row, optimizer, (epoch + 1 - epochs.start) * steps))
+                write_samples(run, board, progress.epoch, val_set, table, settings.sample_pictures)
+            logger.info(describe_epoch(row, optimizer, offset + steps))
             metrics.add(row)
             write_scalars(board, row)
-            state["progress"] = asdict(progress)
-            is_over = bool(settings.early_stopping) and progress.stale >= settings.early_stopping
-            if is_last or is_over or (epoch + 1) % settings.checkpoint_every == 0:
-                save_checkpoint(run / "checkpoints" / "last.npz", saved, state)
-            if is_over:
-                logger.info("no better mAP in {} validations: ended early", progress.stale)
-                break
-        if is_over:
-            break
+            is_over = is_last or progress.is_stale(settings)
+            if is_over or progress.epoch % settings.checkpoint_every == 0:
+                save_checkpoint(last, saved, detector.conventions | {"progress": asdict(progress)})
 
     # ---- The end -----------------------------------------------------------------------------
-    if best_table is None:
-        Checkpoint(run / "checkpoints" / "best.npz").restore("model", model.weights)
+    if progress.epoch < num_epochs:
+        logger.info("no better mAP in {} validations: ended early", progress.stale)
+    if best_table is None:  # found before the run was resumed
+        Checkpoint(run / "checkpoints" / "best.npz").restore("model", model.variables)
         best_table = detector.detect_dataset(val_set, config.evaluate.batch_size)
     training_curves(run / "curves.png", metrics.columns())
     result = score(best_table, val_set, config)
     report = summarize(result, best_table, val_set, config)
-    write_all(run / "evaluation", config.data.val, result, report, best_table, val_set)
     show(result, val_set, config)
+    write_all(run / "evaluation", config.data.val, result, report, best_table, val_set)
     logger.info("best epoch {} of {}; everything in {}", progress.best_epoch, num_epochs, run)
-    print(headline(result, config), flush=True)
+    print(report["headline"], flush=True)
     return report["map"]
 
 
-def use_devices() -> str:
-    """Lets GPUs take memory as they need it; returns the names of what will be computed on."""
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    names = [tf.config.experimental.get_device_details(gpu).get("device_name") for gpu in gpus]
-    return ", ".join(map(str, names)) or "CPU"
+# ------------------------------------------------------------------------------------------------
+# Parts of the loop
+# ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Progress:
+    """How far a run has come: all that a checkpoint needs beside the variables."""
+
+    data: str  # fingerprint of the training data
+    epoch: int = 0  # epochs done
+    step: int = 0  # steps done in the epoch after them
+    sums: list[float] = field(default_factory=lambda: [0.0] * len(SCALARS))  # over those steps
+    best: float = -1.0  # mAP of the best validation
+    best_epoch: int = 0
+    stale: int = 0  # validations since
+
+    def finish_epoch(self) -> None:
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0] * len(SCALARS)
+
+    def is_better(self, value: float) -> bool:
+        """Notes the mAP of a validation and says whether it is the best so far."""
+        if value <= self.best:
+            self.stale += 1
+            return False
+        self.best, self.best_epoch, self.stale = value, self.epoch, 0
+        return True
+
+    def is_stale(self, settings: Train) -> bool:
+        """Whether early stopping ends the run."""
+        return bool(settings.early_stopping) and self.stale >= settings.early_stopping
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Changes with any image id, box or label, so that a resumed run sees what it saw before."""
+    digest = hashlib.sha256("\n".join(dataset.image_ids).encode())
+    for array in (dataset.row_splits, dataset.boxes, dataset.labels, dataset.difficult):
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def resumed(checkpoint: Checkpoint, fresh: Progress, dataset: Dataset) -> Progress:
+    """Where the checkpoint was written. Raises ValueError if the data is not what it was then."""
+    if checkpoint.state["classes"] != list(dataset.classes):
+        raise ValueError(
+            f"{checkpoint.path}: was trained on the classes {checkpoint.state['classes']}, "
+            f"{dataset.name} has {list(dataset.classes)}"
+        )
+    progress = Progress(**checkpoint.state["progress"])
+    if progress.data != fresh.data:
+        raise ValueError(
+            f"{checkpoint.path}: expected {dataset.name} as it was when the run began, found other "
+            "images, boxes or labels; start a new run"
+        )
+    logger.info("resumed after epoch {}, step {}", progress.epoch, progress.step)
+    return progress
+
+
+def run_epoch(
+    step: Callable,
+    stream: Iterator[dict],
+    progress: Progress,
+    steps: int,
+    title: str,
+    *,
+    rate: Callable,
+    window: "LossWindow",
+    stop: StopSignal,
+) -> dict:
+    """The steps of an epoch that are not done yet, or as many as `stop` allows -> its metrics.
+
+    rate: steps done in the epoch -> learning rate of the last of them.
+    """
+    start, waited, first = time.perf_counter(), 0.0, progress.step
+    row = dict.fromkeys(COLUMNS, "") | {"epoch": progress.epoch + 1}
+    with progress_bar() as bar:
+        task = bar.add_task(title, total=steps, text="")
+        while progress.step < steps and not stop.received:
+            before = time.perf_counter()
+            batch = next(stream)
+            waited += time.perf_counter() - before
+            window.add(step(batch), batch["index"])
+            progress.step += 1
+            if progress.step == steps:
+                window.read()
+            if window.is_read:
+                seconds = time.perf_counter() - start
+                with tf.device("CPU"):  # elsewhere this would wait for the step
+                    row["learning_rate"] = float(rate(progress.step))
+                row["images_per_second"] = (progress.step - first) * len(batch["index"]) / seconds
+                row["data_wait"] = waited / seconds
+                row |= dict(zip(SCALARS, np.array(progress.sums) / progress.step, strict=True))
+                text = "lr {learning_rate:.2g} {images_per_second:.1f} img/s data {data_wait:.0%}"
+                bar.update(task, completed=progress.step, text=f"{window} " + text.format(**row))
+    window.read()
+    return row
+
+
+def check_finite(model, optimizer, dataset: Dataset, progress: Progress) -> None:
+    """Keeps a model that the last update has broken from being saved over a good one."""
+    for variable in model.variables:
+        if not np.isfinite(variable.numpy()).all():
+            raise FloatingPointError(
+                f"epoch {progress.epoch + 1}, step {progress.step}: expected finite weights, found "
+                f"nan or infinity in {variable.path}. {ADVICE}"
+            )
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        scale = float(optimizer.dynamic_scale)
+        if scale < 1:
+            raise FloatingPointError(
+                f"epoch {progress.epoch + 1}: expected a loss scale of at least 1, found "
+                f"{scale:g}: float16 cannot hold these gradients. {ADVICE}"
+            )
 
 
 class LossWindow:
     """The losses of the last steps, left on the device until `every` of them are there.
 
-    Reading waits for the device, so on a GPU it is done once in a while; on a CPU it costs nothing.
+    Reading waits for the device, so on a GPU it is done once in a while; on a CPU it costs nothing
+    and is done at each step.
     Raises FloatingPointError for a loss that is not finite, naming step and image files.
     """
 
     def __init__(self, dataset: Dataset, progress: Progress, steps: int, every: int):
-        self.dataset, self.progress, self.steps, self.every = dataset, progress, steps, every
+        self.dataset, self.progress, self.steps = dataset, progress, steps
+        self.every = every if tf.config.list_physical_devices("GPU") else 1
         self.waiting: list[tuple] = []
         self.latest = dict.fromkeys(SCALARS, float("nan"))
 
@@ -287,9 +388,7 @@ class LossWindow:
                 files = [self.dataset.images[i] for i in index.numpy()]
                 raise FloatingPointError(
                     f"epoch {self.progress.epoch + 1}, step {step + 1} of {self.steps}: expected "
-                    f"finite losses, found {self.latest}, from {', '.join(files)}. "
-                    "checkpoints/last.npz is from before; a lower train.learning_rate, more "
-                    "train.warmup_steps or train.clip_norm may help"
+                    f"finite losses, found {self.latest}, from {', '.join(files)}. {ADVICE}"
                 )
             values = self.latest.values()
             self.progress.sums = [a + b for a, b in zip(self.progress.sums, values, strict=True)]
@@ -302,7 +401,13 @@ class LossWindow:
 def make_validation(detector: Detector, criterion, dataset: Dataset, config: Config):
     """A function without arguments -> mean losses by name, detections of the whole split."""
     size = config.evaluate.batch_size
-    batches = evaluation_batches(dataset, config.model.resize, batch_size=size)
+    batches = evaluation_batches(
+        dataset,
+        config.model.resize,
+        batch_size=size,
+        train_on_difficult=config.data.train_on_difficult,
+        read=image_reader(dataset, config.data.cache),
+    )
     step = compiled(
         lambda batch: validation_step(detector.model, criterion, detector.postprocess, batch),
         batches.element_spec,
@@ -328,10 +433,10 @@ def make_validation(detector: Detector, criterion, dataset: Dataset, config: Con
 # ------------------------------------------------------------------------------------------------
 
 
-def describe(config: Config, devices: str, train_set: Dataset, val_set: Dataset, model) -> None:
+def describe(config: Config, device: str, train_set: Dataset, val_set: Dataset) -> None:
     """Writes to the diary what a run is, before its first step."""
     logger.debug("config {}", json.dumps(configs.to_dict(config)))
-    logger.info("{}; device {}; {}", versions(), devices, config.train.precision)
+    logger.info("{}; device {}; {}", versions(), device, config.train.precision)
     for dataset in (train_set, val_set):
         counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
         objects = ", ".join(f"{name} {n}" for name, n in zip(dataset.classes, counts, strict=True))
@@ -346,7 +451,6 @@ def describe(config: Config, devices: str, train_set: Dataset, val_set: Dataset,
         for kind, message in dataset.defects.messages:
             logger.debug("{}: {}", kind, message)
     logger.info(anchor_coverage(train_set, config))
-    logger.info("{} parameters", f"{model.count_params():,}")
 
 
 def anchor_coverage(dataset: Dataset, config: Config) -> str:
@@ -388,8 +492,6 @@ def describe_epoch(row: dict, optimizer, steps: int) -> str:
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         scale, applied = float(optimizer.dynamic_scale), int(optimizer.inner_optimizer.iterations)
         parts.append(f"{steps - applied} overflow steps skipped, loss scale {scale:g}")
-        if scale < 1:
-            raise FloatingPointError(f"{parts[-1]}: float16 cannot hold these gradients")
     return ", ".join(parts)
 
 

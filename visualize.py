@@ -17,17 +17,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 from loguru import logger
 
-import configs
 from data.datasets import prepare, read_split
 from data.detections import DetectionTable
-from data.images import decode_image
+from data.images import IMAGE_SUFFIXES, decode_image
 from data.records import Dataset, first_images
-from detector import Detector, unlabelled
+from detector import open_detector, unlabelled
 from utils.diary import diary
 from utils.draw import contact_sheet, draw_boxes, side_by_side, write_image
-from utils.runs import latest_run, weights_file
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 SHEET = 24  # pictures on the contact sheet
 
 
@@ -35,12 +32,7 @@ def main(argv: list[str] | None = None) -> Path:
     """Runs the command line; returns the folder written. Raises ValueError for bad input."""
     args = parse_arguments(argv)
     with diary():
-        config = configs.load(args.config or "config.py", args.overrides)
-        weights = weights_file(args.weights or latest_run(config.output, config.name))
-        folder = weights.parents[1] if weights.parent.name == "checkpoints" else weights.parent
-        if not args.config and (folder / "config.json").is_file():
-            config = configs.load(folder / "config.json", args.overrides)
-        detector = Detector.load(weights)
+        folder, config, detector = open_detector(args.weights, args.config, args.overrides)
         if args.source:
             dataset = unlabelled(find_images(args.source), detector.classes)
         else:
@@ -62,7 +54,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("source", nargs="?", help="an image or a folder; default: a dataset split")
     parser.add_argument("--weights", help="a run's folder or a checkpoint; default: the latest run")
     parser.add_argument("--split", help="of the config's dataset; default: data.val")
-    parser.add_argument("--limit", type=int, default=0, help="at most this many images")
+    parser.add_argument("--limit", type=int, help="at most this many images")
     parser.add_argument("--threshold", type=float, default=0.3, help="lowest score to draw")
     parser.add_argument("--out", help="folder; default: RUN/pictures")
     parser.add_argument("--config", help="default: the run's own, else config.py")
@@ -72,6 +64,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.source and args.split:
         parser.error("either a source or --split")
+    if args.limit is not None and args.limit < 1:
+        parser.error(f"--limit: expected at least 1, found {args.limit}")
     return args
 
 
@@ -79,9 +73,9 @@ def find_images(source: str | Path) -> list[Path]:
     """The image itself, or all images directly in a folder, by name. Raises ValueError if none."""
     source = Path(source)
     if source.is_dir():
-        found = sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES)
+        found = sorted(p for p in source.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         if not found:
-            raise ValueError(f"{source}: expected images ({', '.join(SUFFIXES)}), found none")
+            raise ValueError(f"{source}: expected images ({', '.join(IMAGE_SUFFIXES)}), found none")
         return found
     if not source.is_file():
         raise ValueError(f"{source}: no such file or folder")

@@ -6,10 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.checked import ConfigError, Text, from_dict, override, to_dict
+from configs.checked import ConfigError, Text, differences, from_dict, override, to_dict
 from configs.schema import Config
 
-__all__ = ["Config", "ConfigError", "from_dict", "load", "override", "preset", "to_dict"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "differences",
+    "from_dict",
+    "load",
+    "override",
+    "preset",
+    "to_dict",
+]
 
 PRESETS = ("shapes", "voc", "bccd", "overfit")
 
@@ -43,7 +52,10 @@ def load(path: str | Path = "config.py", overrides: Sequence[str] = ()) -> Confi
         if spec is None:
             raise ConfigError(f"{path}: expected a .py or .json file")
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
         config = getattr(module, "config", None)
         if not isinstance(config, Config):
             raise ConfigError(f"{path}: expected it to define `config`, a Config; found {config!r}")

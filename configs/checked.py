@@ -213,3 +213,14 @@ def from_dict(cls: type, values: Mapping[str, Any], name: str | None = None) -> 
         return cls(**values)
     except ConfigError as error:
         raise ConfigError(str(error).replace(f"{cls.__name__}.", f"{name}.", 1)) from None
+
+
+def differences(ours: Any, theirs: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted name, our value, their value) wherever two results of `to_dict` differ."""
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return [] if ours == theirs else [(prefix, ours, theirs)]
+    found = []
+    for name in dict.fromkeys([*ours, *theirs]):
+        dotted = f"{prefix}.{name}" if prefix else name
+        found += differences(ours.get(name), theirs.get(name), dotted)
+    return found

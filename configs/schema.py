@@ -114,6 +114,8 @@ class Coder(Checked):
 
     def check(self):
         self.require("stds", min(self.stds) > 0, "numbers above 0")
+        limit = self.max_log_scale
+        self.require("max_log_scale", limit is None or limit > 0, "None or a number above 0")
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,9 @@ class Cosine(Checked):
     kind: ClassVar[str] = "cosine"
     final: float = 0.0
 
+    def check(self):
+        self.require("final", 0 <= self.final <= 1, "a share from 0 to 1")
+
 
 @dataclass(frozen=True)
 class Step(Checked):
@@ -236,6 +241,7 @@ class Polynomial(Checked):
 
     def check(self):
         self.require("power", self.power > 0, "a number above 0")
+        self.require("final", 0 <= self.final <= 1, "a share from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -246,11 +252,15 @@ class Exponential(Checked):
     final: float = 0.01
 
     def check(self):
-        self.require("final", self.final > 0, "a number above 0")
+        self.require("final", 0 < self.final <= 1, "a share above 0, up to 1")
 
 
 Schedule = Constant | Cosine | Step | Polynomial | Exponential | Callable
 FrozenParts = tuple[Literal["backbone", "neck", "class_head", "box_head"], ...]
+
+
+def _leaves_something(freeze: FrozenParts) -> bool:
+    return len(set(freeze)) < 4
 
 
 @dataclass(frozen=True)
@@ -265,6 +275,7 @@ class Phase(Checked):
     warmup_steps: int | None = None
 
     def check(self):
+        self.require("freeze", _leaves_something(self.freeze), "a part that learns")
         self.require("epochs", self.epochs >= 1, "at least 1")
         for name, least in (("batch_size", 1), ("learning_rate", 0), ("warmup_steps", 0)):
             value = getattr(self, name)
@@ -282,7 +293,8 @@ class Train(Checked):
     warmup_steps: int = 500  # the rate rises in a line from 0.1 % of itself
     freeze: FrozenParts = ()  # e.g. ("backbone",)
     phases: tuple[Phase, ...] = ()  # e.g. first with the backbone frozen, then all
-    optimizer: Literal["sgd", "adam", "adamw"] | Callable = "sgd"  # or (schedule) -> optimizer
+    # Or (schedule) -> Keras optimizer, which brings its own decay and clipping.
+    optimizer: Literal["sgd", "adam", "adamw"] | Callable = "sgd"
     momentum: float = 0.9  # of SGD
     weight_decay: float = 1e-4  # not on norms and biases; Adam takes none
     clip_norm: float | None = 10.0  # longest gradient over all weights; None: any
@@ -296,6 +308,7 @@ class Train(Checked):
     sample_pictures: int = 4  # validation images drawn at each validation
 
     def check(self):
+        self.require("freeze", _leaves_something(self.freeze), "a part that learns")
         self.require("batch_size", self.batch_size >= 1, "at least 1")
         self.require("learning_rate", self.learning_rate > 0, "a number above 0")
         self.require("epochs", self.epochs is None or self.epochs >= 1, "at least 1")
@@ -314,6 +327,8 @@ class Train(Checked):
         self.require("weight_decay", self.weight_decay >= 0, "0 or more")
         if self.optimizer == "adam" and self.weight_decay:
             raise ConfigError("train.weight_decay: Adam takes none; set it to 0 or choose 'adamw'")
+        if self.early_stopping and not self.validate_every:
+            raise ConfigError("train.early_stopping: needs validations, found validate_every = 0")
         self.require("clip_norm", self.clip_norm is None or self.clip_norm > 0, "None or above 0")
         for name in ("log_every", "checkpoint_every"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
@@ -342,12 +357,14 @@ class Evaluate(Checked):
 
     iou_thresholds: tuple[float, ...] = (0.5,)  # the first one gives the headline
     ap: Literal["area", "11point"] = "area"  # area: VOC 2010 on; 11point: VOC 2007
+    plus_one: bool = False  # widths are x2 - x1 + 1; for comparing with evaluators that do so
     strict: bool = False  # IoU must exceed the threshold (py-faster-rcnn), not only reach it
     batch_size: int = 4
 
     def check(self):
-        is_met = bool(self.iou_thresholds) and all(0 < iou <= 1 for iou in self.iou_thresholds)
-        self.require("iou_thresholds", is_met, "IoUs above 0, up to 1")
+        ious = self.iou_thresholds
+        is_met = bool(ious) and all(0 < iou <= 1 for iou in ious) and len(set(ious)) == len(ious)
+        self.require("iou_thresholds", is_met, "different IoUs above 0, up to 1")
         self.require("batch_size", self.batch_size >= 1, "at least 1")
 
 

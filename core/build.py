@@ -6,6 +6,7 @@ from dataclasses import asdict
 import keras
 import tensorflow as tf
 
+from configs.checked import ConfigError
 from configs.schema import Config, Model, Phase
 from core.anchors import AnchorGenerator
 from core.backbones.resnet import ResNet
@@ -97,12 +98,25 @@ def build_postprocess(config: Model) -> Postprocess:
 
 
 def build_schedule(phase: Phase, steps: int) -> LearningRateSchedule:
-    """The schedule of a phase of `steps` updates; `phase` has no None left (Train.all_phases)."""
+    """The schedule of a phase of `steps` updates; `phase` has no None left (Train.all_phases).
+
+    Raises ConfigError for a warm-up that does not end, and for an own schedule that is none.
+    """
+    if phase.warmup_steps >= steps:
+        raise ConfigError(
+            f"train.warmup_steps: expected less than the {steps} steps of {phase.epochs} epochs, "
+            f"found {phase.warmup_steps}"
+        )
     chosen = phase.schedule
     if isinstance(chosen, LearningRateSchedule):
         schedule = chosen
     elif callable(chosen):
         schedule = chosen(phase.learning_rate, steps)
+        if not isinstance(schedule, LearningRateSchedule):
+            raise ConfigError(
+                f"train.schedule: expected {chosen} to return a Keras LearningRateSchedule, "
+                f"found {schedule!r}"
+            )
     else:
         schedule = SCHEDULES[chosen.kind](phase.learning_rate, steps, **asdict(chosen))
     return Warmup(schedule, phase.warmup_steps) if phase.warmup_steps else schedule

@@ -15,7 +15,8 @@ def train_step(model, criterion, optimizer, batch: dict) -> dict[str, tf.Tensor]
     with tf.GradientTape() as tape:
         outputs = model(batch["images"], batch["sizes"], training=True)
         losses = criterion(outputs, batch)
-        scaled_loss = optimizer.scale_loss(losses["loss"])
+        # model.losses: regularisers that a part of the user's own may bring.
+        scaled_loss = optimizer.scale_loss(tf.add_n([losses["loss"], *model.losses]))
     gradients = tape.gradient(scaled_loss, model.trainable_variables)
     optimizer.apply(gradients, model.trainable_variables)
     return losses

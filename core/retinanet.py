@@ -44,7 +44,8 @@ class RetinaNet(keras.Model):
     """
 
     def __init__(self, *, backbone, neck, class_head, box_head, normalization="torch", **kwargs):
-        super().__init__(**kwargs)
+        # Keras would round 0-255 to half precision before they are normalised.
+        super().__init__(autocast=False, **kwargs)
         self.backbone = backbone
         self.neck = neck
         self.class_head = class_head

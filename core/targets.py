@@ -60,12 +60,8 @@ class Matcher:
             is_positive |= tf.reduce_any((iou == highest) & (iou > 0), axis=2)
         is_negative = best_iou < self.negative_iou
         is_ignored = (labels == IGNORE)[:, None, :]
-
-        def outside_ignored():
-            inside = tf.math.divide_no_nan(overlap, area(anchors)[None, :, None])
-            return is_negative & ~tf.reduce_any((inside >= 0.5) & is_ignored, axis=2)
-
-        is_negative = tf.cond(tf.reduce_any(is_ignored), outside_ignored, lambda: is_negative)
+        inside = tf.math.divide_no_nan(overlap, area(anchors)[None, :, None])
+        is_negative &= ~tf.reduce_any((inside >= 0.5) & is_ignored, axis=2)
         rest = tf.where(is_negative, BACKGROUND, BETWEEN)
         return tf.where(is_positive, best, rest)
 

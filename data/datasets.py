@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from configs.schema import Data
-from data.records import Dataset, concatenate, first_images
+from data.records import Dataset, DatasetError, concatenate, first_images
 from data.shapes import make_shapes
 from data.voc import discover_classes, read_voc
 
@@ -11,7 +11,8 @@ from data.voc import discover_classes, read_voc
 def prepare(data: Data) -> tuple[str, ...]:
     """Generates what is to be generated; returns the class names, of the config or discovered.
 
-    Classes are looked for in the training and the validation split together.
+    Classes are looked for in the training and the validation split together. Raises DatasetError
+    where neither has an object.
     """
     if data.format == "shapes":
         make_shapes(data.root)
@@ -21,7 +22,10 @@ def prepare(data: Data) -> tuple[str, ...]:
     found = [
         discover_classes(root, [split], val_fraction=data.val_fraction) for root, split in parts
     ]
-    return tuple(sorted({name for names in found for name in names}))
+    classes = tuple(sorted({name for names in found for name in names}))
+    if not classes:
+        raise DatasetError(f"{data.root}: no objects in {data.train} and {data.val}")
+    return classes
 
 
 def read_split(data: Data, split: str, classes: tuple[str, ...]) -> Dataset:

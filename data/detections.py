@@ -142,12 +142,12 @@ def write_devkit(directory: str | Path, image_set: str, table: DetectionTable) -
                 f"image_ids: expected one line without blanks at its ends, found {image_id!r}"
             )
     for name in (image_set, *table.classes):
-        if not name or set(name) & set("/\\\0\n\r"):
+        if not name or set(name) & set("\0\n\r"):
             raise ValueError(f"image set or class: expected part of a file name, found {name!r}")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     files = {
-        directory / f"{PREFIX}{image_set}_{name}.txt": _devkit_lines(table, label)
+        directory / _devkit_name(image_set, name): _devkit_lines(table, label)
         for label, name in enumerate(table.classes)
     }
     _write_files(files)
@@ -170,26 +170,35 @@ def read_devkit(
     directory = Path(directory)
     if not directory.is_dir():
         raise DatasetError(f"{directory}: expected a directory of detections, found none")
-    start = f"{PREFIX}{image_set}_"
+    start = _devkit_name(image_set, "").removesuffix(".txt")
+    names = [_devkit_name(image_set, name) for name in classes]
     found = sorted(
-        path.name.removeprefix(start).removesuffix(".txt")
+        path.name
         for path in directory.iterdir()
         if path.name.startswith(start) and path.name.endswith(".txt")
     )
     if not found:
         raise DatasetError(f"{directory}: expected files {start}<class>.txt, found none")
-    unknown = [name for name in found if name not in set(classes)]
+    unknown = [name for name in found if name not in set(names)]
     if unknown:
         raise DatasetError(
             f"{directory}: expected only classes of {list(classes)}, found files of {unknown}"
         )
     index_of = {image_id: i for i, image_id in enumerate(image_ids)}
     columns = _Columns()
-    for label, name in enumerate(classes):
-        path = directory / f"{start}{name}.txt"
+    for label, name in enumerate(names):
+        path = directory / name
         if path.exists():
             _read_class(columns, path, label, index_of)
     return columns.table(image_ids, classes)
+
+
+def _devkit_name(image_set: str, class_name: str) -> str:
+    """The file of a class; what no file name can hold is written as in addresses: a/b, a%2Fb."""
+    name = f"{PREFIX}{image_set}_{class_name}.txt"
+    for character in "%/\\":
+        name = name.replace(character, f"%{ord(character):02X}")
+    return name
 
 
 class _Columns:

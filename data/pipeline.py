@@ -40,14 +40,16 @@ def training_batches(
     seed: int,
     epochs: range,
     skip_steps: int = 0,
+    read: Callable | None = None,
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches of `epochs`, without those of the first `skip_steps` steps.
 
+    read: index -> image, see `image_reader`; the default makes one as `data.cache` says.
     Each epoch is a permutation of its own, cut to full batches. Skipped samples are never read, so
     a resumed run goes on where it was.
     """
     num_samples = steps_per_epoch(dataset, batch_size) * batch_size
-    load = _loader(dataset, data.cache, data.train_on_difficult)
+    load = _loader(dataset, read or image_reader(dataset, data.cache), data.train_on_difficult)
 
     def order(epoch):
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
@@ -66,10 +68,15 @@ def training_batches(
 
 
 def evaluation_batches(
-    dataset: Dataset, rule: Canvas | ShortLong, *, batch_size: int
+    dataset: Dataset,
+    rule: Canvas | ShortLong,
+    *,
+    batch_size: int,
+    train_on_difficult: bool = True,
+    read: Callable | None = None,
 ) -> tf.data.Dataset:
     """Every image once, in order, unchanged but for the resizing; the last batch may be smaller."""
-    load = _loader(dataset, cache=False, train_on_difficult=True)
+    load = _loader(dataset, read or image_reader(dataset), train_on_difficult)
     stream = tf.data.Dataset.range(len(dataset))
     stream = stream.map(lambda index: _resized(load(index), rule), tf.data.AUTOTUNE)
     return _batched(stream, rule, batch_size, drop_remainder=False)
@@ -106,8 +113,8 @@ def augmented(sample: dict, augment: Augment, rule: Canvas | ShortLong, key: tf.
     return _resized(sample | {"images": image, "boxes": boxes, "labels": labels}, rule, recolor)
 
 
-def _loader(dataset: Dataset, cache: bool, train_on_difficult: bool) -> Callable:
-    """index -> the sample as it is on disk, for use inside tf.data."""
+def image_reader(dataset: Dataset, cache: bool = False) -> Callable:
+    """A function index -> (H, W, 3) uint8; with `cache` it decodes each image once and keeps it."""
     memory: dict[int, np.ndarray] = {}
 
     def read(index):
@@ -119,6 +126,11 @@ def _loader(dataset: Dataset, cache: bool, train_on_difficult: bool) -> Callable
             memory[index] = image
         return image
 
+    return read
+
+
+def _loader(dataset: Dataset, read: Callable, train_on_difficult: bool) -> Callable:
+    """index -> the sample as it is on disk, for use inside tf.data."""
     boxes, row_splits = tf.constant(dataset.boxes), tf.constant(dataset.row_splits)
     labels = dataset.labels
     if not train_on_difficult:

@@ -1,6 +1,6 @@
 """The default dataset: drawn shapes on textured grounds, made once and the same each time.
 
-A VOC folder of five classes with what makes real sets awkward: unequal classes, scales from 28 to
+A VOC folder of five classes with what makes real sets awkward: unequal classes, scales from 32 to
 100 px, occlusion, objects cut by the border, empty images, clutter that is no object.
 Made by `python -m data.shapes --root datasets/shapes`; some 10 ms an image on one core.
 Letters: H W pixels of the image, h w pixels of one object's stencil.
@@ -27,14 +27,14 @@ SPLITS = ("train", "val")
 MARKER = "shapes.json"
 GENERATOR_VERSION = 1  # raise it when the same seed no longer gives the same pictures
 
-SIZES = (28 / 192, 100 / 192)  # longer side of an object over the image's shorter side
+SIZES = (32 / 192, 100 / 192)  # longer side of an object over the image's shorter side
 SMALLEST = 12.0  # px; below this star and cross look the same
 MAX_ROTATION = 35.0  # degrees either way: things in photographs have an upright, too
 MIN_VISIBLE = 0.5  # share of an object that border and later objects leave to see
 MAX_IOU = 0.45  # between two boxes, so that non-maximum suppression at .5 can keep both
 DIFFICULT_VISIBLE = 0.6  # an object seen less than this is marked difficult
 DIFFICULT_SIZE = 1.03 * SIZES[0]  # ... and so is one that is hardly larger than the smallest
-TYPICAL_COLOR = 0.85  # share of objects in a colour of their class: it tells much, not all
+TYPICAL_COLOR = 0.95  # share of objects in a colour of their class: it tells much, not all
 HUE_SPREAD = 0.04  # standard deviation of that colour, of the whole circle
 MIN_CONTRAST = 80.0  # RGB distance between an object and the mean of what it covers
 SUPERSAMPLE = 4

@@ -13,12 +13,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 
-import configs
 from configs.schema import Constant, Cosine, Exponential, Phase, Polynomial, Step
 from core.build import build_schedule
 from data.datasets import prepare, read_split
 from data.records import first_images
-from detector import Detector
+from detector import open_detector
 from utils.draw import contact_sheet, write_image
 from utils.plots import schedule_curves
 from visualize import with_truth
@@ -51,8 +50,7 @@ def schedules(path: Path, steps: int = 1000) -> None:
 
 def detections(path: Path, run: str, count: int) -> None:
     """The first images of a run's validation split, truth beside detections."""
-    config = configs.load(Path(run) / "config.json")
-    detector = Detector.load(run)
+    _, config, detector = open_detector(run, None, [])
     prepare(config.data)
     dataset = first_images(read_split(config.data, config.data.val, detector.classes), count)
     table = detector.detect_dataset(dataset)

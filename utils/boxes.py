@@ -43,8 +43,3 @@ def pairwise_iou(a, b):
     intersection = pairwise_intersection(a, b)
     union = area(a)[..., :, None] + area(b)[..., None, :] - intersection
     return tf.math.divide_no_nan(intersection, union)
-
-
-def pairwise_ioa(a, b):
-    """(..., N, 4) and (..., G, 4) xyxy -> (..., N, G): the share of `a` that lies inside `b`."""
-    return tf.math.divide_no_nan(pairwise_intersection(a, b), area(a)[..., :, None])

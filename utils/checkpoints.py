@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.files import whole_file
+
 
 class CheckpointError(ValueError):
     """A checkpoint that is damaged or belongs to something else; names file, expected and found."""
@@ -28,12 +30,10 @@ def save_checkpoint(path: str | Path, groups: Mapping[str, Sequence], state: dic
     for group, variables in groups.items():
         for i, variable in enumerate(variables):
             arrays[f"{group}|{i:05d}|{variable.path}"] = variable.numpy()
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, "wb") as file:
+    with whole_file(path) as part, open(part, "wb") as file:
         np.savez(file, **arrays)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 class Checkpoint:
@@ -64,7 +64,9 @@ class Checkpoint:
                 f"{self.path}: expected {len(variables)} variables of {group}, found {len(arrays)}"
             )
         for (name, array), variable in zip(arrays, variables, strict=True):
-            if tuple(variable.shape) != array.shape:
+            # Of a path only the end: Keras numbers layers without a name as it meets them.
+            kinds = [path.rsplit("/", 1)[-1] for path in (name, variable.path)]
+            if tuple(variable.shape) != array.shape or kinds[0] != kinds[1]:
                 raise CheckpointError(
                     f"{self.path}: expected {variable.path} of shape {tuple(variable.shape)}, "
                     f"found {name} of {array.shape}"

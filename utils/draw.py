@@ -6,13 +6,14 @@ Letters: H W pixels, G boxes, K classes.
 
 import functools
 import math
-import os
 from pathlib import Path
 
 import cv2
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from utils.files import whole_file
 
 STYLES = ("solid", "dashed")
 PAPER = np.array((24, 24, 27), np.uint8)  # ground of sheets
@@ -322,10 +323,5 @@ def write_image(path, rgb, quality=92):
     done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise OSError(f"{path}: cv2 could not encode an image of shape {image.shape}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        part.write_bytes(data)

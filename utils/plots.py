@@ -13,6 +13,8 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from utils.files import whole_file
+
 MAX_CURVES = 20  # as many as a legend lists and colours tell apart
 SHOWN_EACH_END = 5  # with more classes than that: so many of the best and of the worst
 MAX_COUNTS = 25  # up to so many rows the counts are written into the confusion matrix
@@ -270,4 +272,5 @@ def _has_lonely(values: np.ndarray) -> bool:
 
 def _save(figure: Figure, path: str | Path) -> None:
     FigureCanvasAgg(figure)
-    figure.savefig(path, facecolor="white")
+    with whole_file(path) as part:
+        figure.savefig(part, facecolor="white")

@@ -6,6 +6,8 @@ import re
 import signal
 from pathlib import Path
 
+from utils.files import whole_file
+
 
 def new_run(output: str | Path, name: str) -> Path:
     """Makes <output>/<name>, or <name>-2, -3 ... if that is taken."""
@@ -55,9 +57,7 @@ class MetricsFile:
         self.rows: list[dict] = []
         if self.path.exists():
             with open(self.path, newline="", encoding="utf-8") as file:
-                # A kill may have left half a line behind; its epoch is not done then.
-                rows = [row for row in csv.DictReader(file) if None not in row.values()]
-            self.rows = [row for row in rows if int(row["epoch"]) <= num_epochs]
+                self.rows = [row for row in csv.DictReader(file) if _epoch(row, path) <= num_epochs]
             self._write()
 
     def add(self, row: dict) -> None:
@@ -70,12 +70,17 @@ class MetricsFile:
         )
 
     def _write(self) -> None:
-        temporary = self.path.with_name(self.path.name + ".part")
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
+        with whole_file(self.path) as part, open(part, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(self.rows[0]) if self.rows else [])
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(temporary, self.path)
+
+
+def _epoch(row: dict, path: str | Path) -> int:
+    try:
+        return int(row["epoch"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path}: expected a row an epoch with its number, found {row}") from None
 
 
 class StopSignal:
@@ -92,6 +97,8 @@ class StopSignal:
 
     def _note(self, number, frame):
         self.received = signal.Signals(number).name
+        # Not the diary: it may be what the signal interrupted.
+        os.write(2, b"\nstopping after this step; once more stops at once\n")
         signal.signal(number, self._before[number])
 
     def __exit__(self, *exc_info):

@@ -1,0 +1,28 @@
+"""Files that are whole or not there at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to; it takes the place of `path` if all goes well.
+
+    Makes the folder. After an exception nothing is left; after a kill, a file named .part-*.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".part-{path.name}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text file, UTF-8."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
