@@ -444,7 +444,7 @@ def _check_same(root, parameters):
         )
 
 
-def make_shapes(root, num_train=1600, num_val=200, image_size=(192, 192), seed=0) -> Path:
+def make_shapes(root, num_train=1400, num_val=200, image_size=(192, 192), seed=0) -> Path:
     """Makes the shapes dataset, or finds it made.
 
     root: folder to make, in VOC's layout: JPEGImages/*.jpg, Annotations/*.xml,
@@ -480,7 +480,7 @@ def make_shapes(root, num_train=1600, num_val=200, image_size=(192, 192), seed=0
 def main():
     parser = argparse.ArgumentParser(description="Makes the shapes dataset, a VOC folder.")
     parser.add_argument("--root", default="datasets/shapes", help="folder to make")
-    parser.add_argument("--num-train", type=int, default=1600)
+    parser.add_argument("--num-train", type=int, default=1400)
     parser.add_argument("--num-val", type=int, default=200)
     parser.add_argument(
         "--image-size", type=int, nargs=2, default=(192, 192), metavar=("HEIGHT", "WIDTH")

@@ -176,7 +176,7 @@ def test_evaluate_prints_the_headline_last_and_writes_every_file(run, capfd, tmp
     assert report["headline"] == last
     assert report["images"] == 5
     assert set(report["classes"]) == set(CLASSES)
-    assert set(report["map_by_iou"]) == {"0.50", "0.75"}
+    assert set(report["map_by_iou"]) == {"0.5", "0.75"}
     assert np.shape(report["confusion_matrix"]["rows"]) == (6, 6)
     for name in ("precision_recall.png", "confusion_matrix.png", "detections.json"):
         assert (run / "evaluation" / name).stat().st_size > 0
@@ -217,7 +217,7 @@ def test_a_class_without_objects_is_null_in_the_report(root):
     result = evaluate.score(table, dataset, config)
     report = evaluate.summarize(result, table, dataset, config)
     json.dumps(report, allow_nan=False)
-    assert report["classes"]["hexagon"]["ap"]["0.50"]["area"] is None
+    assert report["classes"]["hexagon"]["ap"]["0.5"]["area"] is None
     assert math.isclose(report["map"], 1.0)
 
 

@@ -6,6 +6,7 @@ silently skips layers that a subclassed Keras model holds in lists.
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,8 +65,8 @@ class Checkpoint:
                 f"{self.path}: expected {len(variables)} variables of {group}, found {len(arrays)}"
             )
         for (name, array), variable in zip(arrays, variables, strict=True):
-            # Of a path only the end: Keras numbers layers without a name as it meets them.
-            kinds = [path.rsplit("/", 1)[-1] for path in (name, variable.path)]
+            # Of a path only the end, without the numbers that Keras gives to layers without a name.
+            kinds = [re.sub(r"_\d+", "", path.rsplit("/", 1)[-1]) for path in (name, variable.path)]
             if tuple(variable.shape) != array.shape or kinds[0] != kinds[1]:
                 raise CheckpointError(
                     f"{self.path}: expected {variable.path} of shape {tuple(variable.shape)}, "

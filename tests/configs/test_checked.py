@@ -220,7 +220,7 @@ def test_impossible_value(field, wrong, right):
         ),
         (
             {"train.schedule": "exponential", "train.schedule.final": 0},
-            "train.schedule.final: expected a number above 0, found 0.0",
+            "train.schedule.final: expected a share above 0, up to 1, found 0.0",
         ),
     ],
 )

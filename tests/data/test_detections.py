@@ -260,11 +260,22 @@ def test_ids_that_the_devkit_cannot_hold_are_refused(tmp_path, image_id):
         write_devkit(tmp_path, "test", empty)
 
 
-@pytest.mark.parametrize("name", ["", "a/b"])
+@pytest.mark.parametrize("name", ["", "a\nb"])
 def test_classes_that_are_no_file_names_are_refused(tmp_path, name):
     empty = DetectionTable(("a",), (name,), np.zeros(0, int), np.zeros((0, 4)), [], [])
     with pytest.raises(ValueError, match="image set or class: expected part of a file name"):
         write_devkit(tmp_path, "test", empty)
+
+
+def test_a_class_name_that_no_file_can_hold_survives(tmp_path):
+    classes = ("a/b", "50%", "a%2Fb", "c\\d")
+    found = DetectionTable(
+        ("x",), classes, np.zeros(4, int), np.tile([1.0, 2, 3, 4], (4, 1)), np.ones(4), np.arange(4)
+    )
+    paths = write_devkit(tmp_path, "test", found)
+    assert paths[0].name == "comp4_det_test_a%2Fb.txt"
+    again = read_devkit(tmp_path, "test", ["x"], classes)
+    np.testing.assert_array_equal(again.labels, np.arange(4))
 
 
 def test_sizes_must_fit_the_images(tmp_path):

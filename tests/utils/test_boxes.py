@@ -9,7 +9,6 @@ from utils.boxes import (
     area,
     cxcywh_to_xyxy,
     pairwise_intersection,
-    pairwise_ioa,
     pairwise_iou,
     xyxy_to_cxcywh,
 )
@@ -65,7 +64,6 @@ def test_iou_by_hand():
     a, b = BOXES[:1], BOXES[1:2]
     np.testing.assert_array_equal(pairwise_intersection(a, b), [[2]])
     np.testing.assert_allclose(pairwise_iou(a, b), [[2 / 14]], rtol=1e-6)
-    np.testing.assert_allclose(pairwise_ioa(a, b), [[2 / 8]], rtol=1e-6)
 
 
 def test_the_devkit_s_inclusive_corners_give_its_iou():
@@ -84,9 +82,8 @@ def test_against_counting_cells():
     assert (area_a == 0).any(), "empty ones are among them"
     union = area_a[:, None] + area_b - shared
     np.testing.assert_array_equal(pairwise_intersection(a, b), shared)
-    iou, ioa = pairwise_iou(a, b).numpy(), pairwise_ioa(a, b).numpy()
+    iou = pairwise_iou(a, b).numpy()
     np.testing.assert_allclose(iou, shared / np.maximum(union, 1e-9), rtol=1e-6)
-    np.testing.assert_allclose(ioa, shared / np.maximum(area_a, 1e-9)[:, None], rtol=1e-6)
 
 
 def test_iou_of_special_pairs():
@@ -108,19 +105,11 @@ def test_iou_of_special_pairs():
 def test_nothing_over_nothing_is_0_not_nan():
     empty = np.zeros([3, 4], np.float32)
     np.testing.assert_array_equal(pairwise_iou(empty, empty), np.zeros([3, 3]))
-    np.testing.assert_array_equal(pairwise_ioa(empty, empty), np.zeros([3, 3]))
-
-
-def test_ioa_is_of_the_first():
-    """A small box inside a large one lies in it wholly; the large one in it to a hundredth."""
-    small, large = np.float32([[4, 4, 5, 5]]), np.float32([[0, 0, 10, 10]])
-    np.testing.assert_allclose(pairwise_ioa(small, large), [[1]])
-    np.testing.assert_allclose(pairwise_ioa(large, small), [[0.01]], rtol=1e-6)
 
 
 def test_no_boxes_and_leading_axes():
     a, b = np.stack([random_boxes(i, 6) for i in range(3)]), random_boxes(9, 4)
-    for function in (pairwise_intersection, pairwise_iou, pairwise_ioa):
+    for function in (pairwise_intersection, pairwise_iou):
         assert function(a[0], b[:0]).shape == (6, 0)
         assert function(a[0, :0], b).shape == (0, 4)
         together = function(a, np.stack([b] * 3)).numpy()
