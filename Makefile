@@ -12,7 +12,7 @@ train: .venv/.installed
 	$(BIN)/python train.py
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ config = override(
         "data.limit": 8,
         "data.val": "train",
         "data.augment": Augment(flip=0.0),
+        "matcher.low_quality": True,  # so that no object is left without an anchor
         "train.epochs": 150,
         "train.validate_every": 50,
         "train.checkpoint_every": 50,
