@@ -450,6 +450,13 @@ def describe(config: Config, device: str, train_set: Dataset, val_set: Dataset) 
             logger.warning("{}: {} x {}; each is in diary.log", dataset.name, count, kind)
         for kind, message in dataset.defects.messages:
             logger.debug("{}: {}", kind, message)
+    for phase in config.train.all_phases():
+        steps = steps_per_epoch(train_set, phase.batch_size) * phase.epochs
+        if phase.warmup_steps > steps // 2:
+            logger.warning(
+                "train.warmup_steps: {} are more than half of the {} steps of {} epochs; {} are",
+                phase.warmup_steps, steps, phase.epochs, steps // 2,
+            )  # fmt: skip
     logger.info(anchor_coverage(train_set, config))
 
 

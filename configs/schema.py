@@ -290,7 +290,7 @@ class Train(Checked):
     batch_size: int = 4
     learning_rate: float = 0.01  # for SGD and batches of 16, as in the paper; less for AdamW
     schedule: Schedule = field(default_factory=Cosine)  # or (learning_rate, steps) -> schedule
-    warmup_steps: int = 500  # the rate rises in a line from 0.1 % of itself
+    warmup_steps: int = 500  # the rate rises from 0.1 % of itself; at most half of a phase
     freeze: FrozenParts = ()  # e.g. ("backbone",)
     phases: tuple[Phase, ...] = ()  # e.g. first with the backbone frozen, then all
     # Or (schedule) -> Keras optimizer, which brings its own decay and clipping.

@@ -100,13 +100,10 @@ def build_postprocess(config: Model) -> Postprocess:
 def build_schedule(phase: Phase, steps: int) -> LearningRateSchedule:
     """The schedule of a phase of `steps` updates; `phase` has no None left (Train.all_phases).
 
-    Raises ConfigError for a warm-up that does not end, and for an own schedule that is none.
+    The warm-up takes at most half of the phase.
+    Raises ConfigError for a schedule of the user's own that is none.
     """
-    if phase.warmup_steps >= steps:
-        raise ConfigError(
-            f"train.warmup_steps: expected less than the {steps} steps of {phase.epochs} epochs, "
-            f"found {phase.warmup_steps}"
-        )
+    warmup = min(phase.warmup_steps, steps // 2)
     chosen = phase.schedule
     if isinstance(chosen, LearningRateSchedule):
         schedule = chosen
@@ -119,7 +116,7 @@ def build_schedule(phase: Phase, steps: int) -> LearningRateSchedule:
             )
     else:
         schedule = SCHEDULES[chosen.kind](phase.learning_rate, steps, **asdict(chosen))
-    return Warmup(schedule, phase.warmup_steps) if phase.warmup_steps else schedule
+    return Warmup(schedule, warmup) if warmup else schedule
 
 
 def build_optimizer(config: Config, schedule: LearningRateSchedule, model: RetinaNet):

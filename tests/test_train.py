@@ -384,10 +384,20 @@ def test_an_update_that_breaks_the_weights_is_not_saved(tmp_path, shapes, monkey
 
 
 def test_a_later_phase_that_cannot_be_is_found_before_the_first_step(tmp_path, shapes):
-    path = write_config(tmp_path, shapes, {"train.warmup_steps": 5})
-    with pytest.raises(configs.ConfigError, match=r"warmup_steps: expected less than the 3 steps"):
+    path = write_config(tmp_path, shapes)
+    text = path.read_text()
+    assert "Phase(epochs=2)" in text
+    path.write_text(text.replace("Phase(epochs=2)", "Phase(epochs=2, batch_size=13)"))
+    with pytest.raises(ValueError, match=r"batch_size: expected at most the 12 images .* found 13"):
         train.main(["--config", str(path)])
     assert not (tmp_path / "runs").exists(), "a run that cannot be leaves no folder"
+
+
+def test_a_shortened_warm_up_is_said(tmp_path, shapes):
+    changes = ONE_STEP | {"train.warmup_steps": 9}
+    train.main(["--config", str(write_config(tmp_path, shapes, changes))])
+    diary = (tmp_path / "runs" / "tiny" / "diary.log").read_text()
+    assert "train.warmup_steps: 9 are more than half of the 1 steps of 1 epochs; 0 are" in diary
 
 
 def test_other_data_than_before_is_refused(tmp_path, undisturbed, shapes):
