@@ -18,6 +18,7 @@ from core.build import build_schedule
 from data.datasets import prepare, read_split
 from data.records import first_images
 from detector import open_detector
+from utils.diary import diary
 from utils.draw import contact_sheet, write_image
 from utils.plots import schedule_curves
 from visualize import with_truth
@@ -33,9 +34,10 @@ def main() -> None:
     parser.add_argument("--name", default="detections", help="of that picture")
     parser.add_argument("--count", type=int, default=8, help="images on that picture")
     args = parser.parse_args()
-    schedules(FOLDER / "schedules.png")
-    if args.run:
-        detections(FOLDER / f"{args.name}.jpg", args.run, args.count)
+    with diary():
+        schedules(FOLDER / "schedules.png")
+        if args.run:
+            detections(FOLDER / f"{args.name}.jpg", args.run, args.count)
 
 
 def schedules(path: Path, steps: int = 1000) -> None:

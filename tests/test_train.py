@@ -14,7 +14,9 @@ import pytest
 import tensorflow as tf
 
 import configs
+import evaluate
 import train
+import visualize
 from core.build import build_model
 from core.layers import BatchNorm
 from core.losses import Criterion
@@ -113,6 +115,7 @@ DYING = """
 import os, signal
 import numpy as np
 import train
+import visualize
 
 what, count = os.environ["DIES"].split("-")
 calls = 0
@@ -422,3 +425,14 @@ def test_a_validation_split_without_objects_is_refused(tmp_path, shapes):
     path = write_config(tmp_path, root, {"data.classes": CLASSES})
     with pytest.raises(ValueError, match="objects that are not difficult"):
         train.main(["--config", str(path)])
+
+
+def test_a_run_with_own_parts_is_evaluated_and_drawn_by_its_config(undisturbed):
+    folder, output = undisturbed
+    given = ["--config", str(folder.parents[1] / "tiny.py")]
+    value = evaluate.main([str(folder), *given])
+    assert output.strip().splitlines()[-1] == f"VOC mAP@0.50: {value:.4f}"
+    out = visualize.main(["--weights", str(folder), *given])
+    assert (out / "contact_sheet.png").exists()
+    with pytest.raises(configs.ConfigError, match="give the config that defines it with --config"):
+        evaluate.main([str(folder)])
