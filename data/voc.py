@@ -373,7 +373,8 @@ class _Reader:
 
     def reject(self, error: DatasetError) -> None:
         if not self.drop:
-            raise error
+            hint = "on_bad_annotation='drop' leaves such out and counts them"
+            raise DatasetError(f"{error} ({hint})", error.kind) from error
         self.defects.add(error.kind, str(error))
 
     def record(
