@@ -373,8 +373,7 @@ class _Reader:
 
     def reject(self, error: DatasetError) -> None:
         if not self.drop:
-            hint = "on_bad_annotation='drop' leaves such out and counts them"
-            raise DatasetError(f"{error} ({hint})", error.kind) from error
+            raise error
         self.defects.add(error.kind, str(error))
 
     def record(
