@@ -436,3 +436,23 @@ def test_a_run_with_own_parts_is_evaluated_and_drawn_by_its_config(undisturbed):
     assert (out / "contact_sheet.png").exists()
     with pytest.raises(configs.ConfigError, match="give the config that defines it with --config"):
         evaluate.main([str(folder)])
+
+
+def test_a_backbone_s_own_frozen_layers_stay_frozen_when_the_backbone_is_released(tmp_path, shapes):
+    """In the second phase the rest of the backbone learns, the layer it froze itself does not."""
+    path = write_config(tmp_path, shapes)
+    text = path.read_text()
+    frozen = "        self.convs[0].trainable = False\n\n    def call"
+    path.write_text(text.replace("\n    def call", frozen, 1))
+    train.main(["--config", str(path)])
+    config = configs.load(path)
+    tf.keras.utils.set_random_seed(config.train.seed)
+    fresh = build_model(config.model, 5).backbone
+    last = np.load(tmp_path / "runs" / "tiny" / "checkpoints" / "last.npz")
+    keys = [key for key in last.files if key.startswith("model|") and "/backbone/" in key]
+    moved = {
+        variable.path.split("/")[-2]
+        for variable, key in zip(fresh.weights, keys, strict=True)
+        if key.endswith("kernel") and not np.array_equal(variable.numpy(), last[key])
+    }
+    assert moved == {"conv2"}

@@ -1,12 +1,13 @@
 """The whole network: what goes in, what comes out, what learns."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from configs.schema import Anchors, Config, Model
 from core.build import build_anchors, build_criterion, build_model
-from core.retinanet import normalize
+from core.retinanet import RetinaNet, normalize
 
 CONFIG = Model(
     backbone="resnet18",
@@ -169,3 +170,29 @@ def test_freezing_a_part_freezes_just_that(model):
         assert own
         assert left == learning - own
     assert {v.path for v in model.trainable_variables} == learning
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_images_are_normalised_before_they_are_rounded_to_half_precision(precision, monkeypatch):
+    """0-255 in bfloat16 would be whole numbers; what the backbone gets is rounded only after."""
+    seen = []
+
+    def spy(images, sizes, style):
+        seen.append(images.dtype)
+        return normalize(images, sizes, style)
+
+    def backbone(x, training=False):
+        seen.append(x.dtype)
+        return x
+
+    monkeypatch.setattr("core.retinanet.normalize", spy)
+    policy = keras.DTypePolicy(precision)
+    model = RetinaNet(
+        backbone=backbone,
+        neck=lambda x: x,
+        class_head=tf.identity,
+        box_head=tf.identity,
+        dtype=policy,
+    )
+    model(tf.fill([1, 4, 4, 3], 200.4))
+    assert seen == [tf.float32, tf.as_dtype(policy.compute_dtype)]
