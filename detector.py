@@ -24,6 +24,7 @@ from data.images import image_size
 from data.pipeline import checked, evaluation_batches
 from data.records import Dataset, Defects, Record, pack
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
+from utils.devices import use_devices
 from utils.runs import latest_run, weights_file
 
 # Of a model's conventions, what may differ from the weights' without changing what they mean.
@@ -104,6 +105,7 @@ def open_detector(
         differ from what the weights were trained with.
     Raises ConfigError, CheckpointError or ValueError for what does not fit or is not there.
     """
+    use_devices()
     if weights is None:
         config = configs.load(config_file or "config.py")
         weights = latest_run(config.output, config.name)

@@ -29,7 +29,6 @@ from data.datasets import prepare, read_split
 from data.detections import DetectionTable, read_devkit, read_json, write_devkit, write_json
 from data.records import Dataset, DatasetError
 from detector import open_detector
-from utils.devices import use_devices
 from utils.diary import console, diary
 from utils.files import write_text
 from utils.plots import confusion_matrix_picture, precision_recall_curves
@@ -41,7 +40,6 @@ def main(argv: list[str] | None = None) -> float:
     """Runs the command line; returns the headline's mAP. Raises ValueError for bad input."""
     args = parse_arguments(argv)
     with diary():
-        use_devices()
         if args.detections:
             run, config = None, configs.load(args.config or "config.py", args.overrides)
             split = args.split or config.data.val
@@ -52,7 +50,6 @@ def main(argv: list[str] | None = None) -> float:
                 args.weights, args.config, args.overrides, args.eager
             )
             split = args.split or config.data.val
-            prepare(config.data)
             dataset = read_split(config.data, split, detector.classes)
             start = time.perf_counter()
             table = detector.detect_dataset(dataset, config.evaluate.batch_size)
@@ -114,11 +111,16 @@ def arrays(table: DetectionTable, dataset: Dataset) -> tuple[Detections, GroundT
     )
 
 
+def require_objects(dataset: Dataset) -> None:
+    """Raises DatasetError where there is nothing to find, so that no mAP is defined."""
+    if dataset.difficult.all():
+        raise DatasetError(f"{dataset.name}: expected objects that are not difficult, found none")
+
+
 def score(table: DetectionTable, dataset: Dataset, config: Config) -> VocResult:
     """The metric as the config wants it. Raises DatasetError where there is nothing to find."""
     settings = config.evaluate
-    if dataset.difficult.all():
-        raise DatasetError(f"{dataset.name}: expected objects that are not difficult, found none")
+    require_objects(dataset)
     return voc_metric(
         *arrays(table, dataset),
         len(dataset.classes),

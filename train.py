@@ -3,7 +3,7 @@
     python train.py                                            as config.py says
     python train.py --config configs/voc.py --set train.epochs=20 --set model.backbone=resnet18
     python train.py --resume runs/voc                          goes on where the run was stopped
-    python train.py --eager                                    breakpoints work in every line
+    python train.py --eager                                    breakpoints work in model and losses
 
 A run leaves in <output>/<name>: config.json, diary.log, metrics.csv, curves.png, tensorboard/,
 checkpoints/ (best and last), samples/, evaluation/. The last line printed is the headline.
@@ -29,7 +29,14 @@ from loguru import logger
 import configs
 from configs import Config, ConfigError
 from configs.schema import Train
-from core.build import build_anchors, build_criterion, build_model, build_optimizer, build_schedule
+from core.build import (
+    build_anchors,
+    build_criterion,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    warmup_within,
+)
 from core.engine import compiled, train_step, validation_step
 from core.targets import best_overlaps
 from data.datasets import prepare, read_split
@@ -41,10 +48,10 @@ from data.pipeline import (
     steps_per_epoch,
     training_batches,
 )
-from data.records import Dataset, DatasetError
+from data.records import Dataset
 from data.resize import fitted_size
 from detector import Detector, gather_detections
-from evaluate import mean_ap, score, show, summarize, write_all
+from evaluate import mean_ap, require_objects, score, show, summarize, write_all
 from utils.checkpoints import Checkpoint, save_checkpoint
 from utils.devices import use_devices
 from utils.diary import diary, progress_bar, versions
@@ -124,10 +131,7 @@ def check(config: Config, train_set: Dataset, val_set: Dataset) -> None:
     """Finds before the first step what would stop a later phase or the evaluation."""
     for phase in config.train.all_phases():
         build_schedule(phase, steps_per_epoch(train_set, phase.batch_size) * phase.epochs)
-    if val_set.difficult.all():
-        raise DatasetError(
-            f"{val_set.name}: expected objects that are not difficult to validate with, found none"
-        )
+    require_objects(val_set)
 
 
 def train(
@@ -205,7 +209,7 @@ def train(
                 window=LossWindow(train_set, progress, steps, settings.log_every),
                 stop=stop,
             )  # fmt: skip
-            check_finite(model, optimizer, train_set, progress)
+            check_finite(model, optimizer, progress)
             if progress.step < steps:  # told to stop
                 save_checkpoint(last, saved, detector.conventions | {"progress": asdict(progress)})
                 logger.warning("{}: saved; go on with --resume {}", stop.received, run)
@@ -341,7 +345,7 @@ def run_epoch(
     return row
 
 
-def check_finite(model, optimizer, dataset: Dataset, progress: Progress) -> None:
+def check_finite(model, optimizer, progress: Progress) -> None:
     """Keeps a model that the last update has broken from being saved over a good one."""
     for variable in model.variables:
         if not np.isfinite(variable.numpy()).all():
@@ -452,10 +456,11 @@ def describe(config: Config, device: str, train_set: Dataset, val_set: Dataset) 
             logger.debug("{}: {}", kind, message)
     for phase in config.train.all_phases():
         steps = steps_per_epoch(train_set, phase.batch_size) * phase.epochs
-        if phase.warmup_steps > steps // 2:
+        warmup = warmup_within(phase, steps)
+        if warmup < phase.warmup_steps:
             logger.warning(
                 "train.warmup_steps: {} are more than half of the {} steps of {} epochs; {} are",
-                phase.warmup_steps, steps, phase.epochs, steps // 2,
+                phase.warmup_steps, steps, phase.epochs, warmup,
             )  # fmt: skip
     logger.info(anchor_coverage(train_set, config))
 

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 from loguru import logger
 
-from data.datasets import prepare, read_split
+from data.datasets import read_split
 from data.detections import DetectionTable
 from data.images import IMAGE_SUFFIXES, decode_image
 from data.records import Dataset, first_images
@@ -36,7 +36,6 @@ def main(argv: list[str] | None = None) -> Path:
         if args.source:
             dataset = unlabelled(find_images(args.source), detector.classes)
         else:
-            prepare(config.data)
             dataset = read_split(config.data, args.split or config.data.val, detector.classes)
         if args.limit:
             dataset = first_images(dataset, args.limit)
@@ -101,9 +100,15 @@ def with_detections(
     dataset: Dataset, index: int, table: DetectionTable, threshold: float = 0.3
 ) -> np.ndarray:
     """An image of the dataset with its detections of at least the given score drawn on it."""
+    return _detections_on(decode_image(dataset.images[index]), index, table, threshold)
+
+
+def _detections_on(
+    image: np.ndarray, index: int, table: DetectionTable, threshold: float
+) -> np.ndarray:
     shown = np.flatnonzero((table.image == index) & (table.scores >= threshold))
     return draw_boxes(
-        decode_image(dataset.images[index]),
+        image,
         table.boxes[shown],
         table.labels[shown],
         table.classes,
@@ -115,15 +120,15 @@ def with_truth(
     dataset: Dataset, index: int, table: DetectionTable, threshold: float = 0.3
 ) -> np.ndarray:
     """The annotated objects at the left, the detections at the right."""
-    rows = dataset.rows(index)
+    image, rows = decode_image(dataset.images[index]), dataset.rows(index)
     truth = draw_boxes(
-        decode_image(dataset.images[index]),
+        image,
         dataset.boxes[rows],
         dataset.labels[rows],
         dataset.classes,
         style="dashed",
     )
-    detections = with_detections(dataset, index, table, threshold)
+    detections = _detections_on(image, index, table, threshold)
     return side_by_side(truth, detections, ("ground truth", "detections"))
 
 

@@ -97,13 +97,16 @@ def build_postprocess(config: Model) -> Postprocess:
     )
 
 
+def warmup_within(phase: Phase, steps: int) -> int:
+    """The warm-up of a phase of `steps` updates: what it asks for, but at most half of them."""
+    return min(phase.warmup_steps, steps // 2)
+
+
 def build_schedule(phase: Phase, steps: int) -> LearningRateSchedule:
     """The schedule of a phase of `steps` updates; `phase` has no None left (Train.all_phases).
 
-    The warm-up takes at most half of the phase.
     Raises ConfigError for a schedule of the user's own that is none.
     """
-    warmup = min(phase.warmup_steps, steps // 2)
     chosen = phase.schedule
     if isinstance(chosen, LearningRateSchedule):
         schedule = chosen
@@ -116,6 +119,7 @@ def build_schedule(phase: Phase, steps: int) -> LearningRateSchedule:
             )
     else:
         schedule = SCHEDULES[chosen.kind](phase.learning_rate, steps, **asdict(chosen))
+    warmup = warmup_within(phase, steps)
     return Warmup(schedule, warmup) if warmup else schedule
 
 

@@ -9,13 +9,12 @@ from data.voc import discover_classes, read_voc
 
 
 def prepare(data: Data) -> tuple[str, ...]:
-    """Generates what is to be generated; returns the class names, of the config or discovered.
+    """The class names, of the config or discovered.
 
     Classes are looked for in the training and the validation split together. Raises DatasetError
     where neither has an object.
     """
-    if data.format == "shapes":
-        make_shapes(data.root)
+    _generate(data)
     if data.classes:
         return data.classes
     parts = dict.fromkeys(_parts(data, data.train) + _parts(data, data.val))
@@ -33,6 +32,7 @@ def read_split(data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
 
     Raises DatasetError as the format's reader does.
     """
+    _generate(data)
     dataset = concatenate(
         [
             read_voc(
@@ -46,6 +46,12 @@ def read_split(data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
         ]
     )
     return first_images(dataset, data.limit) if data.limit else dataset
+
+
+def _generate(data: Data) -> None:
+    """Makes a dataset that is to be generated, if it is not there yet."""
+    if data.format == "shapes":
+        make_shapes(data.root)
 
 
 def _parts(data: Data, split: str) -> list[tuple[Path, str]]:

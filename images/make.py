@@ -15,7 +15,7 @@ import numpy as np
 
 from configs.schema import Constant, Cosine, Exponential, Phase, Polynomial, Step
 from core.build import build_schedule
-from data.datasets import prepare, read_split
+from data.datasets import read_split
 from data.records import first_images
 from detector import open_detector
 from utils.diary import diary
@@ -53,7 +53,6 @@ def schedules(path: Path, steps: int = 1000) -> None:
 def detections(path: Path, run: str, count: int) -> None:
     """The first images of a run's validation split, truth beside detections."""
     _, config, detector = open_detector(run, None, [])
-    prepare(config.data)
     dataset = first_images(read_split(config.data, config.data.val, detector.classes), count)
     table = detector.detect_dataset(dataset)
     pictures = [with_truth(dataset, i, table) for i in range(len(dataset))]
