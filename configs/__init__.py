@@ -6,12 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.checked import ConfigError, Text, differences, from_dict, override, to_dict
+from configs.checked import (
+    ConfigError,
+    adopt,
+    assignment,
+    differences,
+    from_dict,
+    override,
+    to_dict,
+)
 from configs.schema import Config
 
 __all__ = [
     "Config",
     "ConfigError",
+    "adopt",
     "differences",
     "from_dict",
     "load",
@@ -59,12 +68,4 @@ def load(path: str | Path = "config.py", overrides: Sequence[str] = ()) -> Confi
         config = getattr(module, "config", None)
         if not isinstance(config, Config):
             raise ConfigError(f"{path}: expected it to define `config`, a Config; found {config!r}")
-    return override(config, dict(_parse(item) for item in overrides))
-
-
-def _parse(item: str) -> tuple[str, Text]:
-    """'train.epochs=20' -> ('train.epochs', '20'); the field's type says what the text means."""
-    key, separator, text = item.partition("=")
-    if not separator or not key.strip():
-        raise ConfigError(f"--set: expected section.field=value, found {item!r}")
-    return key.strip(), Text(text.strip())
+    return override(config, dict(assignment(item) for item in overrides))

@@ -35,7 +35,16 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-    """Base of every config dataclass."""
+    """Base of every config dataclass.
+
+    given: names of the fields that were given a value; the others have their defaults.
+    """
+
+    def __new__(cls, *args, **kwargs):
+        self = super().__new__(cls)
+        names = [field.name for field in dataclasses.fields(cls)]
+        object.__setattr__(self, "given", frozenset(names[: len(args)]) | kwargs.keys())
+        return self
 
     def __post_init__(self):
         hints = typing.get_type_hints(type(self))
@@ -74,6 +83,12 @@ def convert(value: Any, hint: Any, name: str) -> Any:
                     convert(v, h, f"{name}[{i}]")
                     for i, (v, h) in enumerate(zip(value, hints, strict=True))
                 )
+    elif origin is dict:
+        if isinstance(value, Mapping):
+            return {
+                convert(k, args[0], name): convert(v, args[1], f"{name}[{k!r}]")
+                for k, v in value.items()
+            }
     elif origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in args):
             return value
@@ -131,6 +146,8 @@ def describe(hint: Any) -> str:
         if args[-1] is Ellipsis:
             return f"a list of ({describe(args[0])})"
         return "(" + ", ".join(describe(arg) for arg in args) + ")"
+    if origin is dict:
+        return f"a dict of {describe(args[0])} to {describe(args[1])}"
     if origin is Callable or hint is Callable:
         return "a callable of your own"
     if hint is type(None):
@@ -171,12 +188,39 @@ def override(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
 
 
 def _replace(config: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    # Not dataclasses.replace, to which every field would be given.
+    kept = {name: getattr(config, name) for name in config.given}
     try:
-        return dataclasses.replace(config, **values) if values else config
+        return type(config)(**kept | values) if values else config
     except ConfigError as error:
         # Errors name the class ("Train.epochs"); the user wrote the dotted name ("train.epochs").
         message = str(error).replace(f"{type(config).__name__}.", prefix, 1)
         raise ConfigError(message) from None
+
+
+def assignment(item: str) -> tuple[str, Text]:
+    """'train.epochs=20' -> ('train.epochs', '20'); the field's type says what the text means.
+
+    Raises ConfigError where there is no "=".
+    """
+    key, separator, text = item.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set: expected section.field=value, found {item!r}")
+    return key.strip(), Text(text.strip())
+
+
+def adopt(mine: Checked, theirs: Checked) -> Checked:
+    """`mine`, with what was given in `theirs` wherever nothing was given in `mine`."""
+    if type(mine) is not type(theirs):
+        return mine
+    values = {name: getattr(mine, name) for name in mine.given}
+    for name in theirs.given:
+        value = getattr(theirs, name)
+        if name not in mine.given:
+            values[name] = value
+        elif dataclasses.is_dataclass(value):
+            values[name] = adopt(values[name], value)
+    return type(mine)(**values)
 
 
 def to_dict(config: Any) -> Any:
@@ -187,6 +231,8 @@ def to_dict(config: Any) -> Any:
         return kind | {field.name: to_dict(getattr(config, field.name)) for field in fields}
     if isinstance(config, tuple):
         return [to_dict(item) for item in config]
+    if isinstance(config, dict):
+        return dict(config)
     if callable(config):
         where = getattr(config, "__module__", type(config).__module__)
         return f"{CALLABLE}{where}.{getattr(config, '__qualname__', type(config).__name__)}"

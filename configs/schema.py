@@ -78,6 +78,8 @@ class ShortLong(Checked):
     long: int = 1333
     multiple: int = 32  # height and width of a batch are rounded up to a multiple of this
     antialias: bool = False  # torchvision's default is without
+    rounding: Literal["floor", "nearest"] = "floor"  # of the sides; nearest: yhenon, fizyr
+    always_pad: bool = False  # a side that is a multiple already gets one more (yhenon)
 
     def check(self):
         self.require("short", self.short >= 32, "at least 32")
@@ -135,21 +137,31 @@ class Detect(Checked):
 
 
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+Padded = tuple[Literal["conv1", "pool1", "p6", "p7"], ...]
 
 
 @dataclass(frozen=True)
 class Model(Checked):
-    """The network and the conventions that travel with its weights."""
+    """The network and the conventions that travel with its weights.
 
+    With `weights`, whatever is not set here is as the weights need it.
+    """
+
+    # To start from: "imagenet" (a backbone), "coco" (a detector), another name of
+    # `python -m core.weights list`, or a path: an imported folder, a run, a checkpoint.
+    weights: str | None = None
+    aliases: dict[str, str] = field(default_factory=dict)  # class -> its name in the weights
     backbone: BackboneName | Callable = "resnet50"  # or () -> layer: images -> [C3, C4, C5]
     bottleneck_stride: Literal["3x3", "1x1"] = "3x3"  # 3x3: torchvision; 1x1: keras-retinanet
     bn_mode: Literal["live", "frozen_stats", "frozen"] = "live"  # frozen_stats: gamma, beta train
     bn_epsilon: float = 1e-5
+    same_padding: Padded = ()  # where stride 2 pads as TensorFlow's "same" (keras-retinanet)
     neck: Literal["fpn"] | Callable = "fpn"  # or () -> layer: [C3, C4, C5] -> [P3 ... P7]
     neck_width: int = 256
     p6_from: Literal["c5", "p5"] = "c5"  # c5: paper; p5: torchvision v1
     head_depth: int = 4  # 3x3 convolutions before the output
     head_width: int = 256
+    head_norm: Literal["none", "group"] = "none"  # group: GroupNorm of 32 groups (torchvision v2)
     prior: float = 0.01  # score of everything before training (paper section 3.3)
     normalization: Literal["torch", "caffe"] = "torch"  # caffe: BGR minus mean (keras-retinanet)
     anchors: Anchors = field(default_factory=Anchors)
@@ -162,6 +174,9 @@ class Model(Checked):
         for name in ("neck_width", "head_width"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
         self.require("head_depth", self.head_depth >= 0, "0 or more")
+        is_met = self.head_norm == "none" or self.head_width % 32 == 0
+        self.require("head_width", is_met, "a multiple of 32 for head_norm = 'group'")
+        self.require("aliases", self.weights or not self.aliases, "none without model.weights")
         self.require("prior", 0 < self.prior < 1, "a probability between 0 and 1")
 
 
@@ -183,11 +198,11 @@ class Matcher(Checked):
 
 @dataclass(frozen=True)
 class Loss(Checked):
-    """Focal loss on the classes, smooth L1 on the boxes of positive anchors."""
+    """Focal loss on the classes, smooth L1 or another on the boxes of positive anchors."""
 
     alpha: float | None = 0.25  # weight of objects, 1 - alpha of background; None: both 1
     gamma: float = 2.0  # 0 is plain cross-entropy
-    box: Literal["smooth_l1", "l1"] = "smooth_l1"  # l1: torchvision, detectron2
+    box: Literal["smooth_l1", "l1", "giou"] = "smooth_l1"  # torchvision: l1; its v2: giou
     beta: float = 1 / 9  # where smooth L1 turns from squared to linear
     box_weight: float = 1.0
     normalization: Literal["batch", "image"] = "batch"  # positives of the batch, or image by image

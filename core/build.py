@@ -29,10 +29,15 @@ def build_model(config: Model, num_classes: int, precision: str = "float32") -> 
     precision: "float32", "mixed_float16" or "mixed_bfloat16".
     """
     num_anchors = build_anchors(config).num_anchors
-    heads = {"depth": config.head_depth, "width": config.head_width, "num_anchors": num_anchors}
+    heads = {
+        "depth": config.head_depth,
+        "width": config.head_width,
+        "norm": config.head_norm,
+        "num_anchors": num_anchors,
+    }
     with _dtype_policy(precision):
         model = RetinaNet(
-            backbone=_build_backbone(config),
+            backbone=build_backbone(config),
             neck=_build_neck(config),
             class_head=Head(
                 **heads, outputs=num_classes, bias=prior_bias(config.prior), name="class_head"
@@ -56,12 +61,13 @@ def _dtype_policy(name: str):
         keras.config.set_dtype_policy(before)
 
 
-def _build_backbone(config: Model) -> keras.layers.Layer:
+def build_backbone(config: Model) -> keras.layers.Layer:
     if callable(config.backbone):
         return config.backbone()
     return ResNet(
         int(config.backbone.removeprefix("resnet")),
         bottleneck_stride=config.bottleneck_stride,
+        same_padding=config.same_padding,
         bn_mode=config.bn_mode,
         bn_epsilon=config.bn_epsilon,
         name="backbone",
@@ -71,7 +77,9 @@ def _build_backbone(config: Model) -> keras.layers.Layer:
 def _build_neck(config: Model) -> keras.layers.Layer:
     if callable(config.neck):
         return config.neck()
-    return NECKS[config.neck](config.neck_width, config.p6_from, name="neck")
+    return NECKS[config.neck](
+        config.neck_width, config.p6_from, same_padding=config.same_padding, name="neck"
+    )
 
 
 def build_anchors(config: Model) -> AnchorGenerator:

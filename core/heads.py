@@ -24,18 +24,35 @@ class Head(keras.layers.Layer):
     num_anchors: A, anchors a cell; anchor a's outputs are channels a * outputs ... + outputs.
     outputs: K class logits or 4 box deltas.
     bias: of the output convolution at the start.
+    norm: "none", or "group": a GroupNorm of 32 groups between convolution and relu, which then has
+        no bias of its own (torchvision v2, with its epsilon).
     Weights start at N(0, 0.01) as in the paper; for another width than its 256 at the deviation
     that passes the same share of the signal on.
     """
 
     def __init__(
-        self, *, depth: int, width: int, num_anchors: int, outputs: int, bias: float, **kwargs
+        self,
+        *,
+        depth: int,
+        width: int,
+        num_anchors: int,
+        outputs: int,
+        bias: float,
+        norm: str = "none",
+        **kwargs,
     ):
+        if norm not in ("none", "group"):
+            raise ValueError(f"norm: expected none or group, found {norm!r}")
         super().__init__(**kwargs)
         normal = keras.initializers.RandomNormal(stddev=0.01 * math.sqrt(256 / width))
         self.num_outputs = outputs
+        plain = norm == "none"
         self.convs = [
-            Conv2D(width, 3, activation="relu", kernel_initializer=normal, name=f"conv{i}")
+            Conv2D(width, 3, use_bias=plain, kernel_initializer=normal, name=f"conv{i}")
+            for i in range(depth)
+        ]
+        self.norms = [
+            None if plain else keras.layers.GroupNormalization(32, epsilon=1e-5, name=f"norm{i}")
             for i in range(depth)
         ]
         self.output_conv = Conv2D(
@@ -49,8 +66,9 @@ class Head(keras.layers.Layer):
     def call(self, pyramid):
         levels = []
         for x in pyramid:
-            for conv in self.convs:
+            for conv, norm in zip(self.convs, self.norms, strict=True):
                 x = conv(x)
+                x = tf.nn.relu(norm(x) if norm else x)
             x = self.output_conv(x)
             levels.append(tf.reshape(x, [tf.shape(x)[0], -1, self.num_outputs]))
         # A plain cast, not a Keras layer: those would go back to the compute type.

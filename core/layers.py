@@ -1,4 +1,4 @@
-"""The two layers that Keras has in another convention: convolution padding and batch norm."""
+"""The layers that Keras has in another convention: convolution padding and batch norm."""
 
 import keras
 import tensorflow as tf
@@ -8,12 +8,15 @@ class Conv2D(keras.layers.Conv2D):
     """Keras's convolution with symmetric padding at every stride, as in torch.
 
     TensorFlow's "same" pads an even-sized input at stride 2 at the bottom and right only, which
-    shifts it by a pixel. Output size is ceil(input / stride) for odd kernels.
+    shifts it by a pixel; `same=True` does that too. Output size is ceil(input / stride) for odd
+    kernels.
     """
 
-    def __init__(self, filters: int, kernel_size: int, strides: int = 1, **kwargs):
-        self.margin = kernel_size // 2 if strides > 1 else 0
-        padding = "same" if strides == 1 else "valid"
+    def __init__(
+        self, filters: int, kernel_size: int, strides: int = 1, same: bool = False, **kwargs
+    ):
+        self.margin = 0 if same or strides == 1 else kernel_size // 2
+        padding = "valid" if self.margin else "same"
         super().__init__(filters, kernel_size, strides, padding=padding, **kwargs)
 
     def build(self, input_shape):

@@ -1,4 +1,4 @@
-"""Focal loss (paper section 3), smooth L1, and the criterion that puts them together.
+"""Focal loss (paper section 3), the box losses, and the criterion that puts them together.
 
 Letters: B batch, N anchors, G padded ground-truth boxes, K classes.
 """
@@ -8,6 +8,7 @@ import tensorflow as tf
 from core.anchors import AnchorGenerator, spatial_size
 from core.box_coder import BoxCoder
 from core.targets import BETWEEN, Matcher
+from utils.boxes import area
 
 
 def sigmoid_focal_loss(
@@ -33,14 +34,27 @@ def smooth_l1(error: tf.Tensor, beta: float = 1 / 9) -> tf.Tensor:
     return tf.where(size < beta, 0.5 * tf.square(error) / beta, size - 0.5 * beta)
 
 
-BOX_LOSSES = {"smooth_l1": smooth_l1, "l1": lambda error, beta: tf.abs(error)}
+def giou_loss(boxes: tf.Tensor, targets: tf.Tensor, epsilon: float = 1e-7) -> tf.Tensor:
+    """1 - generalised IoU of (..., 4) xyxy boxes, row by row -> (...); from 0 to 2.
+
+    Source: Rezatofighi et al., arXiv:1902.09630. `epsilon` keeps boxes without area finite.
+    """
+    lower, upper = tf.minimum(boxes, targets), tf.maximum(boxes, targets)
+    overlap = area(tf.concat([upper[..., :2], lower[..., 2:]], axis=-1))
+    hull = area(tf.concat([lower[..., :2], upper[..., 2:]], axis=-1))
+    union = area(boxes) + area(targets) - overlap
+    return 1 - overlap / (union + epsilon) + (hull - union) / (hull + epsilon)
+
+
+DELTA_LOSSES = {"smooth_l1": smooth_l1, "l1": lambda error, beta: tf.abs(error)}
+BOX_LOSSES = (*DELTA_LOSSES, "giou")  # the last one of the boxes themselves
 
 
 class Criterion:
     """Network outputs and ground truth -> losses.
 
     anchors, coder, matcher: the model's conventions.
-    alpha, gamma: of the focal loss. box_loss: "smooth_l1" (with beta) or "l1".
+    alpha, gamma: of the focal loss. box_loss: "smooth_l1" (with beta), "l1" or "giou".
     box_weight: of the box loss in the total.
     normalization: "batch": sums over the batch / max(1, positives in the batch);
         "image": sums over an image / max(1, its positives), then the mean over images.
@@ -65,7 +79,7 @@ class Criterion:
             raise ValueError(f"normalization: expected batch or image, found {normalization!r}")
         self.anchors, self.coder, self.matcher = anchors, coder, matcher
         self.alpha, self.gamma = alpha, gamma
-        self.box_loss, self.beta, self.box_weight = BOX_LOSSES[box_loss], beta, box_weight
+        self.box_loss, self.beta, self.box_weight = box_loss, beta, box_weight
         self.normalization = normalization
 
     def __call__(self, outputs: dict, batch: dict) -> dict[str, tf.Tensor]:
@@ -88,19 +102,27 @@ class Criterion:
         classes = tf.one_hot(tf.where(is_positive, labels, -1), logits.shape[-1])
         focal = sigmoid_focal_loss(logits, classes, self.alpha, self.gamma)
         focal = tf.where((matches != BETWEEN)[..., None], focal, 0.0)
-        error = deltas - self.coder.encode(boxes, anchors)
-        box = tf.where(is_positive[..., None], self.box_loss(error, self.beta), 0.0)
+        box = tf.where(is_positive, self._box_losses(deltas, boxes, anchors, is_positive), 0.0)
 
         positives = tf.reduce_sum(tf.cast(is_positive, tf.float32), axis=1)  # (B,)
-        class_loss, box_loss = (
-            self._normalize(tf.reduce_sum(loss, axis=[1, 2]), positives) for loss in (focal, box)
-        )
+        class_loss = self._normalize(tf.reduce_sum(focal, axis=[1, 2]), positives)
+        box_loss = self._normalize(tf.reduce_sum(box, axis=1), positives)
         return {
             "loss": class_loss + self.box_weight * box_loss,
             "class_loss": class_loss,
             "box_loss": box_loss,
             "positives": tf.reduce_sum(positives),
         }
+
+    def _box_losses(self, deltas, boxes, anchors, is_positive) -> tf.Tensor:
+        """The loss of each anchor's box against the object it answers for, (B, N)."""
+        if self.box_loss == "giou":
+            # The other anchors answer for no box: a gradient through them must stay finite.
+            is_positive = is_positive[..., None]
+            found = self.coder.decode(tf.where(is_positive, deltas, 0.0), anchors)
+            return giou_loss(found, tf.where(is_positive, boxes, anchors))
+        error = deltas - self.coder.encode(boxes, anchors)
+        return tf.reduce_sum(DELTA_LOSSES[self.box_loss](error, self.beta), axis=-1)
 
     def _normalize(self, sums: tf.Tensor, positives: tf.Tensor) -> tf.Tensor:
         if self.normalization == "image":

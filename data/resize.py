@@ -6,16 +6,18 @@ from configs.schema import Canvas, ShortLong
 
 
 def fitted_size(height: tf.Tensor, width: tf.Tensor, rule: Canvas | ShortLong) -> tf.Tensor:
-    """Height and width after resizing, rounded down, aspect ratio kept: (...) -> (..., 2)."""
-    height, width = tf.cast(height, tf.float64), tf.cast(width, tf.float64)
+    """Height and width after resizing, aspect ratio kept: (...) -> (..., 2) int32."""
+    sides = tf.cast(tf.stack([height, width], axis=-1), tf.float64)
     if isinstance(rule, Canvas):
-        scale = tf.minimum(rule.height / height, rule.width / width)
+        scale = tf.reduce_min([rule.height, rule.width] / sides, axis=-1, keepdims=True)
+        # 1e-6, so that a side that should fit exactly is not a rounding error short of it.
+        size = tf.floor(sides * scale + 1e-6)
     else:
-        short, long = tf.minimum(height, width), tf.maximum(height, width)
-        scale = tf.minimum(rule.short / short, rule.long / long)
-    # 1e-6, so that a side that should fit exactly is not a rounding error short of it.
-    size = tf.cast(tf.floor(tf.stack([height, width], -1) * scale[..., None] + 1e-6), tf.int32)
-    return tf.maximum(size, 1)
+        # Sorted, the sides are the short and the long one. Rounding errors stay: where they make
+        # 799 of a side, torchvision's do too.
+        scale = tf.reduce_min([rule.short, rule.long] / tf.sort(sides), axis=-1, keepdims=True)
+        size = tf.floor(sides * scale) if rule.rounding == "floor" else tf.round(sides * scale)
+    return tf.maximum(tf.cast(size, tf.int32), 1)
 
 
 def resize(image: tf.Tensor, rule: Canvas | ShortLong) -> tuple[tf.Tensor, tf.Tensor]:
@@ -42,6 +44,7 @@ def pad(image: tf.Tensor, rule: Canvas | ShortLong) -> tf.Tensor:
     if isinstance(rule, Canvas):
         full = tf.constant([rule.height, rule.width])
     else:
-        full = -(-size // rule.multiple) * rule.multiple
+        cells = size // rule.multiple + 1 if rule.always_pad else -(-size // rule.multiple)
+        full = cells * rule.multiple
     missing = full - size
     return tf.pad(image, [[0, missing[0]], [0, missing[1]], [0, 0]])

@@ -4,7 +4,7 @@ Layers carry torchvision's names. Letters: B batch, H W pixels of the normalised
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import keras
 import tensorflow as tf
@@ -20,9 +20,10 @@ BLOCKS = {
 }
 
 
-def _conv(filters: int, kernel_size: int, strides: int, name: str) -> Conv2D:
+def _conv(filters: int, kernel_size: int, strides: int, name: str, same: bool = False) -> Conv2D:
     init = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-    return Conv2D(filters, kernel_size, strides, use_bias=False, kernel_initializer=init, name=name)
+    options = {"use_bias": False, "kernel_initializer": init, "name": name}
+    return Conv2D(filters, kernel_size, strides, same, **options)
 
 
 class ResidualBlock(keras.layers.Layer):
@@ -55,6 +56,7 @@ class ResNet(keras.layers.Layer):
     depth: 18, 34, 50, 101 or 152.
     bottleneck_stride: the convolution that shrinks, "3x3" (torchvision) or "1x1" (the paper,
         keras.applications, keras-retinanet); depths 18 and 34 have no choice.
+    same_padding: of "conv1" and "pool1", those padded as TensorFlow's "same", see `Conv2D`.
     bn_mode, bn_epsilon: see `BatchNorm`.
     Raises ValueError for another depth or stride placement.
     """
@@ -64,6 +66,7 @@ class ResNet(keras.layers.Layer):
         depth: int,
         *,
         bottleneck_stride: str = "3x3",
+        same_padding: Collection[str] = (),
         bn_mode: str = "live",
         bn_epsilon: float = 1e-5,
         **kwargs,
@@ -74,7 +77,8 @@ class ResNet(keras.layers.Layer):
             raise ValueError(f"bottleneck_stride: expected 3x3 or 1x1, found {bottleneck_stride!r}")
         super().__init__(**kwargs)
         norm = functools.partial(BatchNorm, bn_mode, bn_epsilon)
-        self.conv1 = _conv(64, 7, 2, "conv1")
+        self.pool_same = "pool1" in same_padding
+        self.conv1 = _conv(64, 7, 2, "conv1", same="conv1" in same_padding)
         self.bn1 = norm(name="bn1")
         self.stages = []
         for stage, count in enumerate(BLOCKS[depth]):
@@ -92,8 +96,11 @@ class ResNet(keras.layers.Layer):
 
     def call(self, images, training=False):
         x = tf.nn.relu(self.bn1(self.conv1(images), training=training))
-        # Zeros are below no activation after the relu, so they pad a maximum as well as -inf.
-        x = tf.nn.max_pool2d(pad(x, 1), 3, 2, "VALID")
+        if self.pool_same:
+            x = tf.nn.max_pool2d(x, 3, 2, "SAME")
+        else:
+            # Zeros are below no activation after the relu, so they pad a maximum as well as -inf.
+            x = tf.nn.max_pool2d(pad(x, 1), 3, 2, "VALID")
         features = []
         for blocks in self.stages:
             for block in blocks:

@@ -1,5 +1,7 @@
 """Feature Pyramid Network (Lin et al., arXiv:1612.03144) with RetinaNet's P6 and P7."""
 
+from collections.abc import Collection
+
 import keras
 import tensorflow as tf
 
@@ -18,17 +20,24 @@ class FPN(keras.layers.Layer):
     """[C3, C4, C5] -> [P3, P4, P5, P6, P7], all of `width` channels.
 
     p6_from: "c5" (paper) or "p5" (torchvision v1).
+    same_padding: of "p6" and "p7", those padded as TensorFlow's "same", see `Conv2D`.
     """
 
-    def __init__(self, width: int = 256, p6_from: str = "c5", **kwargs):
+    def __init__(
+        self,
+        width: int = 256,
+        p6_from: str = "c5",
+        same_padding: Collection[str] = (),
+        **kwargs,
+    ):
         if p6_from not in ("c5", "p5"):
             raise ValueError(f"p6_from: expected c5 or p5, found {p6_from!r}")
         super().__init__(**kwargs)
         self.p6_from = p6_from
         self.laterals = [Conv2D(width, 1, name=f"lateral{level}") for level in (3, 4, 5)]
         self.smooths = [Conv2D(width, 3, name=f"output{level}") for level in (3, 4, 5)]
-        self.p6 = Conv2D(width, 3, 2, name="p6")
-        self.p7 = Conv2D(width, 3, 2, name="p7")
+        self.p6 = Conv2D(width, 3, 2, same="p6" in same_padding, name="p6")
+        self.p7 = Conv2D(width, 3, 2, same="p7" in same_padding, name="p7")
 
     def call(self, features):
         c5 = features[-1]

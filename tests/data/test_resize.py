@@ -1,5 +1,7 @@
 """The resizing rule by hand-computed sizes, its inverse on boxes, padding and smoothing."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -57,13 +59,16 @@ def test_a_canvas_is_filled_exactly_on_its_tight_side(target):
     np.testing.assert_array_equal(tall, flat[:, ::-1])
 
 
-def test_one_side_of_short_long_is_exact():
-    for other in (1, 333, 800, 1333, 1999):
-        sizes = fitted_size(SIDES, np.full_like(SIDES, other), ShortLong()).numpy()
-        short, long = sizes.min(axis=1), sizes.max(axis=1)
-        assert ((short == 800) | (long == 1333)).all()
-        assert (short <= 800).all()
-        assert (long <= 1333).all()
+@pytest.mark.parametrize(("rounding", "cut"), [("floor", math.floor), ("nearest", round)])
+def test_short_long_is_what_python_computes(rounding, cut):
+    """torchvision and yhenon compute their sizes in Python: rounding errors are the same."""
+    rule = ShortLong(rounding=rounding)
+    for other in (1, 333, 427, 800, 1333, 1999):
+        sizes = fitted_size(SIDES, np.full_like(SIDES, other), rule).numpy()
+        for height, size in zip(SIDES.tolist(), sizes, strict=True):
+            scale = min(800 / min(height, other), 1333 / max(height, other))
+            expected = [max(cut(side * scale), 1) for side in (height, other)]
+            assert size.tolist() == expected, (height, other)
 
 
 @pytest.mark.parametrize("rule", [Canvas(96, 128), ShortLong(64, 100)])

@@ -1,0 +1,555 @@
+"""Downloads from a real server that can be told to misbehave."""
+
+import hashlib
+import io
+import re
+import socket
+import struct
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from loguru import logger
+from rich.console import Console
+
+from utils import diary, download
+from utils.download import DownloadError, fetch
+
+CONTENT = bytes(range(256)) * 4000  # some blocks
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+MD5 = hashlib.md5(CONTENT).hexdigest()
+CUT = 300_000  # bytes a cut connection lets through
+GOOD = [f"sha256:{SHA256}"]
+WRONG = ["sha256:" + "0" * 64]
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `content`; `script` holds what to do instead, a function of the handler a request."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.etag, self.modified = CONTENT, '"one"', None
+        self.script, self.asked, self.sent = [], [], []
+        self.ended = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}/files/net.bin?v=1"
+
+    def ranges(self):
+        return [headers["Range"] for headers in self.asked]
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append(self.headers)
+        self.server.sent.append(0)
+        script = self.server.script
+        (script.pop(0) if script else serve)(self)
+
+    def start(self, status, length, content_range=None):
+        self.send_response(status)
+        for name, value in (
+            ("ETag", self.server.etag),
+            ("Last-Modified", self.server.modified),
+            ("Content-Length", length),
+            ("Content-Range", content_range),
+        ):
+            if value is not None:
+                self.send_header(name, str(value))
+        self.end_headers()
+
+    def send(self, body):
+        self.server.sent[-1] += len(body)
+        self.wfile.write(body)
+        self.wfile.flush()
+
+    def log_message(self, *args):
+        pass
+
+
+def serve(handler, limit=None):
+    """What a good server does; with a limit the body ends after that many bytes."""
+    content, version = handler.server.content, handler.server.etag or handler.server.modified
+    asked = handler.headers["Range"]
+    if asked is None or handler.headers["If-Range"] not in (None, version):
+        handler.start(200, len(content))
+        return handler.send(content[:limit])
+    first = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
+    if first >= len(content):
+        return handler.start(416, 0, f"bytes */{len(content)}")
+    handler.start(206, len(content) - first, f"bytes {first}-{len(content) - 1}/{len(content)}")
+    return handler.send(content[first:][:limit])
+
+
+def cut(handler):
+    serve(handler, limit=CUT)
+
+
+def reset(handler):
+    """The connection breaks instead of ending."""
+    cut(handler)
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def stall(handler):
+    cut(handler)
+    handler.server.ended.wait(20)
+
+
+def hang_up(handler):
+    """Ends before the first byte of an answer."""
+
+
+def cut_chunk(handler):
+    handler.protocol_version = "HTTP/1.1"
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.send(f"{len(CONTENT):x}\r\n".encode() + CONTENT[:CUT])
+
+
+def ignore_range(handler):
+    handler.start(200, len(handler.server.content))
+    handler.send(handler.server.content)
+
+
+def ignore_if_range(handler):
+    del handler.headers["If-Range"]
+    serve(handler)
+
+
+def range_from(first):
+    """A server that sends another range than the one it was asked for."""
+
+    def send(handler):
+        content = handler.server.content
+        size = len(content)
+        handler.start(206, size - first, f"bytes {first}-{size - 1}/{size}")
+        handler.send(content[first:])
+
+    return send
+
+
+def without_length(handler):
+    handler.start(200, None)
+    handler.send(handler.server.content)
+
+
+def status(code):
+    return lambda handler: handler.start(code, 0)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(download, "BACKOFF", 0)
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.ended.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def said():
+    """What was logged at INFO or above."""
+    lines = []
+    sink = logger.add(lambda line: lines.append(line.rstrip()), format="{message}", level="INFO")
+    yield lines
+    logger.remove(sink)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "weights" / "net.bin"
+
+
+def files(path):
+    return sorted(file.name for file in path.parent.iterdir())
+
+
+def lay_part(path, content, version=None):
+    path.parent.mkdir(exist_ok=True)
+    path.with_name("net.bin.part").write_bytes(content)
+    if version is not None:
+        path.with_name("net.bin.part.etag").write_text(version)
+
+
+def assert_whole(path, content=CONTENT):
+    assert path.read_bytes() == content
+    record = path.with_name("net.bin.sha256").read_text().strip()
+    assert record == hashlib.sha256(content).hexdigest()
+    assert files(path) == ["net.bin", "net.bin.sha256"]
+
+
+# ------------------------------------------------------------------------------------------------
+# Whole downloads
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "digests",
+    [
+        [],
+        GOOD,
+        [f"sha256:{SHA256[:8]}"],
+        [f"SHA256:{SHA256.upper()}", f"md5:{MD5}"],
+    ],
+)
+def test_a_good_file(server, path, said, digests):
+    assert fetch(server.url, str(path), digests=digests) == path
+    assert_whole(path)
+    headers = server.asked[0]
+    assert headers["User-Agent"] == "retinanet-tensorflow"
+    assert headers["Accept-Encoding"] == "identity"
+    assert headers["Range"] is None
+    known = any(len(digest) == len(GOOD[0]) for digest in digests)
+    assert said == ([] if known else [f"sha256 of net.bin recorded: {SHA256}"])
+
+
+@pytest.mark.parametrize("answer", [serve, without_length])
+def test_an_empty_file(server, path, answer):
+    server.content, server.script = b"", [answer]
+    fetch(server.url, path)
+    assert_whole(path, b"")
+
+
+def test_the_answer_may_lead_elsewhere(server, path):
+    """Release files are behind a redirection, which has to pass on the range."""
+
+    def redirect(handler):
+        handler.send_response(302)
+        handler.send_header("Location", "/elsewhere")
+        handler.end_headers()
+
+    server.script = [redirect, cut, redirect]
+    fetch(server.url, path, digests=GOOD)
+    assert_whole(path)
+    assert server.ranges() == [None, None, f"bytes={CUT}-", f"bytes={CUT}-"]
+
+
+@pytest.mark.parametrize("answer", [serve, without_length])
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress(server, path, monkeypatch, answer, progress):
+    """On a terminal, for a length that is known or not, and a name that looks like markup."""
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        diary, "console", Console(file=screen, force_terminal=True, width=100, _environ={})
+    )
+    path = path.with_name("net[bold].bin")
+    server.script = [answer]
+    fetch(server.url, path, digests=GOOD, progress=progress)
+    assert path.read_bytes() == CONTENT
+    assert ("net[bold].bin" in screen.getvalue()) == progress
+    assert ("1/1" in screen.getvalue()) == progress
+
+
+# ------------------------------------------------------------------------------------------------
+# Cuts
+# ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_cut_for_good_is_resumed_later(server, path):
+    server.script = [hang_up, hang_up, cut]
+    with pytest.raises(DownloadError, match=f"cut at {CUT} of {len(CONTENT)} bytes") as error:
+        fetch(server.url, path)
+    assert str(error.value).endswith(f"download {server.url} elsewhere and put it at {path}")
+    assert len(server.asked) == 3
+    assert files(path) == ["net.bin.part", "net.bin.part.etag"]
+    assert path.with_name("net.bin.part").read_bytes() == CONTENT[:CUT]
+    fetch(server.url, path)
+    assert_whole(path)
+    assert server.asked[3]["Range"] == f"bytes={CUT}-"
+    assert server.asked[3]["If-Range"] == '"one"'
+    assert server.sent[3] == len(CONTENT) - CUT, "only the rest was sent"
+
+
+def test_a_cut_is_resumed_within_a_call(server, path, said):
+    server.script = [cut, cut]
+    fetch(server.url, path, digests=GOOD)
+    assert_whole(path)
+    assert server.ranges() == [None, f"bytes={CUT}-", f"bytes={2 * CUT}-"]
+    assert server.sent == [CUT, CUT, len(CONTENT) - 2 * CUT]
+    assert [line.rpartition("; ")[2] for line in said] == [
+        "attempt 1 of 3 failed", "attempt 2 of 3 failed"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", [reset, stall, hang_up, cut_chunk, status(503)])
+def test_other_failures_that_may_pass(server, path, answer):
+    server.script = [answer]
+    timeout = 0.2 if answer is stall else 30
+    fetch(server.url, path, digests=GOOD, timeout=timeout, attempts=2)
+    assert_whole(path)
+    assert len(server.asked) == 2
+
+
+def test_the_number_of_attempts(server, path):
+    server.script = [status(503)] * 9
+    with pytest.raises(DownloadError, match="status 503 Service Unavailable"):
+        fetch(server.url, path, attempts=2)
+    assert len(server.asked) == 2
+    assert files(path) == []
+
+
+@pytest.mark.parametrize("weak", [False, True])
+def test_without_an_etag_the_date_tells_the_version(server, path, weak):
+    """A weak ETag (same meaning, maybe other bytes) never matches in If-Range."""
+    server.etag = 'W/"one"' if weak else None
+    server.modified = "Wed, 21 Oct 2015 07:28:00 GMT"
+    server.script = [cut]
+    if weak:
+        server.script.append(range_from(CUT))
+    fetch(server.url, path)
+    assert_whole(path)
+    assert server.asked[1]["If-Range"] == server.modified
+    assert server.sent == [CUT, len(CONTENT) - CUT]
+
+
+@pytest.mark.parametrize(("digests", "resumed"), [([], False), (GOOD, True)])
+def test_a_part_of_no_known_version_needs_a_digest(server, path, digests, resumed):
+    server.etag = None
+    server.script = [cut]
+    fetch(server.url, path, digests=digests)
+    assert_whole(path)
+    assert server.ranges() == [None, f"bytes={CUT}-" if resumed else None]
+    assert server.asked[1]["If-Range"] is None
+
+
+# ------------------------------------------------------------------------------------------------
+# Starting over
+# ------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_ignores_ranges(server, path):
+    server.script = [cut, ignore_range]
+    fetch(server.url, path)
+    assert_whole(path)
+    assert server.ranges() == [None, f"bytes={CUT}-"]
+
+
+@pytest.mark.parametrize("answer", [serve, ignore_if_range])
+def test_a_file_that_changed_in_between(server, path, answer):
+    """Without a digest, only the version can tell; some servers look at the range alone."""
+    lay_part(path, CONTENT[:CUT], '"one"')
+    server.content, server.etag = CONTENT[::-1], '"two"'
+    server.script = [answer]
+    fetch(server.url, path)
+    assert_whole(path, CONTENT[::-1])
+    assert server.asked[0]["If-Range"] == '"one"'
+
+
+def test_a_new_version_that_is_cut_is_resumed_as_such(server, path):
+    lay_part(path, CONTENT, '"one"')
+    server.content, server.etag = CONTENT[::-1], '"two"'
+    server.script = [cut]
+    fetch(server.url, path)
+    assert_whole(path, CONTENT[::-1])
+    assert [headers["If-Range"] for headers in server.asked] == ['"one"', '"two"']
+
+
+@pytest.mark.parametrize("extra", [b"", b"more"])
+def test_a_part_as_long_as_the_file_or_longer(server, path, extra):
+    """The server answers 416; not even the one attempt is used up by that."""
+    lay_part(path, CONTENT + extra, '"one"')
+    fetch(server.url, path, attempts=1)
+    assert_whole(path)
+    assert server.ranges() == [f"bytes={len(CONTENT + extra)}-", None]
+
+
+def test_416_whatever_is_asked(server, path):
+    lay_part(path, CONTENT[:CUT], '"one"')
+    server.script = [status(416)] * 9
+    with pytest.raises(DownloadError, match="status 416"):
+        fetch(server.url, path)
+    assert server.ranges() == [f"bytes={CUT}-", None]
+
+
+@pytest.mark.parametrize("first", [CUT - 1, CUT + 1])
+def test_a_range_that_was_not_asked_for(server, path, first):
+    lay_part(path, CONTENT[:CUT], '"one"')
+    server.script = [range_from(first)]
+    fetch(server.url, path)
+    assert_whole(path)
+    assert server.ranges() == [f"bytes={CUT}-", None]
+
+
+def test_a_server_that_never_begins_at_the_beginning(server, path):
+    server.script = [range_from(CUT)] * 99
+    with pytest.raises(DownloadError, match="expected the file from its first byte"):
+        fetch(server.url, path)
+    assert files(path) == []
+
+
+# ------------------------------------------------------------------------------------------------
+# Digests
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("digest", "found"),
+    [
+        (WRONG[0], f"sha256:{SHA256}"),
+        (f"sha256:{SHA256[:7]}x".replace("x", "0" if SHA256[7] != "0" else "1"), "sha256:"),
+        (f"sha256:{SHA256[1:]}", "sha256:"),  # a part of it, but not the beginning
+        ("md5:" + "0" * 32, f"md5:{MD5}"),
+    ],
+)
+def test_a_wrong_digest_leaves_nothing(server, path, digest, found):
+    """One digest that does not match is enough, and what came whole is not asked for again."""
+    with pytest.raises(DownloadError) as error:
+        fetch(server.url, path, digests=[*GOOD, digest])
+    message = str(error.value)
+    assert message.startswith(f"{server.url}: expected {digest}, found {found}")
+    assert message.endswith(f"download {server.url} elsewhere and put it at {path}")
+    assert files(path) == []
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("version", [None, '"one"'])
+def test_a_part_that_was_broken_is_fetched_whole(server, path, version):
+    lay_part(path, b"x" * CUT, version)
+    server.script = [serve, cut]
+    fetch(server.url, path, digests=GOOD)
+    assert_whole(path)
+    assert server.ranges() == [f"bytes={CUT}-", None, f"bytes={CUT}-"]
+
+
+def test_a_broken_part_of_a_wrong_file(server, path):
+    """Fetched once more, and no more than that, though a cut makes that one a resumed one too."""
+    lay_part(path, b"x" * CUT, '"one"')
+    server.script = [serve, cut]
+    with pytest.raises(DownloadError, match=rf"expected {WRONG[0]}, found sha256:{SHA256}"):
+        fetch(server.url, path, digests=WRONG)
+    assert files(path) == []
+    assert len(server.asked) == 3
+
+
+# ------------------------------------------------------------------------------------------------
+# No file to be had
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [403, 404])
+def test_a_refusal_is_final(server, path, code):
+    server.script = [status(code)]
+    with pytest.raises(DownloadError, match=f"status {code}") as error:
+        fetch(server.url, path)
+    assert str(error.value).endswith(f"download {server.url} elsewhere and put it at {path}")
+    assert len(server.asked) == 1
+    assert files(path) == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "absent.invalid"])
+def test_no_server(path, monkeypatch, host):
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(download, "BACKOFF", 0)
+    with socket.socket() as closed:  # bound, but nobody listens
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://{host}:{closed.getsockname()[1]}/net.bin"
+        with pytest.raises(DownloadError) as error:
+            fetch(url, path, timeout=5)
+    assert str(error.value).startswith(f"{url}: [Errno")
+    assert str(error.value).endswith(f"download {url} elsewhere and put it at {path}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"url": "ftp://host/net.bin"}, "expected an address http"),
+        ({"url": "file:///etc/hosts"}, "expected an address http"),
+        ({"url": "net.bin"}, "expected an address http"),
+        ({"url": "http:///net.bin"}, "expected an address http"),
+        ({"digests": ["sha1:" + "0" * 40]}, "got 'sha1:0"),
+        ({"digests": [SHA256]}, "expected the digest"),
+        ({"digests": GOOD[0]}, "got 's'"),
+        ({"digests": ["sha256:" + "0" * 7]}, "8 to 64 hex digits"),
+        ({"digests": ["sha256:" + "0" * 65]}, "8 to 64 hex digits"),
+        ({"digests": ["sha256:0123456g"]}, "8 to 64 hex digits"),
+        ({"digests": ["md5:" + "0" * 31]}, "32 hex digits"),
+        ({"attempts": 0}, "1 attempt or more, got 30.0 and 0"),
+        ({"timeout": 0}, "timeout above 0"),
+    ],
+)
+def test_bad_arguments(server, path, change, message):
+    with pytest.raises(ValueError, match=message) as error:
+        fetch(**{"url": server.url, "path": path} | change)
+    assert not isinstance(error.value, DownloadError)
+    assert server.asked == []
+    assert not path.parent.exists()
+
+
+def test_a_folder_is_no_file(server, tmp_path):
+    with pytest.raises(ValueError, match="got a folder"):
+        fetch(server.url, tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------
+# A file that is there already
+# ------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_came_is_not_asked_for_again(server, path, said):
+    fetch(server.url, path)
+    said.clear()
+    assert fetch(server.url, path) == path
+    assert fetch(server.url, path, digests=[*GOOD, f"md5:{MD5}"]) == path
+    assert len(server.asked) == 1
+    assert said == []
+
+
+@pytest.mark.parametrize("digests", [[], [f"sha256:{SHA256[:8]}"]])
+def test_a_file_put_there_by_hand(server, path, said, digests):
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    fetch(server.url, path, digests=digests)
+    assert server.asked == []
+    if digests:
+        assert files(path) == ["net.bin"], "a known file may lie where nobody can write"
+    else:
+        assert_whole(path)
+        assert said == [f"sha256 of net.bin recorded: {SHA256}"]
+
+
+def test_a_wrong_file_is_refused_and_left_alone(server, path):
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    with pytest.raises(DownloadError) as error:
+        fetch(server.url, path, digests=WRONG)
+    expected = f"{path}: expected {WRONG[0]}, found sha256:{SHA256}; delete it"
+    assert str(error.value).startswith(expected)
+    assert server.asked == []
+    assert path.read_bytes() == CONTENT
+    assert files(path) == ["net.bin"]
+
+
+def test_a_file_that_changed_since_it_was_recorded(server, path):
+    fetch(server.url, path)
+    path.write_bytes(b"changed")
+    changed = f"sha256:{hashlib.sha256(b'changed').hexdigest()}"
+    for digests in ([], [changed]):
+        with pytest.raises(DownloadError, match=f"expected {GOOD[0]}, found {changed}"):
+            fetch(server.url, path, digests=digests)
+    assert path.read_bytes() == b"changed"
+    assert len(server.asked) == 1
+    path.unlink()  # as the message says
+    fetch(server.url, path)
+    assert_whole(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [(SHA256, True), (f"{SHA256.upper()}  net.bin\n", True), ("", False), (SHA256[:8], False)],
+)
+def test_a_record_written_by_hand(server, path, text, good):
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    path.with_name("net.bin.sha256").write_text(text)
+    if good:
+        assert fetch(server.url, path) == path
+    else:
+        with pytest.raises(DownloadError, match=r"net\.bin\.sha256: expected 64 hex digits"):
+            fetch(server.url, path)
