@@ -20,17 +20,23 @@ class CheckpointError(ValueError):
     """A checkpoint that is damaged or belongs to something else; names file, expected and found."""
 
 
-def save_checkpoint(path: str | Path, groups: Mapping[str, Sequence], state: dict) -> None:
+def save_checkpoint(
+    path: str | Path, groups: Mapping[str, Sequence | Mapping], state: dict
+) -> None:
     """Writes variables and a JSON-ready state; `path` holds the old or the new file at any moment.
 
-    groups: name -> variables of Keras, e.g. {"model": model.weights}.
+    groups: name -> variables of Keras, e.g. {"model": model.weights}, or arrays by path.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
     for group, variables in groups.items():
-        for i, variable in enumerate(variables):
-            arrays[f"{group}|{i:05d}|{variable.path}"] = variable.numpy()
+        if isinstance(variables, Mapping):
+            pairs = variables.items()
+        else:
+            pairs = ((variable.path, variable.numpy()) for variable in variables)
+        for i, (name, array) in enumerate(pairs):
+            arrays[f"{group}|{i:05d}|{name}"] = array
     with whole_file(path) as part, open(part, "wb") as file:
         np.savez(file, **arrays)
         file.flush()
@@ -53,6 +59,10 @@ class Checkpoint:
             raise CheckpointError(f"{path}: no such checkpoint") from None
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"{path}: no whole checkpoint ({error})") from None
+
+    def arrays(self, group: str) -> dict[str, np.ndarray]:
+        """The arrays of a group by the paths of their variables."""
+        return dict(self._arrays.get(group, []))
 
     def restore(self, group: str, variables: Sequence) -> None:
         """Assigns a group to variables; nothing is assigned unless all of it fits.

@@ -26,6 +26,7 @@ BACKOFF = 0.5  # seconds before the second attempt, twice that before the third,
 BLOCK = 1 << 18  # bytes read at once
 DIGEST = re.compile(r"sha256:[0-9a-f]{8,64}|md5:[0-9a-f]{32}")
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+Report = Callable[[int, int | None], None]  # takes bytes done and bytes in all, if known
 NETWORK_ERRORS = (OSError, http.client.HTTPException)  # URLError, timeouts and TLS are OSErrors
 
 
@@ -57,7 +58,7 @@ def fetch(
     Raises DownloadError for a download that fails and for a file that is not the expected one;
     ValueError for arguments it cannot take.
     """
-    path, digests = Path(path).absolute(), [digest.lower() for digest in digests]
+    path, digests = Path(path), [digest.lower() for digest in digests]
     _check_arguments(url, path, digests, timeout, attempts)
     if path.exists():
         _check_existing(url, path, digests)
@@ -68,9 +69,8 @@ def fetch(
         with _reporter(path.name, progress) as report:
             sha256 = _download(url, part, digests, attempts, timeout, report)
     except _AttemptError as error:
-        raise DownloadError(
-            f"{url}: {error}; download {url} elsewhere and put it at {path}"
-        ) from error
+        by_hand = f"download {url} elsewhere and put it at {path.absolute()}"
+        raise DownloadError(f"{url}: {error}; {by_hand}") from error
     # In this order a kill in between leaves no file that an older record contradicts.
     _record(path, sha256, known=f"sha256:{sha256}" in digests)
     os.replace(part, path)
@@ -86,9 +86,8 @@ def _check_arguments(
         raise ValueError(f"expected an address http://... or https://..., got {url!r}")
     for digest in digests:
         if not DIGEST.fullmatch(digest):
-            raise ValueError(
-                f"{url}: expected the digest sha256:<8 to 64 hex digits> or md5:<32>, got {digest!r}"
-            )
+            expected = "sha256:<8 to 64 hex digits> or md5:<32 hex digits>"
+            raise ValueError(f"{url}: expected the digest {expected}, got {digest!r}")
     if timeout <= 0 or attempts < 1:
         raise ValueError(
             f"{url}: expected a timeout above 0 and 1 attempt or more, got {timeout} and {attempts}"
@@ -148,12 +147,7 @@ def _record(path: Path, sha256: str, *, known: bool) -> None:
 
 
 def _download(
-    url: str,
-    part: Path,
-    digests: list[str],
-    attempts: int,
-    timeout: float,
-    report: Callable[[int, int | None], None],
+    url: str, part: Path, digests: list[str], attempts: int, timeout: float, report: Report
 ) -> str:
     """Makes `part` whole and verifies it; returns its sha256. Raises _AttemptError."""
     attempt, thrown_away = 1, False
@@ -179,13 +173,7 @@ def _download(
         attempt, thrown_away = 1, True
 
 
-def _attempt(
-    url: str,
-    part: Path,
-    verified: bool,
-    timeout: float,
-    report: Callable[[int, int | None], None],
-) -> bool:
+def _attempt(url: str, part: Path, verified: bool, timeout: float, report: Report) -> bool:
     """One try at fetching what `part` lacks; returns whether it went on from an earlier one."""
     etag = _beside(part, ".etag")
     version = etag.read_text(encoding="utf-8").strip() if etag.exists() else ""
@@ -231,7 +219,9 @@ def _request(url: str, offset: int, version: str, timeout: float) -> http.client
     if response.status in (200, 206) or (response.status == 416 and offset):
         return response
     response.close()
-    raise _AttemptError(f"status {response.status} {response.reason}", again=response.status >= 500)
+    # A redirection to ftp:// has no status.
+    again = response.status in range(500, 600)
+    raise _AttemptError(f"status {response.status} {response.reason}", again=again)
 
 
 def _span(response: http.client.HTTPResponse, version: str) -> tuple[int, int | None]:
@@ -266,8 +256,8 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _reporter(name: str, progress: bool) -> Iterator[Callable[[int, int | None], None]]:
-    """Yields a function that shows bytes done and bytes in all, if known, in a bar."""
+def _reporter(name: str, progress: bool) -> Iterator[Report]:
+    """Yields a function that shows in a bar how much is done."""
     bar = progress_bar()
     bar.disable = bar.disable or not progress
     with bar:

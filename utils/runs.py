@@ -35,18 +35,17 @@ def latest_run(output: str | Path, name: str) -> Path:
 
 
 def weights_file(path: str | Path) -> Path:
-    """A checkpoint: `path` itself, or the best, else the last one of the run it names.
+    """A checkpoint: `path` itself, or the best, else the last one of the run it names, or imported.
 
     Raises ValueError where there is none.
     """
     path = Path(path)
     if path.is_file():
         return path
-    for name in ("best", "last"):
-        file = path / "checkpoints" / f"{name}.npz"
-        if file.is_file():
-            return file
-    raise ValueError(f"{path}: expected a run or a checkpoint (.npz), found neither")
+    for name in ("checkpoints/best.npz", "checkpoints/last.npz", "weights.npz"):
+        if (path / name).is_file():
+            return path / name
+    raise ValueError(f"{path}: expected a run, imported weights or a checkpoint, found none")
 
 
 class MetricsFile:

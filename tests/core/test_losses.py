@@ -309,7 +309,7 @@ def test_a_graph_of_unknown_sizes_gives_the_same_losses():
 
 
 def test_unknown_settings_are_refused():
-    with pytest.raises(ValueError, match="box_loss: expected smooth_l1, l1, found 'giou'"):
-        make(box_loss="giou")
+    with pytest.raises(ValueError, match="box_loss: expected smooth_l1, l1, giou, found 'ciou'"):
+        make(box_loss="ciou")
     with pytest.raises(ValueError, match="normalization: expected batch or image, found 'mean'"):
         make(normalization="mean")
