@@ -15,10 +15,11 @@ import tensorflow as tf
 from loguru import logger
 
 import configs
-from configs import Config, ConfigError, differences, from_dict, to_dict
+from configs import Config, ConfigError, adopt, differences, from_dict, to_dict
 from configs.schema import Model
 from core.build import build_model, build_postprocess
 from core.engine import compiled, predict
+from core.weights.store import DETECTOR, stated
 from data.detections import DetectionTable
 from data.images import image_size
 from data.pipeline import checked, evaluation_batches
@@ -27,8 +28,9 @@ from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 from utils.devices import use_devices
 from utils.runs import latest_run, weights_file
 
-# Of a model's conventions, what may differ from the weights' without changing what they mean.
-FREE = ("resize", "detect")
+# Of a model's conventions, what may differ from the weights' without changing what they mean; where
+# they started from is none.
+FREE = ("resize", "detect", "weights", "aliases")
 
 
 class Detector:
@@ -48,7 +50,8 @@ class Detector:
         """From a run's folder (its best weights) or a checkpoint file.
 
         config: the conventions, in place of those saved with the weights. They may differ in what
-            is `FREE`; and a part of your own can only be made from the config that defines it.
+            is `FREE`, and what they leave open is as the weights need it; a part of your own can
+            only be made from the config that defines it.
         Raises CheckpointError if the file is damaged or holds no detector, ConfigError if `config`
         contradicts it, naming the field, or if it is missing for a part of your own.
         Computes in float32, whatever precision it was trained in.
@@ -56,9 +59,9 @@ class Detector:
         file = weights_file(path)
         checkpoint = Checkpoint(file)
         if "model" not in checkpoint.state:
-            raise CheckpointError(f"{file}: no conventions inside, so it is no detector")
+            raise CheckpointError(f"{file}: no conventions of a detector inside, so it is none")
         saved = checkpoint.state["model"]
-        config = config or from_dict(Model, saved)
+        config = adopt(config, stated(DETECTOR, saved)) if config else from_dict(Model, saved)
         for name, wanted, trained in differences(to_dict(config), saved):
             if name.split(".")[0] not in FREE:
                 raise ConfigError(

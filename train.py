@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -39,6 +39,9 @@ from core.build import (
 )
 from core.engine import compiled, train_step, validation_step
 from core.targets import best_overlaps
+from core.weights.published import open_weights
+from core.weights.store import DETECTOR, Weights, stated
+from core.weights.transfer import transfer
 from data.datasets import prepare, read_split
 from data.detections import DetectionTable
 from data.pipeline import (
@@ -78,6 +81,10 @@ def main(argv: list[str] | None = None) -> float:
     args = parse_arguments(argv)
     config, checkpoint = choose(args)
     device = use_devices()
+    weights = None
+    if config.model.weights and not checkpoint:
+        weights = open_weights(config.model.weights, config.model.backbone)
+        config = replace(config, model=weights.settle(config.model))
     classes = prepare(config.data)
     train_set = read_split(config.data, config.data.train, classes)
     val_set = read_split(config.data, config.data.val, classes)
@@ -90,7 +97,7 @@ def main(argv: list[str] | None = None) -> float:
         if args.eager:
             config = configs.override(config, {"train.eager": True})
         describe(config, device, train_set, val_set)
-        return train(run, config, train_set, val_set, checkpoint, stop)
+        return train(run, config, train_set, val_set, weights, checkpoint, stop)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -119,6 +126,9 @@ def choose(args: argparse.Namespace) -> tuple[Config, Checkpoint | None]:
     own = Path(args.resume) / "config.json"
     config = configs.load(args.config or own)
     saved = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else {}
+    if saved and args.config:  # what it left open was settled when the run began
+        settled = configs.adopt(config.model, stated(DETECTOR, saved["model"]))
+        config = replace(config, model=settled)
     for name, wanted, started in configs.differences(configs.to_dict(config), saved):
         raise ConfigError(
             f"{name}: {args.resume} was started with {started!r}, {args.config} says {wanted!r}"
@@ -139,6 +149,7 @@ def train(
     config: Config,
     train_set: Dataset,
     val_set: Dataset,
+    weights: Weights | None,
     checkpoint: Checkpoint | None,
     stop: StopSignal,
 ) -> float:
@@ -151,7 +162,11 @@ def train(
     detector = Detector(model, train_set.classes, config.model, settings.eager)
     criterion = build_criterion(config)
     trains_by_itself = {layer: layer.trainable for layer in model._flatten_layers()}
-    logger.info("{} parameters", f"{model.count_params():,}")
+    if weights:
+        report = transfer(weights, model, config.model, train_set.classes)
+        logger.info("weights from {}: {}", weights.path, "; ".join(report.lines()))
+    else:
+        logger.info("{} parameters", f"{model.count_params():,}")
 
     # ---- Where it was stopped ----------------------------------------------------------------
     progress = Progress(data=fingerprint(train_set))

@@ -128,7 +128,7 @@ def test_a_file_that_is_no_detector_is_refused(tmp_path, run):
     save_checkpoint(tmp_path / "other.npz", {"model": []}, {"progress": {}})
     with pytest.raises(CheckpointError, match="no conventions"):
         Detector.load(tmp_path / "other.npz")
-    with pytest.raises(ValueError, match="expected a run or a checkpoint"):
+    with pytest.raises(ValueError, match="expected a run, imported weights or a checkpoint"):
         Detector.load(tmp_path)
 
 

@@ -1,7 +1,8 @@
 """Who may import whom, held by walking the syntax trees of the project's files.
 
 utils imports nothing of ours; core and data never each other, and the config's types only where
-they are turned into parts; configs is standard library only; torch is imported nowhere; a config
+they are turned into parts or read from weights; configs is standard library only; torch is imported
+nowhere but to read its files and to be compared with; a config
 reaches a program through configs.load, called by root scripts alone.
 """
 
@@ -20,6 +21,8 @@ MAY_IMPORT = {
     "data": {"data", "utils"},
 }
 READ_THE_CONFIG = {"core/build.py", "data/pipeline.py", "data/resize.py", "data/datasets.py"}
+KNOW_CONVENTIONS = "core/weights/"
+MAY_USE_TORCH = ("core/weights/files.py", "tests/parity/")
 NOT_OURS = {"runs", "datasets"}
 
 
@@ -70,13 +73,13 @@ def violations(root):
         tree = ast.parse((root / file).read_text(encoding="utf-8"), str(file))
         package, name = file.parts[0], file.as_posix()
         allowed = MAY_IMPORT.get(package, set()) | (
-            {"configs"} if name in READ_THE_CONFIG else set()
+            {"configs"} if name in READ_THE_CONFIG or name.startswith(KNOW_CONVENTIONS) else set()
         )
         for line, module in imported(tree, file):
             top = module.split(".")[0]
             is_ours = top in {*PACKAGES, *scripts}
             where = f"{name}, line {line}: imports {module}"
-            if top == "torch":
+            if top in ("torch", "torchvision") and not name.startswith(MAY_USE_TORCH):
                 found.append(f"{where}; torch is no requirement")
             elif package in PACKAGES and is_ours and top not in allowed:
                 found.append(f"{where}; it may import {', '.join(sorted(allowed))}")
@@ -119,6 +122,9 @@ KEEPS = {
     "data/pipeline.py": "from configs.schema import Data\nfrom utils.boxes import area",
     "utils/boxes.py": "import tensorflow as tf\nfrom utils import draw\nfile.load('configs')",
     "configs/schema.py": "import json\nfrom configs.checked import Checked",
+    "core/weights/files.py": "def f():\n    import torch",
+    "core/weights/yhenon.py": "from configs.schema import Model",
+    "tests/parity/test_torchvision.py": "import torch\nimport torchvision",
     "tests/test_a.py": "import configs\nconfigs.load('a')\nimport core.build, data.pipeline",
     ".venv/lib/torch/core.py": "import torch",
     "datasets/odd/data.py": "import torch",
@@ -159,6 +165,9 @@ def test_a_tree_that_keeps_the_rules_passes(tmp_path):
         ("configs/a.py", "import tensorflow"),
         ("train.py", "import torch"),
         ("core/a.py", "try:\n    import torch.nn\nexcept ImportError:\n    pass"),
+        ("core/weights/transfer.py", "import torch"),
+        ("core/weights/files.py", "import data.records"),
+        ("train.py", "import torchvision"),
         ("tests/test_b.py", "from torch import nn"),
         ("core/build.py", "import configs\nconfig = configs.load()"),
         ("core/build.py", "import configs as c\nconfig = c.load()"),

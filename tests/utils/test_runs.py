@@ -57,8 +57,11 @@ def test_no_run_yet(tmp_path, output):
 def test_weights_are_the_best_else_the_last(tmp_path):
     run = tmp_path / "voc"
     run.mkdir()
-    with pytest.raises(ValueError, match=r"voc: expected a run or a checkpoint \(\.npz\)"):
+    with pytest.raises(ValueError, match="voc: expected a run, imported weights or a checkpoint"):
         weights_file(run)
+    imported = run / "weights.npz"
+    imported.touch()
+    assert weights_file(run) == imported
     last = add_checkpoint(run, "last")
     assert weights_file(run) == last
     best = add_checkpoint(run, "best")
