@@ -3,6 +3,7 @@
 A file may be damaged or made to harm: whatever is wrong with it ends in a WeightsError.
 """
 
+import contextlib
 import re
 import zipfile
 from collections.abc import Mapping
@@ -12,10 +13,20 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None
+
 ZIP, HDF5, PICKLE = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x80"
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys that hold the state dict of a run
 LEAVES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean",
           "moving_variance")}  # fmt: skip
+
+
+STATM = Path("/proc/self/statm")  # Linux: pages of address space in use, first of its numbers
+SPARE = 2**32  # bytes of memory that reading may take beyond a few times the file's size
+LONGEST = 200  # characters of a tensor's name, and of what a message quotes
 
 
 class WeightsError(ValueError):
@@ -45,6 +56,8 @@ def read_file(path: str | Path) -> Contents:
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise WeightsError(f"{path}: expected a file, found a folder or a device")
         with open(path, "rb") as file:
             start = file.read(8)
     except OSError as error:
@@ -61,14 +74,42 @@ def read_file(path: str | Path) -> Contents:
 
 def _read(path: Path, read, kind: str) -> Contents:
     try:
-        return read(path)
+        with _bounded_memory(path):
+            contents = read(path)
     except WeightsError:
         raise
     except Exception as error:  # what a parser raises for a damaged file is anybody's guess
-        reason = str(error).strip().split("\n")[0][:200]
+        reason = _plain(str(error)) or type(error).__name__
         raise WeightsError(
             f"{path}: expected a whole {kind} file, found a damaged one ({reason})"
         ) from None
+    for name in contents.arrays:
+        if len(name) > LONGEST or not name.isprintable():
+            raise WeightsError(f"{path}: expected names of tensors, found {name[:LONGEST]!a}")
+    return contents
+
+
+def _plain(text: str) -> str:
+    """The first line, without what a terminal would act on, and not for ever."""
+    line = text.strip().split("\n")[0][:LONGEST]
+    return "".join(character if character.isprintable() else "?" for character in line)
+
+
+@contextlib.contextmanager
+def _bounded_memory(path: Path):
+    """A MemoryError for what a few bytes of a hostile file can ask a parser to make; on Linux."""
+    if resource is None or not STATM.exists():
+        yield
+        return
+    before, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(STATM.read_text().split()[0]) * resource.getpagesize()
+    limit = used + SPARE + 4 * path.stat().st_size
+    limits = [value for value in (limit, before, hard) if value != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, hard))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -84,47 +125,57 @@ def _read_torch(path: Path) -> Contents:
             f"{path}: reading a torch file needs torch, which nothing else here does: "
             "pip install torch"
         ) from None
-    _refuse_bombs(path)
+    _check_archive(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        found = re.search(
-            r"GLOBAL (\S+)|Unsupported (?:class|global|operand)[: ]+(\S+)", str(error)
-        )
+        found = re.search(r"GLOBAL (\S+)|(?:class|function) (\S+)", str(error))
+        if "Unsupported operand" in str(error):
+            raise WeightsError(f"{path}: expected a torch file, found another pickle") from None
         if not found:
             raise
         raise WeightsError(
-            f"{path}: expected nothing but tensors, found {found[1] or found[2]}, which could run "
-            "code. If you trust the file, open it where it comes from and save its state dict: "
+            f"{path}: expected nothing but tensors, found {_plain(found[1] or found[2])}, which "
+            "could run code. If you trust the file, open it where it comes from and save its state dict: "
             "torch.save(model.state_dict(), FILE)"
         ) from None
     state = _state_dict(path, loaded)
-    arrays = {}
+    arrays, claimed = {}, 0
     for name, tensor in state.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+        if not isinstance(name, str):
+            raise WeightsError(f"{path}: expected tensors by name, found a {type(name).__name__}")
+        if not isinstance(tensor, torch.Tensor):
             raise WeightsError(
-                f"{path}: expected tensors by name, found {type(tensor).__name__} at {name!r}"
+                f"{path}: expected tensors by name, found {type(tensor).__name__} at "
+                f"{_plain(name)}"
             )
-        # Strides may repeat a few bytes any number of times.
-        held = tensor.untyped_storage().nbytes() if tensor.layout == torch.strided else -1
-        if held < tensor.numel() * tensor.element_size():
-            raise WeightsError(f"{path}: {name} claims more data than the file holds")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu":
+            raise WeightsError(
+                f"{path}: expected dense tensors, found {tensor.layout} at {_plain(name)}"
+            )
+        # Strides may repeat a few bytes any number of times, names the same tensor.
+        claimed += tensor.numel() * tensor.element_size()
+        if claimed > path.stat().st_size:
+            raise WeightsError(f"{path}: {_plain(name)} claims more data than the file holds")
         if tensor.is_floating_point():
-            arrays[name] = tensor.to(torch.float32).contiguous().numpy()
+            arrays[name] = tensor.detach().to(torch.float32).contiguous().numpy()
     return Contents(path, "torch", arrays)
 
 
-def _refuse_bombs(path: Path) -> None:
-    """torch does not compress: a zip that unpacks to more than its size is none of its files."""
-    if not zipfile.is_zipfile(path):
-        return
+def _check_archive(path: Path) -> None:
+    """torch neither compresses its zip files, so that larger content is a bomb, nor checks them."""
+    with open(path, "rb") as file:
+        if file.read(4) != ZIP:
+            return
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > path.stat().st_size:
-        raise WeightsError(
-            f"{path}: expected an uncompressed archive, as torch writes it, found "
-            f"{path.stat().st_size:,} bytes that unpack to {unpacked:,}"
-        )
+        if unpacked > path.stat().st_size:
+            raise WeightsError(
+                f"{path}: expected an uncompressed archive, as torch writes it, found "
+                f"{path.stat().st_size:,} bytes that unpack to {unpacked:,}"
+            )
+        if damaged := archive.testzip():
+            raise ValueError(f"checksum of {damaged}")
 
 
 def _state_dict(path: Path, loaded) -> dict:
@@ -151,32 +202,53 @@ def _read_keras(path: Path) -> Contents:
     """Weights or a whole model, as Keras 1, 2 and 3 write them; the model's config is not read."""
     arrays, layers, claimed = {}, set(), 0
     with h5py.File(path, "r") as file:
-        root = file.get("model_weights", file)
-        for name, dataset in _datasets(path, root, layers):
-            claimed += dataset.nbytes
+        is_model = "model_weights" in file
+        root = _item(path, file, "model_weights") if is_model else file
+        if not isinstance(root, h5py.Group):
+            raise WeightsError(f"{path}: expected groups of weights, found data at model_weights")
+        for name, dataset in _datasets(path, root, layers, set()):
+            chunk = int(np.prod(dataset.chunks or (0,), dtype=object)) * dataset.dtype.itemsize
+            claimed += max(dataset.nbytes or 0, chunk)  # None of a dataset without any shape
             if claimed > path.stat().st_size:
-                raise WeightsError(f"{path}: {name} claims more data than the file holds")
+                raise WeightsError(f"{path}: {_plain(name)} claims more data than the file holds")
             if name in arrays:
-                raise WeightsError(f"{path}: expected one {name}, found two")
-            if dataset.dtype.kind == "f":
+                raise WeightsError(f"{path}: expected one {_plain(name)}, found two")
+            if dataset.dtype.kind == "f" and dataset.shape is not None:
                 arrays[name] = np.asarray(dataset, np.float32)
     return Contents(path, "keras", arrays, frozenset(layers))
 
 
-def _datasets(path: Path, group: h5py.Group, layers: set[str]):
-    """(layer/leaf, dataset) of all below `group`; names of layers and their groups to `layers`."""
+def _item(path: Path, group: h5py.Group, key: str):
+    """What is in the file itself at `key`, not where a link leads."""
+    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+        raise WeightsError(
+            f"{path}: expected data, found a link at {_plain(f'{group.name}/{key}')}"
+        )
+    return group[key]
+
+
+def _datasets(path: Path, group: h5py.Group, layers: set[str], seen: set[int]):
+    """(layer/leaf, dataset) of all below `group`; names of layers and their groups to `layers`.
+
+    seen: addresses of the groups above and before: one in two places would have no end.
+    """
     for key in group:
-        link = group.get(key, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            raise WeightsError(f"{path}: expected data, found a link at {group.name}/{key}")
-        item = group[key]
+        item = _item(path, group, key)
         if isinstance(item, h5py.Dataset):
             if item.external or item.is_virtual:
-                raise WeightsError(f"{path}: expected data, found other files' at {item.name}")
+                raise WeightsError(
+                    f"{path}: expected data, found other files' at {_plain(item.name)}"
+                )
             yield _keras_name(item), item
         elif key not in ("optimizer", "optimizer_weights"):
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                raise WeightsError(
+                    f"{path}: expected each group once, found {_plain(item.name)} again"
+                )
+            seen.add(address)
             layers.add(key)
-            yield from _datasets(path, item, layers)
+            yield from _datasets(path, item, layers, seen)
 
 
 def _keras_name(dataset: h5py.Dataset) -> str:

@@ -83,7 +83,7 @@ def _placed(contents: Contents, known: Format) -> dict[str, np.ndarray]:
     for name, array in contents.arrays.items():
         try:
             place = known.place(name)
-        except KeyError:
+        except (KeyError, AttributeError, ValueError):  # a name without a dot, an endless number
             unknown.append(name)
             continue
         if place in arrays:

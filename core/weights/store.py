@@ -95,7 +95,7 @@ class Weights:
             top = name.split(".")[0]
             if top in self.model.given and top not in FREE:
                 raise ConfigError(
-                    f"model.{name}: the weights {self.path} need {needed!r}, "
-                    f"the config says {wanted!r}"
+                    f"model.{name}: the weights {self.path} need {needed!r}, the config says "
+                    f"{wanted!r}; leave it out to follow the weights, or choose others"
                 )
         return settled

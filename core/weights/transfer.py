@@ -35,7 +35,7 @@ class Report:
         """For the diary."""
         share = 100 * self.num_copied / self.num_parameters
         lines = [
-            f"{len(self.copied)} tensors copied, {len(self.partly)} partly: {share:.1f} % of "
+            f"{len(self.copied)} tensors copied, {len(self.partly)} partly: {share:.2f} % of "
             f"{self.num_parameters:,} parameters"
         ]
         for title, places in (("initialised", self.initialised), ("unused", self.unused)):
@@ -51,9 +51,14 @@ class Report:
         ]
         new = [name for name, there in self.classes.items() if not there]
         if self.partly:
-            lines.append(f"classes copied: {', '.join(known) or 'none'}")
-            lines.append(f"classes that start at the prior: {', '.join(new) or 'none'}")
+            lines.append(f"classes copied: {_some(known)}")
+            lines.append(f"classes that start at the prior: {_some(new)}")
         return lines + self.notes
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return (", ".join(names[:10]) or "none") + more
 
 
 def transfer(weights: Weights, model, config: Model, classes: Sequence[str]) -> Report:
@@ -150,8 +155,6 @@ def _check(weights: Weights, values: Mapping, variables: Mapping, report: Report
         if shape != array.shape:
             problems.append(f"{place} of {array.shape}, the model has {shape or 'none'}")
     if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise WeightsError(
-            f"{weights.path}: expected weights that fit the model, found {'; '.join(problems[:5])}"
-            f"{more}"
+            f"{weights.path}: expected weights that fit the model, found {_some(problems)}"
         )
