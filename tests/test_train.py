@@ -292,6 +292,46 @@ def test_eager_and_compiled_runs_learn_the_same(tmp_path, shapes, undisturbed):
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-3)
 
 
+def test_a_run_starts_from_the_weights_of_another(tmp_path, shapes, undisturbed):
+    """With a learning rate of nothing the weights stay; what the config leaves open is theirs."""
+    reference, _ = undisturbed
+    changes = {"model.weights": str(reference), "train.learning_rate": 1e-12} | ONE_STEP
+    path, folder = write_config(tmp_path, shapes, changes), tmp_path / "runs" / "tiny"
+    train.main(["--config", str(path)])
+    ours, theirs = (Checkpoint(run / "checkpoints" / "best.npz") for run in (folder, reference))
+    for name, array in theirs.arrays("model").items():
+        if "moving_" not in name:
+            np.testing.assert_allclose(ours.arrays("model")[name], array, atol=1e-9)
+    saved = json.loads((folder / "config.json").read_text())
+    assert saved["model"]["weights"] == str(reference)
+    diary = " ".join((folder / "diary.log").read_text().split())
+    assert f"weights from {reference / 'checkpoints' / 'best.npz'}: " in diary
+    assert "tensors copied, 0 partly: 100.00 % of" in diary
+
+
+def test_a_run_from_weights_is_resumed_like_any_other(tmp_path, shapes, undisturbed):
+    """Before its first checkpoint the weights are read again, after it they may be gone."""
+    source = shutil.copytree(undisturbed[0], tmp_path / "source")
+    changes = {"model.weights": str(source), "train.validate_every": 0}
+    path, whole = write_config(tmp_path, shapes, changes), tmp_path / "runs" / "tiny"
+    call_train(["--config", path])
+    call_train(["--config", path], expected=-9, dies="step-2")
+    folder = tmp_path / "runs" / "tiny-2"
+    call_train(["--resume", folder, "--config", path], expected=-9, dies="saved-1")
+    shutil.rmtree(source)
+    call_train(["--resume", folder, "--config", path])
+    assert_same_run(folder, whole)
+
+
+def test_weights_that_contradict_the_config_start_no_run(tmp_path, shapes, undisturbed):
+    changes = {"model.weights": str(undisturbed[0]), "model.normalization": "caffe"}
+    path = write_config(tmp_path, shapes, changes)
+    message = "model.normalization: the weights .* need 'torch', the config says 'caffe'"
+    with pytest.raises(configs.ConfigError, match=message):
+        train.main(["--config", str(path)])
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_images(tmp_path, shapes):
     changes = {
         "train.phases": (),

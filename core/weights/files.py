@@ -74,8 +74,7 @@ def read_file(path: str | Path) -> Contents:
 
 def _read(path: Path, read, kind: str) -> Contents:
     try:
-        with _bounded_memory(path):
-            contents = read(path)
+        contents = read(path)
     except WeightsError:
         raise
     except Exception as error:  # what a parser raises for a damaged file is anybody's guess
@@ -127,7 +126,8 @@ def _read_torch(path: Path) -> Contents:
         ) from None
     _check_archive(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with _bounded_memory(path):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         found = re.search(r"GLOBAL (\S+)|(?:class|function) (\S+)", str(error))
         if "Unsupported operand" in str(error):
@@ -136,8 +136,8 @@ def _read_torch(path: Path) -> Contents:
             raise
         raise WeightsError(
             f"{path}: expected nothing but tensors, found {_plain(found[1] or found[2])}, which "
-            "could run code. If you trust the file, open it where it comes from and save its state dict: "
-            "torch.save(model.state_dict(), FILE)"
+            "could run code. If you trust the file, open it where it comes from and save its state "
+            "dict: torch.save(model.state_dict(), FILE)"
         ) from None
     state = _state_dict(path, loaded)
     arrays, claimed = {}, 0
@@ -146,8 +146,7 @@ def _read_torch(path: Path) -> Contents:
             raise WeightsError(f"{path}: expected tensors by name, found a {type(name).__name__}")
         if not isinstance(tensor, torch.Tensor):
             raise WeightsError(
-                f"{path}: expected tensors by name, found {type(tensor).__name__} at "
-                f"{_plain(name)}"
+                f"{path}: expected tensors by name, found {type(tensor).__name__} at {_plain(name)}"
             )
         if tensor.layout != torch.strided or tensor.device.type != "cpu":
             raise WeightsError(
@@ -201,7 +200,7 @@ def _state_dict(path: Path, loaded) -> dict:
 def _read_keras(path: Path) -> Contents:
     """Weights or a whole model, as Keras 1, 2 and 3 write them; the model's config is not read."""
     arrays, layers, claimed = {}, set(), 0
-    with h5py.File(path, "r") as file:
+    with _bounded_memory(path), h5py.File(path, "r") as file:
         is_model = "model_weights" in file
         root = _item(path, file, "model_weights") if is_model else file
         if not isinstance(root, h5py.Group):
@@ -247,7 +246,8 @@ def _datasets(path: Path, group: h5py.Group, layers: set[str], seen: set[int]):
                     f"{path}: expected each group once, found {_plain(item.name)} again"
                 )
             seen.add(address)
-            layers.add(key)
+            # Keras 3 names groups by class and number, and the layer in an attribute.
+            layers.add(str(item.attrs.get("name", key)) if key == "vars" else key)
             yield from _datasets(path, item, layers, seen)
 
 

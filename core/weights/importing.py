@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from configs.checked import adopt, override, to_dict
+from configs.checked import ConfigError, adopt, override, to_dict
 from configs.schema import Model
 from core.backbones.resnet import BLOCKS
 from core.build import build_anchors, build_backbone, build_model
@@ -20,8 +20,8 @@ FORMATS = {
     known.name: known
     for known in (
         torchvision.RETINANET,
-        torchvision.RESNET,
         yhenon.RETINANET,
+        torchvision.RESNET,  # after the detectors that have its names, too
         keras_retinanet.RETINANET,
         keras_applications.RESNET,
     )
@@ -49,7 +49,11 @@ def import_file(
     arrays = _placed(contents, known)
     _check_numbers(path, arrays)
     structure = _structure(path, arrays)
-    model = adopt(Model(**structure), known.conventions(arrays, contents.layers))
+    try:
+        structure = Model(**structure)
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    model = adopt(structure, known.conventions(arrays, contents.layers))
     model = override(model, changes or {})
     names = ()
     if OUTPUT in arrays:
@@ -94,10 +98,20 @@ def _placed(contents: Contents, known: Format) -> dict[str, np.ndarray]:
         raise WeightsError(
             f"{contents.path}: expected only tensors of {known.name}, found {_some(unknown)}"
         )
+    for place, array in arrays.items():
+        if not array.size:
+            raise WeightsError(f"{contents.path}: expected numbers, found none in {place}")
+        # Two vectors that lie across would make a matrix of any size when one is added.
+        if array.ndim != 1 and not place.endswith("/kernel"):
+            raise WeightsError(
+                f"{contents.path}: expected {place} to be a vector, found shape {array.shape}"
+            )
     try:
         known.finish(arrays)
-    except (KeyError, ValueError) as error:
-        raise WeightsError(f"{contents.path}: {error} does not fit the layer it is of") from None
+    except KeyError as error:
+        raise WeightsError(f"{contents.path}: expected {error.args[0]}, found none") from None
+    except ValueError as error:
+        raise WeightsError(f"{contents.path}: expected a bias that fits, found {error}") from None
     return arrays
 
 
@@ -181,13 +195,14 @@ def _fitted(
     path: str | Path, arrays: Mapping[str, np.ndarray], model: Model, num_classes: int
 ) -> dict[str, np.ndarray]:
     """The arrays in the order of the model's variables; there must be one for each, and no more."""
-    if num_classes:
-        variables = build_model(model, num_classes).variables
-        variables = {variable.path.split("/", 1)[1]: variable for variable in variables}
-    else:
-        backbone = build_backbone(model)
-        backbone(tf.zeros([1, 64, 64, 3]))
-        variables = {variable.path: variable for variable in backbone.variables}
+    with tf.Graph().as_default():  # shapes alone: a file's widths could be those of terabytes
+        if num_classes:
+            variables = build_model(model, num_classes).variables
+            variables = {variable.path.split("/", 1)[1]: variable for variable in variables}
+        else:
+            backbone = build_backbone(model)
+            backbone(tf.zeros([1, 64, 64, 3]))
+            variables = {variable.path: variable for variable in backbone.variables}
     missing, unused = variables.keys() - arrays.keys(), arrays.keys() - variables.keys()
     if missing or unused:
         raise WeightsError(

@@ -38,8 +38,7 @@ for _theirs, _ours in [("classification", "class_head"), ("regression", "box_hea
 
 
 def _conventions(arrays, layers) -> Model:
-    # keras-resnet 0.1 padded conv1 by a layer of its own, later releases do not. A file of weights
-    # alone lists no such layers; then it is taken for what the published ones are.
+    # keras-resnet 0.1 padded conv1 by a layer of its own, later releases do not.
     is_later = "conv1_relu" in layers and "padding_conv1" not in layers
     return Model(
         bottleneck_stride="1x1",

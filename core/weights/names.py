@@ -60,7 +60,10 @@ class Format:
 
         Raises KeyError for a name that the format does not have.
         """
-        layer, leaf = re.match(r"(.*)[./](\w+)", name).groups()
+        parts = re.fullmatch(r"(.*)[./](\w+)", name)
+        if not parts:
+            raise KeyError(name)
+        layer, leaf = parts.groups()
         if re.fullmatch(self.ignored, layer):
             return None
         for pattern, replacement in self.layers:
