@@ -22,6 +22,7 @@ config = preset(
         # "data.classes": ("cat", "dog"),         # default: what the annotations name
         # "data.on_bad_annotation": "drop",       # error: stop at the first; drop: count and report
         # "data.augment.zoom": (0.6, 1.8),        # below 1 shrinks the picture, above 1 crops it
+        # "model.weights": "imagenet",            # or "coco", a run, weights you imported
         # "model.backbone": "resnet18",           # resnet18, 34, 50, 101, 152
         # "model.resize": "canvas",               # canvas: all images fitted into one size
         # "model.resize.height": 416,

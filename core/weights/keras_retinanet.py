@@ -60,6 +60,7 @@ RETINANET = Format(
     library="keras",
     marks=[r"bn_conv1/", r"pyramid_classification/", r"C5_reduced/"],
     layers=LAYERS,
+    ignored=r"anchors_\d",  # TensorFlow's Keras saved them, too; here the conventions make them
     conventions=_conventions,
     classes={80: COCO_80},
 )

@@ -4,11 +4,23 @@ import ast
 import dataclasses
 import json
 import math
+import pickle
 
 import pytest
 
-from configs import Config, ConfigError, from_dict, override, preset, to_dict
-from configs.schema import Canvas, Cosine, Exponential, Phase, ShortLong, Step, Train
+from configs import Config, ConfigError, adopt, from_dict, override, preset, to_dict
+from configs.checked import assignment
+from configs.schema import (
+    Anchors,
+    Canvas,
+    Cosine,
+    Exponential,
+    Model,
+    Phase,
+    ShortLong,
+    Step,
+    Train,
+)
 
 
 def refused(changes):
@@ -459,3 +471,56 @@ def test_adam_takes_no_weight_decay():
     assert refused(changes).startswith("train.weight_decay: Adam takes none")
     config = preset("shapes", changes | {"train.weight_decay": 0})
     assert (config.train.optimizer, config.train.weight_decay) == ("adam", 0.0)
+
+
+# ------------------------------------------------------------------------------------------------
+# What was given
+# ------------------------------------------------------------------------------------------------
+
+
+def test_given_are_the_fields_that_got_a_value():
+    """Also a value that is the default: it was said."""
+    assert Canvas().given == set()
+    assert Canvas(416).given == {"height"}
+    assert Canvas(416, antialias=True).given == {"height", "antialias"}
+    changed = override(Model(backbone="resnet18"), {"anchors.center_offset": 0.5, "prior": 0.01})
+    assert changed.given == {"backbone", "anchors", "prior"}
+    assert changed.anchors.given == {"center_offset"}
+    assert changed == Model(backbone="resnet18")
+    assert from_dict(Model, {"prior": 0.1}).given == {"prior"}
+    assert from_dict(Anchors, to_dict(Anchors())).given >= {"sizes", "ratios", "rounding"}
+    assert pickle.loads(pickle.dumps(changed)).given == changed.given
+
+
+def test_adopt_fills_in_what_was_not_given():
+    mine = Model(backbone="resnet18", anchors=Anchors(sizes=(16, 32, 64, 128, 256)))
+    theirs = Model(
+        backbone="resnet50",
+        normalization="caffe",
+        anchors=Anchors(center_offset=0.0),
+        resize=ShortLong(short=600),
+    )
+    both = adopt(mine, theirs)
+    assert both == Model(
+        backbone="resnet18",
+        normalization="caffe",
+        anchors=Anchors(sizes=(16, 32, 64, 128, 256), center_offset=0.0),
+        resize=ShortLong(short=600),
+    )
+    assert both.given == {"backbone", "normalization", "anchors", "resize"}
+    assert adopt(Model(resize=Canvas()), theirs).resize == Canvas(), "of another kind: mine"
+    assert adopt(theirs, Model()) == theirs
+    assert adopt(Model(), theirs) == theirs
+
+
+def test_a_dict_is_a_setting_like_others():
+    config = Model(weights="coco", aliases={"walker": "person"})
+    assert from_dict(Model, json.loads(json.dumps(to_dict(config)))) == config
+    line = [assignment("aliases={'walker': 'person'}"), assignment("weights=coco")]
+    assert override(Model(), dict(line)) == config
+    with pytest.raises(ConfigError, match=r"aliases\['walker'\]: expected a string, found 3"):
+        Model(weights="coco", aliases={"walker": 3})
+    with pytest.raises(ConfigError, match="aliases: expected a dict of a string to a string"):
+        Model(weights="coco", aliases="walker=person")
+    with pytest.raises(ConfigError, match=r"aliases: expected none without model\.weights"):
+        Model(aliases={"walker": "person"})

@@ -126,3 +126,56 @@ def test_levels_share_weights_and_channels_are_packed_anchor_first(depth):
                     np.testing.assert_allclose(outputs[:, n], expected, atol=1e-5)
                     n += 1
     assert n == outputs.shape[1]
+
+
+def plain_group_norm(x, gamma, beta, groups=32, epsilon=1e-5):
+    """Over pixels and the channels of a group, image by image."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height * width, groups, channels // groups)
+    mean, variance = x.mean((1, 3), keepdims=True), x.var((1, 3), keepdims=True)
+    x = ((x - mean) / np.sqrt(variance + epsilon)).reshape(batch, height, width, channels)
+    return x * gamma + beta
+
+
+def test_group_norm_stands_between_convolution_and_relu():
+    """Against plain NumPy; the convolutions have no bias of their own, the output has."""
+    head = make(width=64, norm="group", depth=2)
+    rng = np.random.default_rng(0)
+    for variable in head.weights:
+        if variable.name in ("gamma", "beta"):
+            variable.assign(rng.uniform(-1, 1, variable.shape))
+    names = {variable.path.split("/", 1)[1] for variable in head.weights}
+    assert names == {
+        *("conv0/kernel", "conv1/kernel", "output/kernel", "output/bias"),
+        *(f"norm{i}/{leaf}" for i in range(2) for leaf in ("gamma", "beta")),
+    }
+    maps = pyramid(64)
+    levels = []
+    for x in maps:
+        for conv, norm in zip(head.convs, head.norms, strict=True):
+            x = tf.nn.conv2d(x, conv.kernel, 1, "SAME").numpy()
+            x = np.maximum(plain_group_norm(x, norm.gamma.numpy(), norm.beta.numpy()), 0)
+        x = tf.nn.conv2d(x, head.output_conv.kernel, 1, "SAME") + head.output_conv.bias
+        levels.append(tf.reshape(x, [2, -1, 2]))
+    np.testing.assert_allclose(head(maps), tf.concat(levels, 1), atol=2e-6)
+
+
+def test_group_norm_in_a_model_of_half_precision_and_unknown_sizes():
+    config = Model(
+        backbone="resnet18", neck_width=32, head_depth=1, head_width=32, head_norm="group"
+    )
+    whole, half = build_model(config, 3), build_model(config, 3, "mixed_bfloat16")
+    for ours, theirs in zip(half.variables, whole.variables, strict=True):
+        ours.assign(theirs)
+    images = tf.constant(np.random.default_rng(0).uniform(0, 255, [2, 70, 90, 3]), tf.float32)
+    graph = tf.function(half, input_signature=[tf.TensorSpec([None, None, None, 3])])
+    for name, value in graph(images).items():
+        assert value.dtype == tf.float32
+        expected = whole(images)[name]
+        scale = float(tf.math.reduce_std(expected))
+        assert float(tf.reduce_mean(tf.abs(value - expected))) < 0.1 * scale
+
+
+def test_an_unknown_norm_is_refused():
+    with pytest.raises(ValueError, match="norm: expected none or group, found 'batch'"):
+        make(norm="batch")

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from core.anchors import AnchorGenerator
 from core.box_coder import BoxCoder
-from core.losses import Criterion, sigmoid_focal_loss, smooth_l1
+from core.losses import Criterion, giou_loss, sigmoid_focal_loss, smooth_l1
 from core.targets import BETWEEN, Matcher
 
 REFERENCE = json.loads(Path(__file__).with_name("tfa_focal_loss.json").read_text())
@@ -180,6 +180,45 @@ def plain_criterion(criterion, outputs, boxes, labels, *, box_loss, beta, normal
     return sums[:, :2].sum(0) / max(1, sums[:, 2].sum()), sums[:, 2].sum()
 
 
+@pytest.mark.parametrize(
+    ("box", "target", "loss"),
+    [
+        ([0, 0, 4, 2], [0, 0, 4, 2], 0.0),
+        ([0, 0, 4, 2], [2, 0, 6, 2], 1 - 4 / 12),  # union 12 is the hull
+        ([0, 0, 2, 2], [4, 0, 6, 2], 1 + (12 - 8) / 12),  # apart: hull 6 x 2
+        ([0, 0, 2, 2], [2, 2, 4, 4], 1 + (16 - 8) / 16),  # a common corner
+        ([1, 1, 3, 3], [0, 0, 4, 4], 1 - 4 / 16),  # one inside the other
+        ([0, 0, 0, 0], [0, 0, 4, 4], 1.0),
+        ([3, 3, 3, 3], [3, 3, 3, 3], 1.0),  # no area at all: finite
+    ],
+)
+def test_giou_loss_by_hand(box, target, loss):
+    pair = tf.constant([box], tf.float32), tf.constant([target], tf.float32)
+    np.testing.assert_allclose(giou_loss(*pair), [loss], atol=1e-6)
+    np.testing.assert_allclose(giou_loss(*pair[::-1]), [loss], atol=1e-6)
+
+
+def test_giou_of_the_criterion_is_of_the_decoded_boxes():
+    """Also where deltas of anchors that answer for nothing are absurd, gradients are finite."""
+    criterion, predicted, data = make(box_loss="giou"), outputs(), batch()
+    anchors = criterion.anchors(HEIGHT, WIDTH)
+    matches = criterion.matcher(anchors, data["boxes"], data["labels"]).numpy()
+    is_positive = (matches >= 0)[..., None]
+    deltas = tf.where(is_positive, predicted["box_deltas"], np.inf)
+    predicted |= {"box_deltas": deltas}
+    with tf.GradientTape() as tape:
+        tape.watch(predicted)
+        loss = criterion(predicted, data)["box_loss"]
+    gradient = tape.gradient(loss, predicted)["box_deltas"].numpy()
+    boxes = criterion.coder.decode(deltas, anchors).numpy()
+    rows = [(i, n) for i, n in np.argwhere(matches >= 0)]
+    expected = [giou_loss(boxes[i, n], data["boxes"][i, matches[i, n]]).numpy() for i, n in rows]
+    np.testing.assert_allclose(loss, np.sum(expected) / len(rows), rtol=1e-5)
+    assert np.isfinite(gradient).all()
+    assert not gradient[matches < 0].any()
+    assert gradient[matches >= 0].any(axis=-1).all()
+
+
 @pytest.mark.parametrize("normalization", ["batch", "image"])
 @pytest.mark.parametrize(("box_loss", "beta"), [("smooth_l1", 1 / 9), ("smooth_l1", 2), ("l1", 1)])
 def test_criterion_equals_plain_python(normalization, box_loss, beta):
@@ -268,7 +307,9 @@ def test_anchors_between_get_no_gradient():
     np.testing.assert_array_equal(moved, matches >= 0)
 
 
-@pytest.mark.parametrize("settings", [{}, {"normalization": "image", "box_loss": "l1"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"normalization": "image", "box_loss": "l1"}, {"box_loss": "giou"}]
+)
 def test_gradient_equals_a_directional_difference(settings):
     """Along the gradient, the loss rises by the gradient's square; along noise by their product."""
     criterion, predicted, data = make(**settings, box_weight=2.0), outputs(), batch()

@@ -148,6 +148,8 @@ def test_short_long_smooths_as_it_is_told():
         (ShortLong(32, 64, multiple=32), (32, 1), (32, 32)),
         (ShortLong(32, 64, multiple=128), (33, 60), (128, 128)),
         (ShortLong(32, 64, multiple=1), (33, 60), (33, 60)),
+        (ShortLong(32, 64, multiple=32, always_pad=True), (32, 33), (64, 64)),
+        (ShortLong(32, 64, multiple=32, always_pad=True), (64, 1), (96, 32)),
     ],
 )
 def test_padding_is_zero_at_the_bottom_and_right(rule, before, after):

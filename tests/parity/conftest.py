@@ -18,7 +18,7 @@ def _obstacle() -> str | None:
     """Why no comparison can run here; None: torch and torchvision are imported."""
     # torchvision imports triton, which takes the process down if TensorFlow was there first.
     if "tensorflow" in sys.modules and "torchvision" not in sys.modules:
-        return "torchvision has to be imported before TensorFlow: run this folder alone, make parity"
+        return "torchvision has to be imported before TensorFlow, so run this alone: make parity"
     try:
         import torch
         import torchvision  # noqa: F401
@@ -61,10 +61,13 @@ def _failed_if_skipped(report):
 
 @pytest.fixture
 def within(record_property):
-    """within(limit, what, value): asserts it, and has the largest value of `what` reported."""
+    """within(limit, what, value): asserts it, and has the largest value of `what` reported.
+
+    What stands in brackets at the end of `what` is for the message alone.
+    """
 
     def check(limit, what, value):
-        record_property(DEVIATION + what, float(value))
+        record_property(DEVIATION + what.split(" (")[0], float(value))
         assert value <= limit, f"{what}: expected at most {limit}, found {value}"
 
     return check

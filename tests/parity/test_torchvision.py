@@ -353,7 +353,7 @@ def their_step(model, images, objects):
 
 def our_step(detector, criterion, images, objects):
     """The same of ours."""
-    height, width = (-(-max(sides) // 32) * 32 for sides in zip(*(i.shape[:2] for i in images)))
+    height, width = np.max([image.shape[:2] for image in images], axis=0)  # multiples of 32
     batch_images, sizes = padded(images, height, width)
     most = max(len(labels) for _, labels in objects)
     boxes = np.zeros([len(objects), most, 4], np.float32)
@@ -375,6 +375,19 @@ def our_step(detector, criterion, images, objects):
     return {name: float(loss) for name, loss in losses.items()}, gradients
 
 
+@pytest.fixture
+def smooth(monkeypatch):
+    """softplus in place of every relu, in both libraries.
+
+    The derivative of relu jumps: an activation that rounds to the other side of 0 changes its
+    gradient by all there is. TensorFlow's sums in batch norm and convolutions are some ten times
+    less exact than torch's (compared in float64), and flip enough to hide smaller mistakes.
+    """
+    monkeypatch.setattr(tf.nn, "relu", tf.nn.softplus)
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: nn.functional.softplus(x))
+    monkeypatch.setattr(nn.functional, "relu", nn.functional.softplus)
+
+
 @pytest.mark.parametrize(
     "objects",
     [
@@ -383,41 +396,50 @@ def our_step(detector, criterion, images, objects):
         pytest.param([LARGE, EMPTY], id="one without objects"),
     ],
 )
-def test_training(training_pair, photo, agree, within, objects):
+def test_training(training_pair, smooth, photo, agree, within, objects):
     """Losses, gradients of all weights and what batch norm keeps, from one step of each."""
-    pair = training_pair
-    name = pair.name
+    compare_steps(training_pair, photo, objects, agree, within, "", 1e-3)
+
+
+def test_training_with_relu(training_pair, photo, agree, within):
+    """As it is, see `smooth`: torch's own gradients in float32 and float64 differ by up to 1e-2."""
+    compare_steps(training_pair, photo, [LARGE, SMALL], agree, within, " with relu", 0.05)
+
+
+def compare_steps(pair, photo, objects, agree, within, remark, limit):
     images = [cv2.resize(photo, size) for size in [(320, 256), (288, 224)][: len(objects)]]
     config = Config(
         model=pair.ours.config,
         matcher=Matcher(low_quality=True),
-        loss=Loss(box={"v1": "l1", "v2": "giou"}[name], normalization="image"),
+        loss=Loss(box={"v1": "l1", "v2": "giou"}[pair.name], normalization="image"),
     )
     theirs, their_gradients = their_step(pair.theirs, images, objects)
-    ours, gradients = our_step(pair.ours, build_criterion(config), images, objects)
+    ours, our_gradients = our_step(pair.ours, build_criterion(config), images, objects)
 
+    name = pair.name + remark
     assert ours["positives"] > 3
-    agree(1e-3, f"{name} class loss", ours["class_loss"], theirs["classification"])
-    agree(1e-3, f"{name} box loss", ours["box_loss"], theirs["bbox_regression"])
-    assert gradients.keys() == their_gradients.keys()
-    for place, theirs in their_gradients.items():
-        difference = np.linalg.norm(gradients[place] - theirs) / np.linalg.norm(theirs)
-        print(f"{difference:.1e} {np.linalg.norm(theirs):.1e} {place}")
-        within(1e-3, f"{name} gradients", difference)
-    for variable, (place, theirs) in moving_averages(pair):
-        agree(1e-4, f"{name} {place}", variable, theirs)
+    agree(1e-4, f"{name} class loss", ours["class_loss"], theirs["classification"])
+    agree(1e-4, f"{name} box loss", ours["box_loss"], theirs["bbox_regression"])
+    assert our_gradients.keys() == their_gradients.keys()
+    for place, expected in their_gradients.items():
+        difference = np.linalg.norm(our_gradients[place] - expected) / np.linalg.norm(expected)
+        within(limit, f"{name} gradients, norm of difference / norm ({place})", difference)
+    for leaf, average, expected in moving_averages(pair):
+        agree(1e-4, f"{name} {leaf}", average, expected)
 
 
 def moving_averages(pair):
-    state = {
+    """(moving_mean or moving_variance, ours, theirs) of each batch norm."""
+    theirs = {
         RETINANET.place(name): tensor.numpy()
         for name, tensor in pair.theirs.state_dict().items()
         if ".running_" in name
     }
-    for variable in pair.ours.model.variables:
+    for variable in pair.ours.model.non_trainable_variables:
         place = variable.path.removeprefix("retinanet/")
-        if "moving_" in place:
-            yield variable.numpy(), (place.rsplit("/", 1)[1], state[place])
+        if place in theirs:
+            yield place.rsplit("/", 1)[1], variable.numpy(), theirs.pop(place)
+    assert not theirs
 
 
 # ------------------------------------------------------------------------------------------------

@@ -207,3 +207,37 @@ def test_unknown_settings_are_refused():
         ResNet(20)
     with pytest.raises(ValueError, match="bottleneck_stride: expected 3x3 or 1x1, found '2x2'"):
         ResNet(50, bottleneck_stride="2x2")
+
+
+@pytest.mark.parametrize("same", [("conv1",), ("pool1",), ("conv1", "pool1")])
+def test_same_padding_of_the_stem_is_tensorflows(resnet18, same):
+    """One differs from symmetric padding on even sizes only, there by a pixel."""
+    model = build(18, same_padding=same)
+    for ours, theirs in zip(model.variables, resnet18.variables, strict=True):
+        ours.assign(theirs)
+    even, odd = images(1, 64, 96), images(1, 61, 89)
+    for ours, theirs in zip(model(odd), resnet18(odd), strict=True):
+        assert ours.shape == theirs.shape
+    if same == ("conv1",):
+        assert_close(model(odd), resnet18(odd))
+    differ = [np.abs(a - b).max() for a, b in zip(model(even), resnet18(even), strict=True)]
+    assert min(differ) > 0.01
+    stem = keras.Sequential(
+        [
+            keras.layers.Conv2D(64, 7, 2, "same", use_bias=False),
+            keras.layers.MaxPooling2D(3, 2, "same"),
+        ]
+    )
+    stem(even)
+    stem.layers[0].kernel.assign(model.conv1.kernel)
+    if same == ("conv1", "pool1"):
+        identity = ResNet(18, same_padding=same, name="other")
+        identity(even)
+        identity.conv1.kernel.assign(model.conv1.kernel)
+        seen = []
+        identity.stages[0][0].call = lambda x, training=False: seen.append(x) or x
+        identity(even)
+        scale = 1 / np.sqrt(1 + 1e-5)  # of a fresh batch norm
+        np.testing.assert_allclose(
+            seen[0], tf.nn.relu(stem(even)) * scale, atol=1e-4
+        )  # relu and maximum commute

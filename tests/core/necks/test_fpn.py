@@ -109,3 +109,21 @@ def test_takes_maps_of_unknown_size_in_a_graph():
 def test_unknown_origin_of_p6_is_refused():
     with pytest.raises(ValueError, match="p6_from: expected c5 or p5, found 'c4'"):
         FPN(p6_from="c4")
+
+
+@pytest.mark.parametrize("same", [(), ("p6",), ("p7",), ("p6", "p7")])
+def test_the_two_paddings_of_p6_and_p7(same):
+    """As TensorFlow's own convolutions pad: on even sizes at the bottom and right only."""
+    maps = features((32, 24), (16, 12), (8, 6))
+    neck = FPN(6, same_padding=same, name="neck")
+    neck(maps)
+    p6, p7 = neck(maps)[3:]
+
+    def conv(x, layer):
+        if layer.name in same:
+            return tf.nn.conv2d(x, layer.kernel, 2, "SAME") + layer.bias
+        x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        return tf.nn.conv2d(x, layer.kernel, 2, "VALID") + layer.bias
+
+    np.testing.assert_allclose(p6, conv(maps[2], neck.p6), atol=1e-5)
+    np.testing.assert_allclose(p7, conv(tf.nn.relu(p6), neck.p7), atol=1e-5)
