@@ -50,14 +50,18 @@ class Checkpoint:
         self.path = Path(path)
         self._arrays: dict[str, list[tuple[str, np.ndarray]]] = {}
         try:
+            with zipfile.ZipFile(self.path) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > self.path.stat().st_size:
+                raise ValueError(f"it unpacks to {unpacked:,} bytes, and none of ours is packed")
             with np.load(self.path, allow_pickle=False) as file:
-                self.state = json.loads(bytes(file["state"]))
+                self.state = dict(json.loads(bytes(file["state"])))
                 for key in sorted(key for key in file.files if key != "state"):
                     group, _, name = key.split("|", 2)
                     self._arrays.setdefault(group, []).append((name, file[key]))
         except FileNotFoundError:
             raise CheckpointError(f"{path}: no such checkpoint") from None
-        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # what NumPy raises for a damaged file is anybody's guess
             raise CheckpointError(f"{path}: no whole checkpoint ({error})") from None
 
     def arrays(self, group: str) -> dict[str, np.ndarray]:

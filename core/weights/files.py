@@ -25,7 +25,7 @@ LEAVES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_me
 
 
 STATM = Path("/proc/self/statm")  # Linux: pages of address space in use, first of its numbers
-SPARE = 2**32  # bytes of memory that reading may take beyond a few times the file's size
+SPARE = 2**31  # bytes of memory that reading may take beyond a few times the file's size
 LONGEST = 200  # characters of a tensor's name, and of what a message quotes
 
 
@@ -155,8 +155,11 @@ def _read_torch(path: Path) -> Contents:
         # Strides may repeat a few bytes any number of times, names the same tensor.
         claimed += tensor.numel() * tensor.element_size()
         if claimed > path.stat().st_size:
-            raise WeightsError(f"{path}: {_plain(name)} claims more data than the file holds")
-        if tensor.is_floating_point():
+            raise WeightsError(
+                f"{path}: {_plain(name)} claims more data than the file holds, or shares another's"
+            )
+        # Counters are integers, but who makes all of a state half precision makes them floats.
+        if tensor.is_floating_point() and not name.endswith("num_batches_tracked"):
             arrays[name] = tensor.detach().to(torch.float32).contiguous().numpy()
     return Contents(path, "torch", arrays)
 

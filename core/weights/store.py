@@ -29,9 +29,15 @@ def stated(kind: str, conventions: Mapping) -> Model:
     Left out is what those weights started from themselves, and parts of somebody's own, which only
     the config that defines them can name.
     """
-    names = OF_BACKBONE if kind == BACKBONE else set(conventions) - {"weights", "aliases"}
-    own = {name for name, value in conventions.items() if str(value).startswith(CALLABLE)}
-    return from_dict(Model, {name: conventions[name] for name in names if name not in own})
+    return from_dict(
+        Model,
+        {
+            name: value
+            for name, value in conventions.items()
+            if (name in OF_BACKBONE if kind == BACKBONE else name not in ("weights", "aliases"))
+            and not str(value).startswith(CALLABLE)
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -62,20 +68,16 @@ class Weights:
         file = weights_file(path)
         checkpoint = Checkpoint(file)
         state = checkpoint.state
-        kind = next((kind for kind in (DETECTOR, BACKBONE) if kind in state), None)
-        if kind is None:
+        kind = DETECTOR if state.get("classes") else BACKBONE
+        arrays, conventions = checkpoint.arrays(kind), state.get(kind)
+        if not arrays or not isinstance(conventions, Mapping):
             raise WeightsError(f"{file}: expected weights with their conventions, found none")
-        arrays = {
-            name.removeprefix("retinanet/"): array
-            for name, array in checkpoint.arrays(kind).items()
-        }
-        return cls(
-            path=file,
-            arrays=arrays,
-            model=stated(kind, state[kind]),
-            classes=tuple(state.get("classes", ())),
-            origin=state.get("origin", {}),
-        )
+        try:
+            model = stated(kind, conventions)
+        except ConfigError as error:
+            raise WeightsError(f"{file}: {error}") from None
+        arrays = {path.removeprefix("retinanet/"): array for path, array in arrays.items()}
+        return cls(file, arrays, model, tuple(state.get("classes", ())), state.get("origin", {}))
 
     def save(self, path: str | Path) -> None:
         """Writes a checkpoint file; of a detector one that evaluates and draws."""

@@ -213,24 +213,25 @@ def test_network(pair, photo, agree, contents, size):
 
 
 def odd_side():
-    """A side that rounding errors bring to 799 instead of 800."""
-    return next(side for side in range(300, 600) if math.floor(side * (800 / side)) == 799)
+    """An odd side that rounding errors bring to 799 instead of 800."""
+    return next(side for side in range(301, 600, 2) if math.floor(side * (800 / side)) == 799)
 
 
 @pytest.fixture(scope="module")
 def photos(photo, tmp_path_factory):
-    """Name -> file: crops of different shapes, and pictures of COCO where they are at hand."""
+    """Name -> file: parts of the photograph, and pictures of COCO where they are at hand."""
     folder = tmp_path_factory.mktemp("photos")
-    sides = {
-        "portrait": (590, 250),  # the long side becomes 1333
-        "landscape": (200, 512),
-        "odd": (381, 427),
-        "799 pixels": (odd_side(), odd_side() + 60),
+    side = odd_side()
+    pictures = {
+        "portrait": photo[:590, -250:],  # the long side becomes 1333
+        "landscape": photo[:200],
+        "799 pixels": photo[:side, -side - 60 :],
+        "shrinks": cv2.resize(photo, (1027, 1203)),
     }
-    files = {"whole": PHOTO}
-    for name, (height, width) in sides.items():
+    files = {}
+    for name, picture in pictures.items():
         files[name] = folder / f"{name}.png"
-        assert cv2.imwrite(str(files[name]), photo[:height, -width:, ::-1])
+        assert cv2.imwrite(str(files[name]), picture[:, :, ::-1])
     coco = Path(__file__).parents[3] / "shared" / "data" / "tiny_coco" / "val2017"
     files |= {path.stem: path for path in sorted(coco.glob("*.jpg"))[:3]}
     return files
@@ -288,7 +289,7 @@ def test_detections(pair, photos, within):
 
 def test_detections_of_a_batch(pair, photos, within):
     """Images of different sizes share an input, whose size decides where the anchors are."""
-    files = [photos["whole"], photos["odd"]]
+    files = [PHOTO, photos["799 pixels"]]
     with torch.no_grad():
         theirs = pair.theirs(tensors([decode_image(file) for file in files]))
     for mine, other in zip(detections(pair.ours, files, batch_size=2), theirs, strict=True):
@@ -300,9 +301,9 @@ def test_all_candidates(pair, photos, within, monkeypatch):
     config = override(pair.ours.config, {"detect.max_detections": 5000})
     unlimited = Detector(pair.ours.model, pair.ours.classes, config)
     monkeypatch.setattr(pair.theirs, "detections_per_img", 5000)
-    [ours] = detections(unlimited, [photos["odd"]])
+    [ours] = detections(unlimited, [photos["799 pixels"]])
     with torch.no_grad():
-        [theirs] = pair.theirs(tensors([decode_image(photos["odd"])]))
+        [theirs] = pair.theirs(tensors([decode_image(photos["799 pixels"])]))
     compare_detections(ours, theirs, within, f"{pair.name} all candidates,")
 
 
@@ -402,8 +403,9 @@ def test_training(training_pair, smooth, photo, agree, within, objects):
 
 
 def test_training_with_relu(training_pair, photo, agree, within):
-    """As it is, see `smooth`: torch's own gradients in float32 and float64 differ by up to 1e-2."""
-    compare_steps(training_pair, photo, [LARGE, SMALL], agree, within, " with relu", 0.05)
+    """As it is, see `smooth`; torch's own in float32 and float64 are up to 3e-4 and 1e-2 apart."""
+    limit = {"v1": 0.005, "v2": 0.05}[training_pair.name]
+    compare_steps(training_pair, photo, [LARGE, SMALL], agree, within, " with relu", limit)
 
 
 def compare_steps(pair, photo, objects, agree, within, remark, limit):
@@ -481,7 +483,7 @@ def until_0_12(state):
 def test_names_until_0_12(small):
     """torchvision itself reads what `until_0_12` makes."""
     old = until_0_12(small.state_dict())
-    assert not {"head.classification_head.conv.3.0.weight"} & old.keys()
+    assert "head.classification_head.conv.3.0.weight" not in old
     fresh = v1(depth=18, num_classes=3)
     fresh.load_state_dict(old)
     for name, tensor in small.state_dict().items():

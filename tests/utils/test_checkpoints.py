@@ -249,3 +249,17 @@ def test_arrays_can_be_read_without_this_project(saved):
         assert len(names) == len(weights)
         np.testing.assert_array_equal(file[sorted(names)[-1]], weights[-1])
     assert zipfile.is_zipfile(path)
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_its_size_is_none_of_ours(tmp_path):
+    state = np.frombuffer(b"{}", np.uint8)
+    np.savez_compressed(tmp_path / "bomb.npz", state=state, **{"model|0|a": np.zeros(10**6)})
+    with pytest.raises(CheckpointError, match=r"bomb\.npz: no whole checkpoint \(it unpacks to 8,"):
+        Checkpoint(tmp_path / "bomb.npz")
+
+
+@pytest.mark.parametrize("state", ["3", "[" * 100_000, '"text"', "null"])
+def test_a_state_that_is_no_dict_is_damage(tmp_path, state):
+    np.savez(tmp_path / "a.npz", state=np.frombuffer(state.encode(), np.uint8))
+    with pytest.raises(CheckpointError, match=r"a\.npz: no whole checkpoint"):
+        Checkpoint(tmp_path / "a.npz")

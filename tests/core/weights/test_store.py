@@ -150,6 +150,14 @@ def test_a_file_without_conventions_is_refused(tmp_path):
     save_checkpoint(tmp_path / "a.npz", {"model": []}, {"progress": {}})
     with pytest.raises(WeightsError, match=r"a\.npz: expected weights with their conventions"):
         Weights.load(tmp_path / "a.npz")
+    arrays = {"backbone/conv1/kernel": np.zeros(3)}
+    for state in ({"backbone": 3}, {"backbone": None}, {"model": {}, "classes": ["a"]}):
+        save_checkpoint(tmp_path / "a.npz", {"backbone": arrays}, state)
+        with pytest.raises(WeightsError, match=r"a\.npz: expected weights with their conv"):
+            Weights.load(tmp_path / "a.npz")
+    save_checkpoint(tmp_path / "a.npz", {"backbone": arrays}, {"backbone": {"bn_epsilon": "x"}})
+    with pytest.raises(WeightsError, match=r"a\.npz: Model\.bn_epsilon: expected a number"):
+        Weights.load(tmp_path / "a.npz")
     with pytest.raises(ValueError, match="expected a run, imported weights or a checkpoint"):
         Weights.load(tmp_path)
 
