@@ -27,7 +27,8 @@ from core.weights.store import OF_BACKBONE, Weights
 from utils.diary import diary
 
 NOT_IN_THE_FILE = (
-    "What no file says is as in the publisher's code: --set bn_epsilon=... and the like for others"
+    "no file holds bn_epsilon, normalization, coder, anchors, resize, detect: they are the "
+    "publisher's; for weights trained otherwise say so, e.g. --set bn_epsilon=1e-5"
 )
 
 
