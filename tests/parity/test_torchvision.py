@@ -64,8 +64,8 @@ def v2():
 def randomize(model, seed=0, score_logit=-7.0):
     """Numbers such as training leaves, in place of the ones and zeros that hide mistakes.
 
-    score_logit: of a detector, the average logit; some thousand times as many candidates as there
-        are detections stay below it.
+    score_logit: of a detector, the average logit; so low, because there are millions of them and
+        only the best some thousand should pass a score of .05.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -139,10 +139,7 @@ def imported(model, folder, **options):
 
 @pytest.fixture(scope="module", params=["v1", "v2"])
 def pair(request, tmp_path_factory):
-    """Both versions as published, ResNet-50 with 91 classes.
-
-    v1 finds fewer objects than the 300 that are kept, v2 more.
-    """
+    """Both versions as published, ResNet-50 with 91 classes."""
     name = request.param
     theirs = randomize(v1(), score_logit=-9.0) if name == "v1" else randomize(v2())
     ours = Detector.load(imported(theirs.eval(), tmp_path_factory.mktemp(name)))
@@ -297,7 +294,7 @@ def test_detections_of_a_batch(pair, photos, within):
 
 
 def test_all_candidates(pair, photos, within, monkeypatch):
-    """Without a limit on detections those of all levels show: thousands."""
+    """Without a limit of 300, so that the score threshold and the top 1000 of a level show."""
     config = override(pair.ours.config, {"detect.max_detections": 5000})
     unlimited = Detector(pair.ours.model, pair.ours.classes, config)
     monkeypatch.setattr(pair.theirs, "detections_per_img", 5000)
