@@ -17,7 +17,7 @@ test: .venv/.installed-dev
 # Against torchvision and the like, in an environment of its own: torch takes 5 GB. Here a test
 # that is skipped has failed.
 parity: .venv-parity/.installed
-	REQUIRE_PARITY=1 .venv-parity/bin/python -m pytest tests/parity
+	REQUIRE_PARITY=1 .venv-parity/bin/python -m pytest tests/parity -n 2 --dist loadfile
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
