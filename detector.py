@@ -7,15 +7,26 @@
 What training, evaluate.py, visualize.py and a notebook share. Letters: D detections.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from loguru import logger
 
 import configs
-from configs import Config, ConfigError, adopt, differences, from_dict, to_dict
+from configs import (
+    Config,
+    ConfigError,
+    adopt,
+    assignment,
+    completed,
+    differences,
+    from_dict,
+    override,
+    to_dict,
+)
 from configs.schema import Model
 from core.build import build_model, build_postprocess
 from core.engine import compiled, predict
@@ -30,7 +41,7 @@ from utils.runs import latest_run, weights_file
 
 # Of a model's conventions, what may differ from the weights' without changing what they mean; where
 # they started from is none.
-FREE = ("resize", "detect", "weights", "aliases")
+FREE_TO_DETECT = ("resize", "detect", "weights", "aliases")
 
 
 class Detector:
@@ -46,12 +57,19 @@ class Detector:
         self._step = None
 
     @classmethod
-    def load(cls, path: str | Path, config: Model | None = None, eager: bool = False) -> "Detector":
+    def load(
+        cls,
+        path: str | Path,
+        config: Model | None = None,
+        eager: bool = False,
+        changes: Mapping[str, Any] | None = None,
+    ) -> "Detector":
         """From a run's folder (its best weights) or a checkpoint file.
 
         config: the conventions, in place of those saved with the weights. They may differ in what
-            is `FREE`, and what they leave open is as the weights need it; a part of your own can
-            only be made from the config that defines it.
+            is `FREE_TO_DETECT`, and what they leave open is as the weights need it; a part of your
+            own can only be made from the config that defines it.
+        changes: settings of Model by dotted names, laid over either.
         Raises CheckpointError if the file is damaged or holds no detector, ConfigError if `config`
         contradicts it, naming the field, or if it is missing for a part of your own.
         Computes in float32, whatever precision it was trained in.
@@ -60,10 +78,11 @@ class Detector:
         checkpoint = Checkpoint(file)
         if "model" not in checkpoint.state:
             raise CheckpointError(f"{file}: no conventions of a detector inside, so it is none")
-        saved = checkpoint.state["model"]
+        saved = completed(Model, checkpoint.state["model"])
         config = adopt(config, stated(DETECTOR, saved)) if config else from_dict(Model, saved)
+        config = override(config, changes or {}, "model.")
         for name, wanted, trained in differences(to_dict(config), saved):
-            if name.split(".")[0] not in FREE:
+            if name.split(".")[0] not in FREE_TO_DETECT:
                 raise ConfigError(
                     f"model.{name}: {file} was trained with {trained!r}, the config says {wanted!r}"
                 )
@@ -104,8 +123,8 @@ def open_detector(
 
     weights: a run or a checkpoint; None: the latest run of the config.
     config_file: None: the run's own config.json, or config.py where it has none.
-    overrides: "section.field=value" changes of that config. Of the model, only what is `FREE` may
-        differ from what the weights were trained with.
+    overrides: "section.field=value" changes of that config. Of the model, only what is
+        `FREE_TO_DETECT` may differ from what the weights were trained with.
     Raises ConfigError, CheckpointError or ValueError for what does not fit or is not there.
     """
     use_devices()
@@ -117,9 +136,12 @@ def open_detector(
     own = run / "config.json"
     path = config_file or (own if own.is_file() else "config.py")
     config = configs.load(path, overrides)
-    named = config_file or any(item.startswith("model.") for item in overrides)
-    detector = Detector.load(file, config.model if named else None, eager)
-    if config.data.classes and config.data.classes != detector.classes:
+    # config.py, where nobody named it, is not about these weights: it says which data to read.
+    changes = dict(assignment(item) for item in overrides if item.startswith("model."))
+    changes = {name.removeprefix("model."): value for name, value in changes.items()}
+    detector = Detector.load(file, config.model if config_file else None, eager, changes)
+    is_about = config_file or own.is_file()
+    if is_about and config.data.classes and config.data.classes != detector.classes:
         raise ConfigError(
             f"data.classes: {file} knows {list(detector.classes)}, "
             f"{path} says {list(config.data.classes)}"

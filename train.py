@@ -41,7 +41,7 @@ from core.engine import compiled, train_step, validation_step
 from core.targets import best_overlaps
 from core.weights.published import open_weights
 from core.weights.store import DETECTOR, Weights, stated
-from core.weights.transfer import transfer
+from core.weights.transfer import class_sources, transfer
 from data.datasets import prepare, read_split
 from data.detections import DetectionTable
 from data.pipeline import (
@@ -84,11 +84,15 @@ def main(argv: list[str] | None = None) -> float:
     weights = None
     if config.model.weights and not checkpoint:
         weights = open_weights(config.model.weights, config.model.backbone)
-        config = replace(config, model=weights.settle(config.model))
+        settled = weights.settle(config.model)
+        adopted = configs.differences(configs.to_dict(settled), configs.to_dict(config.model))
+        config = replace(config, model=settled)
     classes = prepare(config.data)
     train_set = read_split(config.data, config.data.train, classes)
     val_set = read_split(config.data, config.data.val, classes)
     check(config, train_set, val_set)
+    if weights:
+        class_sources(weights, classes, config.model.aliases)
     # Only now a folder: a config or a dataset that cannot be leaves nothing behind.
     run = Path(args.resume) if args.resume else new_run(config.output, config.name)
     with diary(run / "diary.log"), StopSignal() as stop:
@@ -97,6 +101,9 @@ def main(argv: list[str] | None = None) -> float:
         if args.eager:
             config = configs.override(config, {"train.eager": True})
         describe(config, device, train_set, val_set)
+        if weights:
+            settings = ", ".join(f"{name}={value}" for name, value, _ in adopted) or "nothing"
+            logger.info("settings that follow the weights: {}", settings)
         return train(run, config, train_set, val_set, weights, checkpoint, stop)
 
 
@@ -125,10 +132,13 @@ def choose(args: argparse.Namespace) -> tuple[Config, Checkpoint | None]:
         return configs.load(args.config or "config.py", args.overrides), None
     own = Path(args.resume) / "config.json"
     config = configs.load(args.config or own)
-    saved = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else {}
-    if saved and args.config:  # what it left open was settled when the run began
+    if args.config and own.is_file():
+        saved = configs.completed(Config, json.loads(own.read_text(encoding="utf-8")))
+        # What it left open was settled when the run began.
         settled = configs.adopt(config.model, stated(DETECTOR, saved["model"]))
         config = replace(config, model=settled)
+    else:
+        saved = configs.to_dict(config)
     for name, wanted, started in configs.differences(configs.to_dict(config), saved):
         raise ConfigError(
             f"{name}: {args.resume} was started with {started!r}, {args.config} says {wanted!r}"

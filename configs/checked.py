@@ -261,6 +261,23 @@ def from_dict(cls: type, values: Mapping[str, Any], name: str | None = None) -> 
         raise ConfigError(str(error).replace(f"{cls.__name__}.", f"{name}.", 1)) from None
 
 
+def completed(cls: type, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier version saved by `to_dict`, with the defaults of fields that came since."""
+
+    def without_own(value):
+        if isinstance(value, Mapping):
+            kept = {k: v for k, v in value.items() if not str(v).startswith(CALLABLE)}
+            return {k: without_own(v) for k, v in kept.items()}
+        return [without_own(v) for v in value] if isinstance(value, list) else value
+
+    def laid_over(whole, part):
+        if not (isinstance(whole, Mapping) and isinstance(part, Mapping)):
+            return part
+        return {**whole, **{k: laid_over(whole.get(k), v) for k, v in part.items()}}
+
+    return laid_over(to_dict(from_dict(cls, without_own(saved))), saved)
+
+
 def differences(ours: Any, theirs: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
     """(dotted name, our value, their value) wherever two results of `to_dict` differ."""
     if not (isinstance(ours, dict) and isinstance(theirs, dict)):

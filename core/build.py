@@ -1,4 +1,4 @@
-"""Config -> parts. The only file of core that reads the config."""
+"""Config -> parts. Of core, only this and core/weights, with its conventions, know the config."""
 
 import contextlib
 from dataclasses import asdict

@@ -22,6 +22,11 @@ from rich.markup import escape
 from utils.diary import progress_bar
 from utils.files import write_text
 
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
+
 BACKOFF = 0.5  # seconds before the second attempt, twice that before the third, ...
 BLOCK = 1 << 18  # bytes read at once
 DIGEST = re.compile(r"sha256:[0-9a-f]{8,64}|md5:[0-9a-f]{32}")
@@ -63,8 +68,34 @@ def fetch(
     if path.exists():
         _check_existing(url, path, digests)
         return path
+    try:
+        with _alone_in(path.parent):
+            if not path.exists():  # meanwhile, by another process
+                _fetch(url, path, digests, timeout, attempts, progress)
+    except OSError as error:
+        raise DownloadError(f"{path}: cannot be written ({error})") from error
+    return path
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Makes the folder and waits for other processes that download to it; not on Windows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _fetch(
+    url: str, path: Path, digests: list[str], timeout: float, attempts: int, progress: bool
+) -> None:
     part = _beside(path, ".part")
-    part.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _reporter(path.name, progress) as report:
             sha256 = _download(url, part, digests, attempts, timeout, report)
@@ -75,7 +106,6 @@ def fetch(
     _record(path, sha256, known=f"sha256:{sha256}" in digests)
     os.replace(part, path)
     _beside(part, ".etag").unlink(missing_ok=True)
-    return path
 
 
 def _check_arguments(

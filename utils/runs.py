@@ -45,7 +45,10 @@ def weights_file(path: str | Path) -> Path:
     for name in ("checkpoints/best.npz", "checkpoints/last.npz", "weights.npz"):
         if (path / name).is_file():
             return path / name
-    raise ValueError(f"{path}: expected a run, imported weights or a checkpoint, found none")
+    raise ValueError(
+        f"{path}: expected a run, imported weights or a checkpoint, found none; for published names"
+        " and other projects' files: python -m core.weights import"
+    )
 
 
 class MetricsFile:

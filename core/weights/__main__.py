@@ -48,8 +48,8 @@ def main(argv: list[str] | None = None) -> None:
             changes=dict(assignment(item) for item in args.changes),
             classes=class_names(args.classes),
         )
-        weights.save(out)
         describe(weights)
+        weights.save(out)
         logger.info("written to {}", out)
 
 
@@ -77,19 +77,21 @@ def class_names(given: str | None) -> list[str] | None:
     """Names by comma, or the lines of a file."""
     if given is None:
         return None
-    is_file = Path(given).is_file()
+    is_file = os.path.isfile(given)  # pathlib's raises for a name as long as that of 80 classes
     parts = Path(given).read_text(encoding="utf-8").splitlines() if is_file else given.split(",")
     return [part.strip() for part in parts if part.strip()]
 
 
 def listing() -> Table:
     table = Table(title=f"model.weights = NAME; files come to {cache_folder()}")
-    for column in ("name", "COCO AP", "MiB", "hash", "code's licence", "address"):
+    table.add_column("name", no_wrap=True)
+    for column in ("COCO AP", "MiB", "hash; code's licence; address"):
         table.add_column(column, overflow="fold")
     for one in PUBLISHED:
         ap, size = one.ap or "backbone", one.mebibytes or "?"
         digest = one.digest or "recorded at the first download"
-        table.add_row(one.name, str(ap), str(size), digest, one.licence, one.url)
+        about = f"{digest}; {one.licence}\n{one.url}"
+        table.add_row(one.name, str(ap), str(size), about)
     short = ", ".join(f"{name} = {full}" for name, full in SHORT.items())
     table.caption = f"{short}. AP as published, val2017. The photographs have terms of their own."
     return table

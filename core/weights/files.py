@@ -3,6 +3,7 @@
 A file may be damaged or made to harm: whatever is wrong with it ends in a WeightsError.
 """
 
+import argparse
 import contextlib
 import re
 import zipfile
@@ -25,6 +26,7 @@ LEAVES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_me
 
 
 STATM = Path("/proc/self/statm")  # Linux: pages of address space in use, first of its numbers
+INSTALL = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
 SPARE = 2**31  # bytes of memory that reading may take beyond a few times the file's size
 LONGEST = 200  # characters of a tensor's name, and of what a message quotes
 
@@ -39,13 +41,13 @@ class Contents:
 
     path: the file; library: "torch" or "keras".
     arrays: float32 by name: "layer1.0.conv1.weight" of torch, "conv1/kernel" of Keras.
-    layers: of Keras, the names of all layers the file lists, those without weights too.
+    listed: all that the file names, needed or not: of torch tensors, of Keras layers.
     """
 
     path: Path
     library: str
     arrays: dict[str, np.ndarray]
-    layers: frozenset[str] = frozenset()
+    listed: frozenset[str] = frozenset()
 
 
 def read_file(path: str | Path) -> Contents:
@@ -117,16 +119,22 @@ def _bounded_memory(path: Path):
 
 
 def _read_torch(path: Path) -> Contents:
+    _check_archive(path)
     try:
         import torch
     except ImportError:
         raise WeightsError(
-            f"{path}: reading a torch file needs torch, which nothing else here does: "
-            "pip install torch"
+            f"{path}: reading a torch file needs torch, which nothing else here does: {INSTALL}"
         ) from None
-    _check_archive(path)
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
+        raise WeightsError(
+            f"{path}: expected torch 2.6 or newer, before which weights_only could be got round "
+            f"(CVE-2025-32434), found {torch.__version__}"
+        )
     try:
-        with _bounded_memory(path):
+        # torchvision's training scripts save their command line, which runs nothing, beside.
+        harmless = torch.serialization.safe_globals([argparse.Namespace])
+        with _bounded_memory(path), harmless:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         found = re.search(r"GLOBAL (\S+)|(?:class|function) (\S+)", str(error))
@@ -139,7 +147,7 @@ def _read_torch(path: Path) -> Contents:
             "could run code. If you trust the file, open it where it comes from and save its state "
             "dict: torch.save(model.state_dict(), FILE)"
         ) from None
-    state = _state_dict(path, loaded)
+    state = _state_dict(path, loaded, torch.Tensor)
     arrays, claimed = {}, 0
     for name, tensor in state.items():
         if not isinstance(name, str):
@@ -161,7 +169,7 @@ def _read_torch(path: Path) -> Contents:
         # Counters are integers, but who makes all of a state half precision makes them floats.
         if tensor.is_floating_point() and not name.endswith("num_batches_tracked"):
             arrays[name] = tensor.detach().to(torch.float32).contiguous().numpy()
-    return Contents(path, "torch", arrays)
+    return Contents(path, "torch", _without_prefix(arrays), frozenset(state))
 
 
 def _check_archive(path: Path) -> None:
@@ -170,6 +178,11 @@ def _check_archive(path: Path) -> None:
         if file.read(4) != ZIP:
             return
     with zipfile.ZipFile(path) as archive:
+        if "model.weights.h5" in archive.namelist():
+            raise WeightsError(
+                f"{path}: expected a torch file or a Keras .h5, found a .keras archive; save the "
+                "weights alone: model.save_weights('FILE.weights.h5')"
+            )
         unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > path.stat().st_size:
             raise WeightsError(
@@ -180,19 +193,28 @@ def _check_archive(path: Path) -> None:
             raise ValueError(f"checksum of {damaged}")
 
 
-def _state_dict(path: Path, loaded) -> dict:
-    """The state dict itself, or inside the dict of a training run; "module." is taken off."""
-    for key in WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
+def _state_dict(path: Path, loaded, tensor: type) -> dict:
+    """The state dict itself, or the one inside the dict of a training run."""
+    if isinstance(loaded, Mapping) and not any(isinstance(v, tensor) for v in loaded.values()):
+        inside = {key: value for key, value in loaded.items() if isinstance(value, Mapping)}
+        named = [inside[key] for key in WRAPPERS if key in inside]
+        if named or len(inside) == 1:
+            return _state_dict(path, (named or list(inside.values()))[0], tensor)
     if not isinstance(loaded, Mapping) or not loaded:
         raise WeightsError(
             f"{path}: expected a state dict, found {type(loaded).__name__}"
             + (" without entries" if isinstance(loaded, Mapping) else "")
         )
-    if all(str(name).startswith("module.") for name in loaded):
-        return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
     return dict(loaded)
+
+
+def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Without what all names begin with, such as the "module." or "model." of a wrapper."""
+    while True:
+        starts = {name.partition(".")[0] for name in arrays if "." in name}
+        if len(starts) != 1 or not all("." in name for name in arrays):
+            return arrays
+        arrays = {name.partition(".")[2]: array for name, array in arrays.items()}
 
 
 # ------------------------------------------------------------------------------------------------
@@ -202,22 +224,25 @@ def _state_dict(path: Path, loaded) -> dict:
 
 def _read_keras(path: Path) -> Contents:
     """Weights or a whole model, as Keras 1, 2 and 3 write them; the model's config is not read."""
-    arrays, layers, claimed = {}, set(), 0
+    arrays, listed, claimed = {}, set(), 0
     with _bounded_memory(path), h5py.File(path, "r") as file:
         is_model = "model_weights" in file
         root = _item(path, file, "model_weights") if is_model else file
         if not isinstance(root, h5py.Group):
             raise WeightsError(f"{path}: expected groups of weights, found data at model_weights")
-        for name, dataset in _datasets(path, root, layers, set()):
+        for name, dataset in _datasets(path, root, listed, set()):
             chunk = int(np.prod(dataset.chunks or (0,), dtype=object)) * dataset.dtype.itemsize
             claimed += max(dataset.nbytes or 0, chunk)  # None of a dataset without any shape
             if claimed > path.stat().st_size:
-                raise WeightsError(f"{path}: {_plain(name)} claims more data than the file holds")
+                raise WeightsError(
+                    f"{path}: {_plain(name)} claims more data than the file holds; if it is "
+                    "compressed, h5repack -f NONE undoes that"
+                )
             if name in arrays:
                 raise WeightsError(f"{path}: expected one {_plain(name)}, found two")
             if dataset.dtype.kind == "f" and dataset.shape is not None:
                 arrays[name] = np.asarray(dataset, np.float32)
-    return Contents(path, "keras", arrays, frozenset(layers))
+    return Contents(path, "keras", arrays, frozenset(listed))
 
 
 def _item(path: Path, group: h5py.Group, key: str):
@@ -229,8 +254,8 @@ def _item(path: Path, group: h5py.Group, key: str):
     return group[key]
 
 
-def _datasets(path: Path, group: h5py.Group, layers: set[str], seen: set[int]):
-    """(layer/leaf, dataset) of all below `group`; names of layers and their groups to `layers`.
+def _datasets(path: Path, group: h5py.Group, listed: set[str], seen: set[int]):
+    """(layer/leaf, dataset) of all below `group`; names of layers and their groups to `listed`.
 
     seen: addresses of the groups above and before: one in two places would have no end.
     """
@@ -250,15 +275,18 @@ def _datasets(path: Path, group: h5py.Group, layers: set[str], seen: set[int]):
                 )
             seen.add(address)
             # Keras 3 names groups by class and number, and the layer in an attribute.
-            layers.add(str(item.attrs.get("name", key)) if key == "vars" else key)
-            yield from _datasets(path, item, layers, seen)
+            listed.add(str(item.attrs.get("name", key)) if key == "vars" else key)
+            yield from _datasets(path, item, listed, seen)
 
 
 def _keras_name(dataset: h5py.Dataset) -> str:
     """ ".../conv1/kernel:0" -> "conv1/kernel"; Keras 3 numbers a layer's variables instead."""
-    parent, leaf = dataset.name.split("/")[-2:]
+    *above, parent, leaf = dataset.name.strip("/").split("/")
+    # Keras 2 numbered the variables of a layer that was made twice, and not its group.
+    if above and re.fullmatch(re.escape(above[-1]) + r"_\d+", parent):
+        parent = above[-1]
     if parent == "vars" and leaf.isdigit():
         names = LEAVES.get(len(dataset.parent), ())
-        layer = dataset.parent.attrs.get("name", dataset.name.split("/")[-3])
+        layer = dataset.parent.attrs.get("name", above[-1] if above else "")
         return f"{layer}/{names[int(leaf)] if int(leaf) < len(names) else leaf}"
     return f"{parent}/{re.sub(r'(_[0-9]+)?(:[0-9]+)?$', '', leaf)}"

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from core.build import build_anchors, build_backbone, build_model
 from core.weights import keras_applications, keras_retinanet, torchvision, yhenon
 from core.weights.files import Contents, WeightsError, read_file
 from core.weights.names import Format
-from core.weights.store import BACKBONE, DETECTOR, Weights, stated
+from core.weights.store import BACKBONE, DETECTOR, OF_BACKBONE, Weights, stated
 
 FORMATS = {
     known.name: known
@@ -53,7 +54,8 @@ def import_file(
         structure = Model(**structure)
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from None
-    model = adopt(structure, known.conventions(arrays, contents.layers))
+    model = adopt(structure, known.conventions(arrays, contents.listed))
+    _check_changes(changes or {}, is_backbone=OUTPUT not in arrays)
     model = override(model, changes or {})
     names = ()
     if OUTPUT in arrays:
@@ -64,6 +66,19 @@ def import_file(
     origin = {"file": Path(path).name, "format": known.name, "sha256": _sha256(path)}
     model = stated(DETECTOR if names else BACKBONE, to_dict(model))
     return Weights(Path(path), arrays, model, names, origin)
+
+
+def _check_changes(changes: Mapping, is_backbone: bool) -> None:
+    """Raises ConfigError for a setting that these weights have no room for."""
+    names = {field.name for field in fields(Model)} - {"weights", "aliases"}
+    names = set(OF_BACKBONE) if is_backbone else names
+    for name in changes:
+        top = name.split(".")[0]
+        if top not in names and top in Model.__dataclass_fields__:
+            raise ConfigError(
+                f"{name} is no convention of {'a backbone' if is_backbone else 'weights'}; "
+                f"choices: {', '.join(sorted(names))}"
+            )
 
 
 def _format(contents: Contents, name: str | None) -> Format:
@@ -87,7 +102,7 @@ def _placed(contents: Contents, known: Format) -> dict[str, np.ndarray]:
     for name, array in contents.arrays.items():
         try:
             place = known.place(name)
-        except (KeyError, AttributeError, ValueError):  # a name without a dot, an endless number
+        except (KeyError, ValueError):  # ValueError: a number without end
             unknown.append(name)
             continue
         if place in arrays:
@@ -181,7 +196,8 @@ def _class_names(
         if classes is None:
             raise WeightsError(
                 f"{path}: {count} classes whose names the file does not hold: give them in the "
-                "order of the labels, --classes person,head"
+                "order of the labels (of torchvision the first is the background): python -m "
+                "core.weights import FILE --out DIR --classes person,head"
             )
     if len(classes) != count or len(set(classes)) != count:
         raise WeightsError(

@@ -32,7 +32,7 @@ def _fold_biases(arrays: dict) -> None:
         arrays[f"{norm}/moving_mean"] = arrays[f"{norm}/moving_mean"] - arrays.pop(place)
 
 
-def _conventions(arrays, layers) -> Model:
+def _conventions(arrays, listed) -> Model:
     return Model(
         bottleneck_stride="1x1", bn_epsilon=1.001e-5, same_padding=(), normalization="caffe"
     )  # fmt: skip
@@ -43,7 +43,7 @@ RESNET = Format(
     library="keras",
     marks=[r"conv1_conv/", r"conv2_block1_1_conv/"],
     layers=LAYERS,
-    ignored="predictions",
+    ignored=r"(?!conv1_|conv\d_block).*",  # whatever classifier there is
     conventions=_conventions,
     finish=_fold_biases,
 )

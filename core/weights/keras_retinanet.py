@@ -37,9 +37,9 @@ for _theirs, _ours in [("classification", "class_head"), ("regression", "box_hea
     ]
 
 
-def _conventions(arrays, layers) -> Model:
+def _conventions(arrays, listed) -> Model:
     # keras-resnet 0.1 padded conv1 by a layer of its own, later releases do not.
-    is_later = "conv1_relu" in layers and "padding_conv1" not in layers
+    is_later = "conv1_relu" in listed and "padding_conv1" not in listed
     return Model(
         bottleneck_stride="1x1",
         bn_mode="frozen",

@@ -35,7 +35,8 @@ class Format:
     layers: (pattern, replacement) pairs that turn the name of a layer into its place; the
         replacement is a template, or a function of the match.
     ignored: pattern of layers that a detector has no use for, such as the classifier of ImageNet.
-    conventions: (places, layers of the file) -> what the project's code says and no file does.
+    conventions: (arrays by place, all that the file lists) -> what the project's code says and no
+        file does.
     classes: names in label order by number of outputs, where they are known.
     finish: changes the arrays once they are at their places.
     """

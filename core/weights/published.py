@@ -1,10 +1,11 @@
 """Published weights: names, addresses, what is known of their hashes, the cache they come to."""
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.weights.files import WeightsError
+from core.weights.files import INSTALL, WeightsError
 from core.weights.importing import import_file
 from core.weights.store import Weights
 from utils.download import fetch
@@ -84,13 +85,14 @@ SHORT = {"coco": "coco-torchvision-v2", "imagenet": "imagenet-{backbone}"}
 
 def cache_folder() -> Path:
     """Where downloads go: $RETINANET_CACHE, or retinanet-tensorflow in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("RETINANET_CACHE") or default / "retinanet-tensorflow")
+    if chosen := os.environ.get("RETINANET_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retinanet-tensorflow"
 
 
 def find(name: str, backbone: object = "resnet50") -> Published | None:
     """The published weights of a name, or None; "imagenet" are those of `backbone`."""
-    name = SHORT.get(name, name).format(backbone=backbone)
+    name = SHORT[name].format(backbone=backbone) if name in SHORT else name
     return next((published for published in PUBLISHED if published.name == name), None)
 
 
@@ -107,10 +109,19 @@ def open_weights(source: str, backbone: object = "resnet50", **options) -> Weigh
     Raises ValueError for what is neither, and what download and import raise.
     """
     if published := find(source, backbone):
+        if published.file.endswith(".pth") and not importlib.util.find_spec("torch"):
+            raise WeightsError(f"{source}: {published.file} can only be read with torch: {INSTALL}")
         return import_file(download(published), **options)
+    if source in SHORT:
+        raise WeightsError(
+            f"{source}: expected a ResNet of ours as model.backbone, found {backbone}"
+        )
     path = Path(source)
     if not path.exists():
         names = ", ".join([*SHORT, *(published.name for published in PUBLISHED)])
         raise WeightsError(f"{source}: expected a file, a run or one of {names}")
-    is_ours = path.is_dir() or path.suffix == ".npz"
-    return Weights.load(path) if is_ours else import_file(path, **options)
+    if path.is_dir() or path.suffix == ".npz":
+        if options:
+            raise WeightsError(f"{source}: is ours already: use it as it is")
+        return Weights.load(path)
+    return import_file(path, **options)

@@ -20,7 +20,7 @@ DETECTOR, BACKBONE = "model", "backbone"  # groups of variables, and keys of a f
 OF_BACKBONE = ("backbone", "bottleneck_stride", "bn_epsilon", "same_padding", "normalization")
 # What a model that starts from weights may have otherwise, because it does not change what they
 # mean, or because training changes it: anchors, where only their number matters (see `transfer`).
-FREE = ("resize", "detect", "prior", "bn_mode", "anchors")
+FREE_TO_START = ("resize", "detect", "prior", "bn_mode", "anchors")
 
 
 def stated(kind: str, conventions: Mapping) -> Model:
@@ -92,12 +92,22 @@ class Weights:
 
         Raises ConfigError where it says otherwise than the weights, naming both.
         """
-        settled = adopt(config, self.model)
-        for name, wanted, needed in differences(to_dict(settled), to_dict(self.model)):
-            top = name.split(".")[0]
-            if top in self.model.given and top not in FREE:
-                raise ConfigError(
-                    f"model.{name}: the weights {self.path} need {needed!r}, the config says "
-                    f"{wanted!r}; leave it out to follow the weights, or choose others"
-                )
+        if config.aliases and self.kind == BACKBONE:
+            raise ConfigError(
+                f"model.aliases: the weights {self.path} are of a backbone alone, without classes"
+            )
+        try:
+            settled = adopt(config, self.model)
+        except ConfigError as error:  # of fields that do not go together
+            raise ConfigError(f"model, with what the weights {self.path} need: {error}") from None
+        problems = [
+            f"model.{name}: the weights {self.path} need {needed!r}, the config says {wanted!r}"
+            for name, wanted, needed in differences(to_dict(settled), to_dict(self.model))
+            if name.split(".")[0] in self.model.given and name.split(".")[0] not in FREE_TO_START
+        ]
+        if problems:
+            raise ConfigError(
+                "; ".join(problems) + "; leave it out of config and preset to follow the weights, "
+                "or choose others"
+            )
         return settled

@@ -33,13 +33,15 @@ LAYERS = [
 ]
 
 
-def _retinanet(arrays, layers) -> Model:
+def _retinanet(arrays, listed) -> Model:
+    # Live batch norm counts its batches. The published v1 has frozen ones, whose epsilon
+    # torchvision sets to 0 when it loads that file; of other frozen ones no file says it.
     is_v2 = "class_head/norm0/gamma" in arrays
+    is_live = is_v2 or any(name.endswith("num_batches_tracked") for name in listed)
     return Model(
         bottleneck_stride="3x3",
-        # With the published weights of v1, torchvision sets the epsilon to 0; no file says so.
-        bn_mode="live" if is_v2 else "frozen",
-        bn_epsilon=1e-5 if is_v2 else 0.0,
+        bn_mode="live" if is_live else "frozen",
+        bn_epsilon=1e-5 if is_live else 0.0,
         same_padding=(),
         prior=0.01,
         normalization="torch",
@@ -50,7 +52,7 @@ def _retinanet(arrays, layers) -> Model:
     )
 
 
-def _resnet(arrays, layers) -> Model:
+def _resnet(arrays, listed) -> Model:
     return Model(
         bottleneck_stride="3x3", bn_epsilon=1e-5, same_padding=(), normalization="torch"
     )  # fmt: skip
@@ -69,6 +71,6 @@ RESNET = Format(
     library="torch",
     marks=[r"layer1\.0\.conv1\."],
     layers=TORCH_RESNET,
-    ignored="fc",
+    ignored=r"(?!conv1$|bn1$|layer\d\.).*",  # whatever classifier there is
     conventions=_resnet,
 )

@@ -19,7 +19,7 @@ for _theirs, _ours in [("classificationModel", "class_head"), ("regressionModel"
     LAYERS += [(rf"{_theirs}\.output", f"{_ours}/output")]
 
 
-def _conventions(arrays, layers) -> Model:
+def _conventions(arrays, listed) -> Model:
     return Model(
         bottleneck_stride="3x3",
         bn_mode="frozen_stats",

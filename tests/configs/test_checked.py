@@ -9,7 +9,7 @@ import pickle
 import pytest
 
 from configs import Config, ConfigError, adopt, from_dict, override, preset, to_dict
-from configs.checked import assignment
+from configs.checked import assignment, completed
 from configs.schema import (
     Anchors,
     Canvas,
@@ -524,3 +524,12 @@ def test_a_dict_is_a_setting_like_others():
         Model(weights="coco", aliases="walker=person")
     with pytest.raises(ConfigError, match=r"aliases: expected none without model\.weights"):
         Model(aliases={"walker": "person"})
+
+
+def test_what_an_earlier_version_saved_gets_the_defaults_of_later_fields():
+    saved = to_dict(Config(model=Model(neck=len, resize=ShortLong(600))))
+    old = json.loads(json.dumps(saved))
+    del old["model"]["head_norm"], old["model"]["resize"]["rounding"], old["loss"]["beta"]
+    assert old["model"]["neck"].startswith("callable:")
+    assert completed(Config, old) == saved
+    assert completed(Config, saved) == saved

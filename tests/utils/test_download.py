@@ -6,8 +6,11 @@ import io
 import re
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from loguru import logger
@@ -590,3 +593,24 @@ def test_a_record_written_by_hand(server, path, text, good):
     else:
         with pytest.raises(DownloadError, match=r"net\.bin\.sha256: expected 64 hex digits"):
             fetch(server.url, path)
+
+
+def test_processes_that_want_the_same_file_take_turns(server, path):
+    """The second one waits, finds the file and asks the server nothing."""
+    code = (
+        "import sys; from utils.download import fetch; "
+        "fetch(sys.argv[1], sys.argv[2], progress=False)"
+    )
+    command = [sys.executable, "-c", code, server.url, str(path)]
+    root = Path(__file__).parents[2]
+    processes = [subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE) for _ in range(2)]
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert len(server.asked) == 1
+    assert_whole(path)
+
+
+def test_a_folder_that_cannot_be_written_is_told(server, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DownloadError, match=r"net\.bin: cannot be written"):
+        fetch(server.url, tmp_path / "file" / "net.bin")

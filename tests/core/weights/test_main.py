@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from core.weights.__main__ import class_names, main
+from core.weights.coco import COCO_80
 from core.weights.files import WeightsError
 from core.weights.published import PUBLISHED
 from core.weights.store import Weights
@@ -67,9 +68,15 @@ def test_nothing_is_overwritten(resnet, tmp_path):
     ("arguments", "message"),
     [
         (["--set", "bn_eps=1"], "'bn_eps' is no setting; did you mean 'bn_epsilon'"),
+        (
+            ["--set", "anchors.ratios=1"],
+            "anchors.ratios is no convention of a backbone; ",
+        ),
+        (["--set", "weights=coco"], "weights is no convention"),
         (["--set", "backbone=resnet101"], "expected the tensors of resnet101, found none for"),
         (["--classes", "a,b"], "holds a backbone alone, which has no classes"),
         (["--format", "keras-retinanet"], "expected only tensors of keras-retinanet, found conv"),
+        (["--format", "torchvision"], "expected only tensors of torchvision, found conv"),
     ],
 )
 def test_a_failed_import_leaves_nothing(resnet, tmp_path, arguments, message):
@@ -78,9 +85,17 @@ def test_a_failed_import_leaves_nothing(resnet, tmp_path, arguments, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_ours_already_is_not_imported(resnet, tmp_path):
+    main(["import", str(resnet), "--out", str(tmp_path / "a")])
+    with pytest.raises(WeightsError, match="is ours already: use it as it is"):
+        main(["import", str(tmp_path / "a"), "--out", str(tmp_path / "b")])
+    assert not (tmp_path / "b").exists()
+
+
 def test_class_names_by_comma_or_from_a_file(tmp_path):
     assert class_names(None) is None
     assert class_names("person, traffic light") == ["person", "traffic light"]
+    assert class_names(",".join(COCO_80)) == list(COCO_80)
     file = tmp_path / "names.txt"
     file.write_text("person\ntraffic light\n\nStraße\n", encoding="utf-8")
     assert class_names(str(file)) == ["person", "traffic light", "Straße"]

@@ -109,6 +109,23 @@ def test_no_such_name():
         open_weights("coco-yolo")
 
 
+def test_imagenet_is_for_backbones_of_ours():
+    with pytest.raises(WeightsError, match="imagenet: expected a ResNet of ours"):
+        open_weights("imagenet", lambda: None)
+
+
+def test_braces_in_a_path_are_only_braces():
+    with pytest.raises(WeightsError, match=r"runs/\{mine\}: expected a file, a run or one of"):
+        open_weights("runs/{mine}")
+
+
+def test_torch_is_asked_for_before_the_download(cache, monkeypatch):
+    monkeypatch.setattr(published.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(WeightsError, match=r"coco: .*5905b1c5\.pth can only be read with torch"):
+        open_weights("coco")
+    assert not cache.exists()
+
+
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("RETINANET_CACHE", str(tmp_path / "a"))
     assert published.cache_folder() == tmp_path / "a"

@@ -13,7 +13,7 @@ from core.build import build_model
 from core.weights.files import WeightsError
 from core.weights.store import OF_BACKBONE, Weights, stated
 from detector import Detector
-from utils.checkpoints import CheckpointError, save_checkpoint
+from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 
 SMALL = {"backbone": "resnet18", "neck_width": 16, "head_width": 16, "head_depth": 1}
 CAFFE = Model(
@@ -165,3 +165,43 @@ def test_a_file_without_conventions_is_refused(tmp_path):
 def test_conventions_are_json(weights, tmp_path):
     weights.save(tmp_path / "weights.npz")
     assert json.loads(json.dumps(to_dict(Weights.load(tmp_path).model)))
+
+
+def test_aliases_need_classes_to_point_to(weights):
+    with pytest.raises(ConfigError, match=r"model\.aliases: .* there\.npz are of a backbone"):
+        backbone_of(weights).settle(Model(weights="imagenet", aliases={"cat": "kitten"}))
+
+
+def test_all_contradictions_are_told_at_once(weights):
+    with pytest.raises(ConfigError) as caught:
+        weights.settle(Model(neck_width=64, normalization="torch"))
+    assert "model.neck_width: the weights there.npz need 16, the config says 64" in str(
+        caught.value
+    )
+    assert "model.normalization: " in str(caught.value)
+    assert "leave it out of config and preset" in str(caught.value)
+
+
+def test_fields_that_do_not_go_together_name_the_weights(weights):
+    with pytest.raises(ConfigError, match=r"there\.npz need: ShortLong\.long: expected at least"):
+        weights.settle(Model(resize=ShortLong(short=600)))
+
+
+def test_a_checkpoint_from_before_a_setting_came_still_loads(weights, tmp_path):
+    weights.save(tmp_path / "weights.npz")
+    state = Checkpoint(tmp_path / "weights.npz").state
+    for name in ("weights", "aliases", "head_norm"):
+        del state["model"][name]
+    del state["model"]["resize"]["rounding"]
+    save_checkpoint(tmp_path / "old.npz", {"model": weights.arrays}, state)
+    assert Detector.load(tmp_path / "old.npz").config == CAFFE
+    assert Weights.load(tmp_path / "old.npz").settle(Model()) == CAFFE
+
+
+def test_changes_are_laid_over_the_conventions(weights, tmp_path):
+    weights.save(tmp_path / "weights.npz")
+    changed = Detector.load(tmp_path, changes={"detect.max_detections": 7, "resize.short": 300})
+    assert changed.config.detect.max_detections == 7
+    assert changed.config.resize == ShortLong(300, 480)
+    with pytest.raises(ConfigError, match=r"model\.normalization: .* trained with 'caffe'"):
+        Detector.load(tmp_path, changes={"normalization": "torch"})
