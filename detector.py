@@ -135,11 +135,14 @@ def open_detector(
     run = file.parents[1] if file.parent.name == "checkpoints" else file.parent
     own = run / "config.json"
     path = config_file or (own if own.is_file() else "config.py")
-    config = configs.load(path, overrides)
-    # config.py, where nobody named it, is not about these weights: it says which data to read.
-    changes = dict(assignment(item) for item in overrides if item.startswith("model."))
-    changes = {name.removeprefix("model."): value for name, value in changes.items()}
-    detector = Detector.load(file, config.model if config_file else None, eager, changes)
+    if config_file:
+        config = configs.load(path, overrides)
+        detector = Detector.load(file, config.model, eager)
+    else:  # of the model the weights say all; config.py may only know which data to read
+        ours = [item for item in overrides if item.startswith("model.")]
+        config = configs.load(path, [item for item in overrides if item not in ours])
+        changes = dict(assignment(item.removeprefix("model.")) for item in ours)
+        detector = Detector.load(file, None, eager, changes)
     is_about = config_file or own.is_file()
     if is_about and config.data.classes and config.data.classes != detector.classes:
         raise ConfigError(

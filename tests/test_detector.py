@@ -17,7 +17,7 @@ from data.detections import DetectionTable, read_json
 from data.pipeline import evaluation_batches
 from data.shapes import CLASSES, make_shapes
 from data.voc import read_voc
-from detector import Detector, gather_detections
+from detector import Detector, gather_detections, open_detector
 from utils.checkpoints import CheckpointError, save_checkpoint
 
 SMALL = {
@@ -228,6 +228,27 @@ def test_settings_of_the_model_may_be_overridden_where_they_are_free(run):
     assert len(table) == 10
     with pytest.raises(configs.ConfigError, match=r"model\.neck_width"):
         evaluate.main([str(run), "--set", "model.neck_width=16"])
+
+
+def test_weights_without_a_config_of_their_own_take_nothing_but_the_data_from_config_py(
+    run, root, tmp_path, monkeypatch
+):
+    """config.py is about another model and other classes; its data may still be looked at."""
+    Detector.load(run).save(tmp_path / "weights.npz")
+    about_others = {"data.classes": ("cat",), "model.resize": "short_long"}
+    settings = {"data.format": "voc", "data.root": str(root)} | about_others
+    text = f"from configs import preset\nconfig = preset('voc', {settings!r})\n"
+    (tmp_path / "config.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    changes = ["model.detect.max_detections=3", "model.resize.height=32", "data.limit=1"]
+    folder, config, detector = open_detector(tmp_path, None, changes)
+    assert folder == tmp_path
+    assert (config.data.root, config.data.limit) == (str(root), 1)
+    assert detector.classes == CLASSES
+    assert detector.config.detect.max_detections == 3
+    assert (detector.config.resize.height, detector.config.resize.width) == (32, 96)
+    with pytest.raises(configs.ConfigError, match=r"model\.backbone: .* says 'resnet50'"):
+        open_detector(tmp_path, "config.py", [])
 
 
 # ------------------------------------------------------------------------------------------------
