@@ -210,11 +210,12 @@ def _state_dict(path: Path, loaded, tensor: type) -> dict:
 
 def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Without what all names begin with, such as the "module." or "model." of a wrapper."""
-    while True:
-        starts = {name.partition(".")[0] for name in arrays if "." in name}
-        if len(starts) != 1 or not all("." in name for name in arrays):
-            return arrays
-        arrays = {name.partition(".")[2]: array for name, array in arrays.items()}
+    while len({name.partition(".")[0] for name in arrays}) == 1:
+        shorter = {name.partition(".")[2]: array for name, array in arrays.items()}
+        if not all("." in name for name in shorter):  # a layer and its tensor are the least
+            break
+        arrays = shorter
+    return arrays
 
 
 # ------------------------------------------------------------------------------------------------

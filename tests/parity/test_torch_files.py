@@ -481,8 +481,8 @@ BROKEN = {
     "no block": (lambda state: without(state, r"layer2\.1"), ["[2, 1, 2, 2] basic blocks"]),
     "one more block": (deeper, ["[3, 2, 2, 2] basic blocks", "18, 34, 50, 101, 152"]),
     "one more layer": (
-        lambda state: state | {"head.weight": torch.ones(1)},
-        ["expected only tensors of torchvision-imagenet, found head.weight"],
+        lambda state: state | {"layer1.0.se.weight": torch.ones(1)},
+        ["expected only tensors of torchvision-imagenet, found layer1.0.se.weight"],
     ),
     "one more tensor": (
         lambda state: state | {"conv1.bias": torch.ones(64)},
