@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: train test parity lint images clean
+.PHONY: train test parity bench lint images clean
 
 train: .venv/.installed
 	$(BIN)/python train.py
@@ -18,6 +18,14 @@ test: .venv/.installed-dev
 # that is skipped has failed.
 parity: .venv-parity/.installed
 	REQUIRE_PARITY=1 .venv-parity/bin/python -m pytest tests/parity -n 2 --dist loadfile
+
+# On an otherwise idle machine; `make bench BENCH=--busy` measures all the same. The default of
+# models is the headline, `make bench MODELS=--all` every depth, size and number of classes (hours).
+bench: .venv-parity/.installed
+	.venv-parity/bin/python -m benchmarks.models $(MODELS) $(BENCH)
+	.venv-parity/bin/python -m benchmarks.input $(BENCH)
+	.venv-parity/bin/python -m benchmarks.startup $(BENCH)
+	.venv-parity/bin/python -m benchmarks.growth $(BENCH)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ MAY_IMPORT = {
 }
 READ_THE_CONFIG = {"core/build.py", "data/pipeline.py", "data/resize.py", "data/datasets.py"}
 KNOW_CONVENTIONS = "core/weights/"
-MAY_USE_TORCH = ("core/weights/files.py", "tests/parity/")
+MAY_USE_TORCH = ("core/weights/files.py", "tests/parity/", "benchmarks/")
 NOT_OURS = {"runs", "datasets"}
 
 
@@ -125,6 +125,7 @@ KEEPS = {
     "core/weights/files.py": "def f():\n    import torch",
     "core/weights/yhenon.py": "from configs.schema import Model",
     "tests/parity/test_torchvision.py": "import torch\nimport torchvision",
+    "benchmarks/input.py": "import torch",
     "tests/test_a.py": "import configs\nconfigs.load('a')\nimport core.build, data.pipeline",
     ".venv/lib/torch/core.py": "import torch",
     "datasets/odd/data.py": "import torch",

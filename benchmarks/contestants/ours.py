@@ -1,0 +1,85 @@
+"""This project. Variants: "compiled", and for training "eager"."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import tensorflow as tf
+
+from benchmarks.contestants.job import LEARNING_RATE, MOMENTUM, Job, images_of, objects_of
+from configs.schema import Config, Loss, Matcher, Train
+from core.build import build_criterion, build_model, build_optimizer, build_postprocess
+from core.engine import compiled, predict, train_step
+from core.weights.store import Weights
+from utils.checkpoints import Checkpoint
+
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+
+def make(**fields) -> Callable[[], dict]:
+    job = Job(**fields)
+    return {"inference": _inference, "train": _training}[job.task](job)
+
+
+def _loaded(job: Job):
+    """The model in the job's precision, and its conventions."""
+    file = Path(job.weights) / "weights.npz"
+    config = Weights.load(file).model
+    model = build_model(config, job.classes, POLICIES[job.precision])
+    Checkpoint(file).restore("model", model.variables)
+    return model, config
+
+
+def _inference(job: Job) -> Callable[[], dict]:
+    model, config = _loaded(job)
+    postprocess = build_postprocess(config)
+    batch = {
+        "images": tf.constant(images_of(job)),
+        "sizes": tf.fill([job.batch, 2], job.size),
+        "scales": tf.ones([job.batch, 2]),
+    }
+    step = compiled(lambda batch: predict(model, postprocess, batch), _spec(batch))
+
+    def infer():
+        found = {name: value.numpy() for name, value in step(batch).items()}
+        count = found["counts"][0]
+        return {name: found[name][0, :count] for name in ("boxes", "scores", "labels")}
+
+    return infer
+
+
+def _training(job: Job) -> Callable[[], dict]:
+    """With torchvision's losses, so that they can be compared."""
+    model, conventions = _loaded(job)
+    config = Config(
+        model=conventions,
+        matcher=Matcher(low_quality=True),
+        loss=Loss(box="l1", normalization="image"),
+        train=Train(learning_rate=LEARNING_RATE, momentum=MOMENTUM, clip_norm=None),
+    )
+    criterion = build_criterion(config)
+    optimizer = build_optimizer(config, LEARNING_RATE, model)
+    boxes, labels = objects_of(job)
+    batch = {
+        "images": tf.cast(images_of(job), tf.float32),
+        "sizes": tf.fill([job.batch, 2], job.size),
+        "boxes": tf.constant(boxes),
+        "labels": tf.constant(labels),
+    }
+    step = compiled(
+        lambda batch: train_step(model, criterion, optimizer, batch),
+        _spec(batch),
+        eager=job.variant == "eager",
+    )
+
+    def train():
+        losses = step(batch)
+        return {name: losses[name].numpy() for name in ("class_loss", "box_loss")}
+
+    return train
+
+
+def _spec(batch: dict) -> dict:
+    return {name: tf.TensorSpec(value.shape, value.dtype) for name, value in batch.items()}
