@@ -43,14 +43,14 @@ CONTESTANTS = {  # precision -> (library, variant), first the one that the other
         ("torchvision", "channels_last"),
         ("keras_hub", "no XLA"),
         ("keras_hub", "XLA"),
-        ("floor", "convolutions at a matrix product's speed"),
+        ("floor", "convolutions at matmul speed"),
     ),
     "bfloat16": (
         ("ours", "compiled"),
         ("torchvision", "channels_last"),
         ("keras_hub", "no XLA"),
         ("keras_hub", "XLA"),
-        ("floor", "convolutions at a matrix product's speed"),
+        ("floor", "convolutions at matmul speed"),
     ),
 }
 

@@ -1,0 +1,198 @@
+"""What grows, and how fast: `python -m benchmarks.growth`.
+
+    python -m benchmarks.growth --only 'postprocess|batch' --rounds 3
+
+Cost and memory against boxes an image, classes, pixels and images of the dataset: every point in a
+process of its own, the points of a curve in interleaved rounds. Memory is the peak while working,
+above what was there when all was built. Leaves in --out growth.json, growth.md and growth.png, with
+the slope of each curve's upper end in logarithms: 1 is linear in what grows, less is better.
+"""
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from benchmarks.interleave import Worker, interleaved
+from benchmarks.machine import description, headline, require_idle
+from benchmarks.report import save, style
+from utils.files import write_text
+from utils.plots import DPI, INK, PALETTE
+
+END = 3  # points of a curve's upper end that its slope is fitted to
+DECADES = 100  # a vertical axis spans at least this factor, so that noise looks like noise
+NOTHING = 2**20  # bytes; less memory than this is noise, and no slope is fitted to it
+
+
+@dataclass(frozen=True)
+class Curve:
+    """panel: what the horizontal axis shows. at: what points.py is given.
+    power: of it, what the work is to be linear in (pixels for a side)."""
+
+    name: str
+    panel: str
+    at: tuple[int, ...]
+    power: int = 1
+
+
+RECORDS = "images of the dataset"
+CURVES = (
+    Curve("targets and losses", "boxes an image", (0, 1, 10, 100, 300, 1000)),
+    Curve("train step", "classes", (1, 10, 80, 200, 400)),
+    Curve("postprocess", "classes", (1, 10, 80, 200, 400)),
+    Curve("inference", "pixels of the image", (256, 384, 512, 768, 1024), power=2),
+    Curve("pack records", RECORDS, (10**2, 10**3, 10**4, 10**5, 10**6)),
+    Curve("first batch", RECORDS, (10**2, 10**3, 10**4, 10**5, 10**6)),
+    Curve("images", RECORDS, (10**2, 10**3, 10**4, 10**5, 10**6)),
+)
+LEGEND = {"images": "256 images of an epoch"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", metavar="PATTERN", help="these curves: a regular expression")
+    parser.add_argument("--out", default="runs/benchmarks/growth")
+    parser.add_argument("--busy", action="store_true", help="measure though others compute")
+    args = parser.parse_args(argv)
+    others = require_idle(allow_busy=args.busy)
+    found = []
+    for curve in CURVES:
+        if not args.only or re.search(args.only, curve.name):
+            print(f"{curve.name} ...", file=sys.stderr, flush=True)
+            found.append(measure(curve, args.rounds, args.busy))
+    report = {"machine": description(), "others_at_start": others, "busy": args.busy}
+    out = Path(args.out)
+    write_text(out / "growth.json", json.dumps(report | {"curves": found}, indent=1))
+    write_text(out / "growth.md", markdown(report, found))
+    picture(out / "growth.png", found)
+    print(markdown(report, found))
+
+
+def measure(curve: Curve, rounds: int, allow_busy: bool) -> dict:
+    """JSON-ready: at, seconds (minimum and median), bytes, and the slopes."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        workers = []
+        for at in curve.at:
+            fields = {"curve": curve.name, "at": at, "folder": folder}
+            worker = Worker(f"{curve.name} at {at}", "benchmarks.points", fields)
+            workers.append(stack.enter_context(worker))
+            worker.ask("warm")
+        times = interleaved(workers, rounds, allow_busy=allow_busy, pause=0.1)
+        memory = [worker.ask("memory")["above_built"] for worker in workers]
+    seconds = [times.seconds[worker.name] for worker in workers]
+    x = [at**curve.power for at in curve.at]
+    minima = [min(values) for values in seconds]
+    return {
+        "name": curve.name,
+        "panel": curve.panel,
+        "x": x,
+        "min": minima,
+        "median": [float(np.median(values)) for values in seconds],
+        "memory": memory,
+        "slope": upper_slope(x, minima),
+        "memory_slope": upper_slope(x, np.where(np.array(memory) < NOTHING, 0, memory)),
+        "others_at_most": max(times.others),
+        "discarded_rounds": times.discarded,
+    }
+
+
+def upper_slope(x: Sequence[float], y: Sequence[float], end: int = END) -> float | None:
+    """Of the line through the last points in logarithms; None where one of them is not positive."""
+    x, y = np.array(x[-end:], float), np.array(y[-end:], float)
+    if min(x.min(), y.min()) <= 0:
+        return None
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+# ------------------------------------------------------------------------------------------------
+# The report
+# ------------------------------------------------------------------------------------------------
+
+
+def markdown(report: Mapping, curves: Sequence[Mapping]) -> str:
+    lines = [headline(report["machine"]), ""]
+    lines += ["| cost of | against | from | to | seconds | slope | memory | slope |"]
+    lines += ["|---|---|---:|---:|---:|---:|---:|---:|"]
+    for curve in curves:
+        x, seconds = curve["x"], curve["min"]
+        memory = [value / 2**20 for value in curve["memory"]]
+        cells = [
+            LEGEND.get(curve["name"], curve["name"]),
+            curve["panel"],
+            f"{x[0]:,}",
+            f"{x[-1]:,}",
+            f"{seconds[0]:.3g} to {seconds[-1]:.3g}",
+            _slope(curve["slope"]),
+            f"{memory[0]:,.0f} to {memory[-1]:,.0f} MiB",
+            _slope(curve["memory_slope"]),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", f"Minima; slopes: of the last {END} points, both axes in logarithms."]
+    if report["busy"]:
+        lines += ["", "**Measured with --busy: the machine was not required to be idle.**"]
+    return "\n".join(lines) + "\n"
+
+
+def _slope(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def picture(path: str | Path, curves: Sequence[Mapping]) -> None:
+    """A panel for each of what grows: seconds as lines, MiB dashed, and dots for linear."""
+    panels = list(dict.fromkeys(curve["panel"] for curve in curves))
+    rows = (len(panels) + 1) // 2
+    figure = Figure(figsize=(10.5, 3.6 * rows), dpi=DPI, layout="constrained")
+    grid = figure.subplots(rows, 2, squeeze=False).ravel()
+    for axes, panel in zip(grid, panels, strict=False):
+        draw(axes, panel, [curve for curve in curves if curve["panel"] == panel])
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    save(figure, path)
+
+
+def draw(axes, panel: str, curves: Sequence[Mapping]) -> None:
+    style(axes, f"against {panel}")
+    memory_axes = axes.twinx()
+    style(memory_axes, "")
+    memory_axes.grid(visible=False)
+    for curve, colour in zip(curves, PALETTE, strict=False):
+        x, seconds = np.array(curve["x"], float), curve["min"]
+        label = LEGEND.get(curve["name"], curve["name"])
+        if curve["slope"] is not None:
+            label += f", slope {curve['slope']:.2f}"
+        axes.plot(x, seconds, color=colour, marker="o", markersize=4, label=label)
+        upper = x[-END:]
+        axes.plot(upper, seconds[-1] * upper / upper[-1], color=colour, linestyle=":")
+        memory = [max(value, NOTHING) / 2**20 for value in curve["memory"]]
+        memory_axes.plot(x, memory, color=colour, linestyle="--", linewidth=1, alpha=0.7)
+    axes.plot([], [], color=INK, linestyle=":", label="linear from the last point")
+    axes.plot([], [], color=INK, linestyle="--", linewidth=1, label="memory")
+    if min(curves[0]["x"]) == 0:
+        axes.set_xscale("symlog", linthresh=1)
+    else:
+        axes.set_xscale("log")
+    for side, name in ((axes, "seconds"), (memory_axes, "MiB while working")):
+        side.set_yscale("log")
+        low, high = side.get_ylim()
+        side.set_ylim(low, max(high, DECADES * low))
+        side.yaxis.set_minor_formatter(NullFormatter())
+        side.set_ylabel(name, color=INK, fontsize=9)
+    axes.set_xlabel(panel, color=INK, fontsize=9)
+    axes.legend(frameon=False, fontsize=8)
+
+
+if __name__ == "__main__":
+    main()
