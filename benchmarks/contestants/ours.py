@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -13,7 +12,6 @@ from configs.schema import Config, Loss, Matcher, Train
 from core.build import build_criterion, build_model, build_optimizer, build_postprocess
 from core.engine import compiled, predict, train_step
 from core.weights.store import Weights
-from utils.checkpoints import Checkpoint
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -25,11 +23,11 @@ def make(**fields) -> Callable[[], dict]:
 
 def _loaded(job: Job):
     """The model in the job's precision, and its conventions."""
-    file = Path(job.weights) / "weights.npz"
-    config = Weights.load(file).model
-    model = build_model(config, job.classes, POLICIES[job.precision])
-    Checkpoint(file).restore("model", model.variables)
-    return model, config
+    weights = Weights.load(f"{job.weights}/weights.npz")
+    model = build_model(weights.model, job.classes, POLICIES[job.precision])
+    for variable in model.variables:
+        variable.assign(weights.arrays[variable.path.removeprefix("retinanet/")])
+    return model, weights.model
 
 
 def _inference(job: Job) -> Callable[[], dict]:
