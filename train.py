@@ -497,7 +497,7 @@ def anchor_coverage(dataset: Dataset, config: Config) -> str:
     are looked at.
     """
     rows = np.linspace(0, len(dataset.labels) - 1, min(len(dataset.labels), 5000)).astype(int)
-    sizes = fitted_size(dataset.sizes[:, 1], dataset.sizes[:, 0], config.model.resize).numpy()
+    sizes = fitted_size(dataset.sizes[:, 1], dataset.sizes[:, 0], config.model.resize)
     scales = sizes[:, [1, 0, 1, 0]] / dataset.sizes[:, [0, 1, 0, 1]]
     boxes = (dataset.boxes * scales[dataset.image_index])[rows].astype(np.float32)
     anchors = build_anchors(config.model)(*(int(side) for side in sizes.max(axis=0)))

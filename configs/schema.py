@@ -46,7 +46,9 @@ class Data(Checked):
     classes: tuple[str, ...] = ()  # empty: found in the annotations, sorted, saved with the run
     on_bad_annotation: Literal["error", "drop"] = "error"  # drop: leave out, count and report
     train_on_difficult: bool = True  # False: `difficult` objects are neither object nor background
-    cache: bool = False  # keep decoded images in memory; needs width * height * 3 bytes an image
+    # Keep decoded images in memory: width * height * 3 bytes an image, of a JPEG with `antialias` a
+    # 4th, 16th or 64th of it where the largest augment.zoom still shows it at the network's size.
+    cache: bool = False
     augment: Augment = field(default_factory=Augment)
 
     def check(self):

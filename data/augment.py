@@ -1,100 +1,76 @@
 """Random changes of one sample, an operation a function.
 
-Each takes what it changes, a stateless seed (2,) int32 and its own settings, and works eagerly and
-inside tf.data alike. Images are (H, W, 3), boxes (G, 4) float32 xyxy in their pixels.
+Each takes its random numbers, evenly drawn from [0, 1), and its own settings. None touches a pixel:
+they say what is to be done to them, and render.py does it.
 """
 
-import tensorflow as tf
+import math
 
-from utils.boxes import IGNORE, area
+import numpy as np
 
-GREY = 116  # ImageNet's mean, near zero once normalised: what lies beyond an image
+from configs.schema import Canvas, ShortLong
+from data.resize import fitted_size
+from data.views import View, reduction
+
+TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+FROM_YIQ = np.linalg.inv(TO_YIQ)
 
 
-def flip(
-    image: tf.Tensor,
-    boxes: tf.Tensor,
-    seed: tf.Tensor,
-    probability: float = 0.5,
-    vertical: bool = False,
-):
-    """Mirrors left and right, or top and bottom, with the given probability -> image, boxes."""
-    is_flipped = tf.random.stateless_uniform([], seed) < probability
-    axis = 0 if vertical else 1
-    side = tf.cast(tf.shape(image)[axis], tf.float32)
-    x1, y1, x2, y2 = tf.unstack(boxes, axis=1)
-    corners = [x1, side - y2, x2, side - y1] if vertical else [side - x2, y1, side - x1, y2]
-    image = tf.cond(is_flipped, lambda: tf.reverse(image, [axis]), lambda: image)
-    return image, tf.where(is_flipped, tf.stack(corners, axis=1), boxes)
+def flip(view: View, value: float, probability: float = 0.5, vertical: bool = False) -> View:
+    """Mirrors left and right, or top and bottom, with the given probability; `value` decides."""
+    if value >= probability:
+        return view
+    return view._replace(flips=view.flips ^ np.array([vertical, not vertical]))
 
 
 def zoom(
-    image: tf.Tensor,
-    boxes: tf.Tensor,
-    labels: tf.Tensor,
-    seed: tf.Tensor,
+    size: np.ndarray,
+    rule: Canvas | ShortLong,
+    values: np.ndarray,
     limits: tuple[float, float] = (0.5, 2.0),
-    min_visibility: float = 0.25,
-):
-    """Looks at the image through a window 1 / zoom of its size -> image, boxes, labels.
+) -> View:
+    """A view of an image of (height, width) `size`, enlarged by a random factor.
 
-    The zoom is log-uniform within `limits`, the place uniform. Below 1 the window is larger than
-    the image (expand) and filled with grey; above 1 it is a crop. Boxes are clipped to the window;
-    those left with less than `min_visibility` of their area are dropped, ignore regions only when
-    nothing is left. The aspect ratio stays; resizing to the network's size comes after.
+    values: (3,) for the factor, log-uniform within `limits`, and the place (y, x), uniform. Above 1
+    a window of 1 / factor of the image's sides is seen; below 1 the whole image, that much smaller
+    on a grey canvas (expand). The aspect ratio stays. Windows of images so large that they can be
+    decoded at a reduced size begin and end at whole reduced pixels.
     """
-    values = tf.random.stateless_uniform([3], seed)
-    low, high = (tf.math.log(float(limit)) for limit in limits)
-    factor = tf.exp(low + values[0] * (high - low))
-    size = tf.cast(tf.shape(image)[:2], tf.float32)
-    window = tf.maximum(tf.round(size / factor), 1.0)
-    # From flush at the bottom right to flush at the top left, whichever of the two is larger.
-    start = tf.minimum(size - window, 0.0) + values[1:] * tf.abs(size - window)
-    start, window = tf.cast(tf.round(start), tf.int32), tf.cast(window, tf.int32)
+    low, high = (math.log(limit) for limit in limits)
+    factor = math.exp(low + values[0] * (high - low))
+    window = np.maximum(np.round(size / max(factor, 1.0)).astype(int), 1)
+    step = reduction(window, fitted_size(*window, rule), rule)
+    window = np.where(window < size, window // step * step, size)
+    content = fitted_size(*window, rule)
+    shrunk = np.maximum(np.round(content * min(factor, 1.0)).astype(int), 1)
 
-    image = crop_or_pad(image, start, window)
-    corner = tf.cast(tf.stack([start[1], start[0]] * 2), tf.float32)
-    limit = tf.cast(tf.stack([window[1], window[0]] * 2), tf.float32)
-    clipped = tf.clip_by_value(boxes - corner, 0.0, limit)
-    visible = tf.math.divide_no_nan(area(clipped), area(boxes))
-    is_kept = (visible > 0) & ((visible >= min_visibility) | (labels == IGNORE))
-    return image, tf.boolean_mask(clipped, is_kept), tf.boolean_mask(labels, is_kept)
-
-
-def crop_or_pad(image: tf.Tensor, start: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """The (height, width) `size` from (y, x) `start` on, which may lie outside: grey there."""
-    full = tf.shape(image)[:2]
-    end = start + size
-    first, last = tf.maximum(start, 0), tf.minimum(end, full)
-    inside = image[first[0] : last[0], first[1] : last[1]]
-    margins = tf.stack([first - start, end - last], axis=1)
-    return tf.pad(inside, tf.concat([margins, [[0, 0]]], axis=0), constant_values=GREY)
+    source = (values[1:] * ((size - window) // step + 1)).astype(int) * step
+    target = (values[1:] * (content - shrunk + 1)).astype(int)
+    return View(
+        source=np.concatenate([source, window]),
+        target=np.concatenate([target, shrunk]),
+        size=content,
+        flips=np.array([False, False]),
+    )
 
 
-def color_jitter(
-    image: tf.Tensor,
-    seed: tf.Tensor,
+def color_matrix(
+    values: np.ndarray,
     brightness: float = 0.0,
     contrast: float = 0.0,
     saturation: float = 0.0,
     hue: float = 0.0,
-) -> tf.Tensor:
-    """Changes the colours of a float32 image, 0-255; the settings are those of configs Augment.
+) -> np.ndarray:
+    """A change of colours by (4,) values, in this order; the settings are those of configs Augment.
 
-    All four are linear in a pixel's colour, so they are one 3x3 matrix and one offset. Hue turns
-    the colour circle in YIQ space, which keeps the luma.
+    All four are linear in a pixel's colour, so they are one matrix: saturation and hue, then
+    contrast, then brightness. Hue turns the colour circle in YIQ space, which keeps the luma.
+    Returns (3, 4) for `render.recolor`: RGB 0-255 -> RGB, and what is added to each.
     """
-    values = tf.random.stateless_uniform([4], seed, -1.0, 1.0)
-    to_yiq = tf.constant([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-    angle = values[3] * hue * 2 * 3.14159265
-    cos, sin = tf.cos(angle), tf.sin(angle)
-    chroma = 1.0 + values[2] * saturation
-    turn = tf.stack([[1.0, 0.0, 0.0], [0.0, chroma * cos, -chroma * sin],
-                     [0.0, chroma * sin, chroma * cos]])  # fmt: skip
-    gain = 1.0 + values[1] * contrast
-    matrix = gain * tf.linalg.inv(to_yiq) @ turn @ to_yiq
-    mean = tf.reduce_mean(image)
-    offset = (1.0 - gain) * mean + values[0] * brightness * 255.0
-    pixels = tf.reshape(image, [-1, 3])
-    pixels = tf.matmul(pixels, matrix, transpose_b=True) + offset
-    return tf.reshape(tf.clip_by_value(pixels, 0.0, 255.0), tf.shape(image))
+    shares = 2.0 * values - 1.0
+    gain = 1.0 + shares[1] * contrast
+    chroma = 1.0 + shares[2] * saturation
+    angle = shares[3] * hue * 2 * math.pi
+    cos, sin = chroma * math.cos(angle), chroma * math.sin(angle)
+    matrix = gain * FROM_YIQ @ [[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]] @ TO_YIQ
+    return np.column_stack([matrix, np.full(3, shares[0] * brightness * 255.0)])

@@ -36,6 +36,13 @@ _ORIENTATIONS = {
     7: (True, True, True),
     8: (True, True, False),
 }
+# Named for grey in OpenCV, these bits go with any colours.
+_REDUCED = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
 _EXIF_ORIENTATION_TAG = 274
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # In compressed data a byte FF is followed by 00 or a restart marker; before a marker it is fill.
@@ -59,6 +66,65 @@ class ImageHeader:
         """Whether the stored image is `height` wide and `width` high."""
         return _ORIENTATIONS[self.orientation][0]
 
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(height, width) of the pixels before they are oriented."""
+        return (self.width, self.height) if self.swaps_sides else (self.height, self.width)
+
+    def stored(self, y: int, x: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Where a rectangle of the oriented image lies before: y, x, height, width."""
+        transpose, flip_rows, flip_columns = _ORIENTATIONS[self.orientation]
+        y = self.height - y - height if flip_rows else y
+        x = self.width - x - width if flip_columns else x
+        return (x, y, width, height) if transpose else (y, x, height, width)
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image file in memory, found to be complete as far as that shows without decoding."""
+
+    path: str | Path
+    data: bytes
+    header: ImageHeader
+
+    @property
+    def can_be_reduced(self) -> bool:
+        """Whether decoding at a reduced size saves anything."""
+        return self.data[:2] == b"\xff\xd8"
+
+    def decode(self, reduction: int = 1) -> np.ndarray:
+        """The pixels as they are stored, before EXIF orientation.
+
+        reduction: 1, 2, 4 or 8; of a JPEG, a pixel of the result is the mean of so many each way.
+        Returns (h, w, 3) uint8 RGB, each side divided by the reduction and rounded up.
+        Raises DatasetError as `decode_image` does.
+        """
+        try:
+            # OpenCV's own orientation differs between formats and releases: `orient` does it.
+            flags = cv2.IMREAD_COLOR_RGB | _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+            image = cv2.imdecode(np.frombuffer(self.data, np.uint8), flags)
+        except cv2.error as error:
+            raise _unreadable(self.path, f"cannot be decoded ({error.err})") from error
+        if image is None:
+            raise _unreadable(self.path, "cannot be decoded: corrupt image data")
+        height, width = (-(-side // reduction) for side in self.header.stored_size)
+        if image.shape != (height, width, 3):
+            found = f"{image.shape[1]}x{image.shape[0]}"
+            raise _unreadable(self.path, f"expected {width}x{height} pixels, found {found} pixels")
+        return image
+
+
+def read_image(path: str | Path) -> EncodedImage:
+    """Raises DatasetError as `decode_image` does, but does not notice corrupt pixels."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    header = _parse_header(data, path)
+    if not _is_complete(data):
+        raise _unreadable(path, f"truncated: the image data ends early ({len(data)} bytes)")
+    return EncodedImage(path, data, header)
+
 
 def decode_image(path: str | Path) -> np.ndarray:
     """Decodes an image file.
@@ -69,26 +135,8 @@ def decode_image(path: str | Path) -> np.ndarray:
     Raises DatasetError, naming the file, if it is missing, empty, truncated, corrupt, no JPEG,
     PNG or BMP, or claims more than MAX_PIXELS.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error.strerror or str(error)) from error
-    header = _parse_header(data, path)
-    if not _is_complete(data):
-        raise _unreadable(path, f"truncated: the image data ends early ({len(data)} bytes)")
-    try:
-        # OpenCV's own orientation differs between formats and releases: _orient does it instead.
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise _unreadable(path, f"cannot be decoded ({error.err})") from error
-    if image is None:
-        raise _unreadable(path, "cannot be decoded: corrupt image data")
-    image = _orient(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), header.orientation)
-    if image.shape != (header.height, header.width, 3):
-        found = f"{image.shape[1]}x{image.shape[0]} pixels"
-        raise _unreadable(path, f"expected {header.width}x{header.height} pixels, found {found}")
-    return image
+    image = read_image(path)
+    return np.ascontiguousarray(orient(image.decode(), image.header.orientation))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -135,15 +183,12 @@ def _parse_header(data: Buffer, path: str | Path) -> ImageHeader:
     return ImageHeader(width, height, orientation)
 
 
-def _orient(image: np.ndarray, orientation: int) -> np.ndarray:
+def orient(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Stored pixels (h, w, 3) as they are to be seen; a view of them, not a copy."""
     transpose, flip_rows, flip_columns = _ORIENTATIONS[orientation]
     if transpose:
         image = image.transpose(1, 0, 2)
-    rows, columns = (
-        slice(None, None, -1 if flip_rows else 1),
-        slice(None, None, -1 if flip_columns else 1),
-    )
-    return np.ascontiguousarray(image[rows, columns])
+    return image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
 def _is_complete(data: bytes) -> bool:

@@ -1,9 +1,10 @@
 """A dataset on disk -> tf.data batches, the same way for training, evaluation and pictures.
 
-A batch is a dict: images (B, H, W, 3) float32 RGB 0-255, zero-padded at the bottom and right;
-sizes (B, 2) int32 height, width of the content; scales (B, 2) float32 x, y: input pixels a pixel of
-the (augmented) image; boxes (B, G, 4) float32 xyxy in input pixels; labels (B, G) int32, PADDING
-where there is no object and IGNORE for regions; index (B,) int64 of the image in the dataset.
+A batch is a dict: images (B, H, W, 3) RGB 0-255, zero-padded at the bottom and right, uint8 where
+the rule smooths (antialias) and float32 where it does not; sizes (B, 2) int32 height, width of the
+content; scales (B, 2) float32 x, y: input pixels a pixel of the image; boxes (B, G, 4) float32 xyxy
+in input pixels; labels (B, G) int32, PADDING where there is no object and IGNORE for regions;
+index (B,) int64 of the image in the dataset.
 Everything random comes from (seed, epoch, index) alone.
 """
 
@@ -13,12 +14,15 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from configs.schema import Augment, Canvas, Data, ShortLong
-from data.augment import color_jitter, flip, zoom
-from data.images import decode_image
+from configs.schema import Canvas, Data, ShortLong
+from data.augment import color_matrix, flip, zoom
 from data.records import Dataset, DatasetError
-from data.resize import pad, resize
+from data.render import compose, image_reader, recolor
+from data.resize import fitted_size, padded_size
+from data.views import View, clip, place, reduction, whole
 from utils.boxes import IGNORE, PADDING
+
+NUM_VALUES = 9  # random numbers of a sample: two flips, three of the zoom, four of the colours
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
@@ -44,27 +48,22 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches of `epochs`, without those of the first `skip_steps` steps.
 
-    read: index -> image, see `image_reader`; the default makes one as `data.cache` says.
+    read: see `image_reader`; the default makes one as `data.cache` says.
     Each epoch is a permutation of its own, cut to full batches. Skipped samples are never read, so
     a resumed run goes on where it was.
     """
     num_samples = steps_per_epoch(dataset, batch_size) * batch_size
-    load = _loader(dataset, read or image_reader(dataset, data.cache), data.train_on_difficult)
+    sample = training_sample(dataset, data, rule, read)
 
     def order(epoch):
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         shuffled = tf.random.experimental.stateless_shuffle(np.arange(len(dataset)), key)
         pairs = tf.data.Dataset.from_tensor_slices(shuffled[:num_samples])
-        return pairs.map(lambda index: (epoch, index))
-
-    def sample(epoch, index):
-        key = tf.stack([tf.constant(seed, tf.int64), epoch])
-        key = tf.random.experimental.stateless_fold_in(key, index)
-        return augmented(load(index), data.augment, rule, key)
+        return pairs.map(lambda index: (index, random_values(seed, epoch, index)))
 
     stream = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(order)
-    stream = stream.skip(skip_steps * batch_size).map(sample, tf.data.AUTOTUNE)
-    return _batched(stream, rule, batch_size, drop_remainder=True)
+    stream = stream.skip(skip_steps * batch_size)
+    return _batched(stream, sample, rule, batch_size, drop_remainder=True)
 
 
 def evaluation_batches(
@@ -76,10 +75,15 @@ def evaluation_batches(
     read: Callable | None = None,
 ) -> tf.data.Dataset:
     """Every image once, in order, unchanged but for the resizing; the last batch may be smaller."""
-    load = _loader(dataset, read or image_reader(dataset), train_on_difficult)
+    sizes, objects = dataset.sizes[:, ::-1], _objects(dataset, train_on_difficult)
+    render = _renderer(dataset, rule, read or image_reader(dataset))
+
+    def sample(index):
+        view = whole(sizes[index], rule)
+        return _sample(index, view, *objects(index), render(index, view))
+
     stream = tf.data.Dataset.range(len(dataset))
-    stream = stream.map(lambda index: _resized(load(index), rule), tf.data.AUTOTUNE)
-    return _batched(stream, rule, batch_size, drop_remainder=False)
+    return _batched(stream, sample, rule, batch_size, drop_remainder=False)
 
 
 def checked(batches: tf.data.Dataset) -> Iterator[dict]:
@@ -93,84 +97,107 @@ def checked(batches: tf.data.Dataset) -> Iterator[dict]:
         raise DatasetError(found[1]) from None
 
 
-def augmented(sample: dict, augment: Augment, rule: Canvas | ShortLong, key: tf.Tensor) -> dict:
-    """One sample changed as the settings say and resized; `key` (2,) is its stateless seed."""
-    seeds = tf.random.split(key, 4)
-    image, boxes, labels = sample["images"], sample["boxes"], sample["labels"]
-    if augment.flip:
-        image, boxes = flip(image, boxes, seeds[0], augment.flip)
-    if augment.vertical_flip:
-        image, boxes = flip(image, boxes, seeds[1], augment.vertical_flip, vertical=True)
-    if augment.zoom != (1.0, 1.0):
-        image, boxes, labels = zoom(
-            image, boxes, labels, seeds[2], augment.zoom, augment.min_visibility
-        )
+def random_values(seed: int, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """(NUM_VALUES,) float64 from 0 to below 1: all that is random in a sample."""
+    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    key = tf.random.experimental.stateless_fold_in(key, tf.cast(index, tf.int64))
+    return tf.random.stateless_uniform([NUM_VALUES], key, dtype=tf.float64)
+
+
+def training_sample(
+    dataset: Dataset, data: Data, rule: Canvas | ShortLong, read: Callable | None = None
+) -> Callable:
+    """A function (index, `random_values`) -> one sample as the settings change it, in NumPy.
+
+    tf.data calls it from its threads; called by hand, breakpoints work in every line.
+    """
+    augment, sizes = data.augment, dataset.sizes[:, ::-1]
+    objects = _objects(dataset, data.train_on_difficult)
+    read = read or image_reader(dataset, data.cache)
+    render = _renderer(dataset, rule, read, augment.zoom[1])
     strengths = (augment.brightness, augment.contrast, augment.saturation, augment.hue)
 
-    def recolor(image):
-        return color_jitter(image, seeds[3], *strengths) if any(strengths) else image
+    def sample(index, values):
+        values = np.asarray(values)
+        boxes, labels = objects(index)
+        if augment.zoom == (1.0, 1.0):
+            view = whole(sizes[index], rule)
+        else:
+            view = zoom(sizes[index], rule, values[2:5], augment.zoom)
+            boxes, labels = clip(boxes, labels, view, augment.min_visibility)
+        view = flip(view, values[0], augment.flip)
+        view = flip(view, values[1], augment.vertical_flip, vertical=True)
+        matrix = color_matrix(values[5:9], *strengths) if any(strengths) else None
+        return _sample(index, view, boxes, labels, render(index, view, matrix))
 
-    return _resized(sample | {"images": image, "boxes": boxes, "labels": labels}, rule, recolor)
-
-
-def image_reader(dataset: Dataset, cache: bool = False) -> Callable:
-    """A function index -> (H, W, 3) uint8; with `cache` it decodes each image once and keeps it."""
-    memory: dict[int, np.ndarray] = {}
-
-    def read(index):
-        index = int(index)
-        if index in memory:
-            return memory[index]
-        image = decode_image(dataset.images[index])
-        if cache:
-            memory[index] = image
-        return image
-
-    return read
+    return sample
 
 
-def _loader(dataset: Dataset, read: Callable, train_on_difficult: bool) -> Callable:
-    """index -> the sample as it is on disk, for use inside tf.data."""
-    boxes, row_splits = tf.constant(dataset.boxes), tf.constant(dataset.row_splits)
+def _objects(dataset: Dataset, train_on_difficult: bool) -> Callable:
+    """index -> boxes and labels of an image, as they are on disk."""
     labels = dataset.labels
     if not train_on_difficult:
-        labels = np.where(dataset.difficult, IGNORE, labels)
-    labels = tf.constant(labels, tf.int32)
+        labels = np.where(dataset.difficult, IGNORE, labels).astype(np.int32)
 
-    def load(index):
-        image = tf.ensure_shape(tf.numpy_function(read, [index], tf.uint8), [None, None, 3])
-        start, end = row_splits[index], row_splits[index + 1]
+    def objects(index):
+        rows = dataset.rows(index)
+        return dataset.boxes[rows], labels[rows]
+
+    return objects
+
+
+def _renderer(
+    dataset: Dataset, rule: Canvas | ShortLong, read: Callable, most_zoom: float = 1.0
+) -> Callable:
+    """(index, view, colour matrix) -> the padded image."""
+    sizes = dataset.sizes[:, ::-1]
+    smallest = np.maximum((sizes / max(most_zoom, 1.0)).astype(np.int32), 1)
+    keep = reduction(smallest, fitted_size(smallest[:, 0], smallest[:, 1], rule), rule)
+
+    def render(index, view, matrix=None):
+        pixels = read(index, view.source, view.target[2:], rule.antialias, keep[index])
+        if matrix is not None:
+            pixels = recolor(pixels, matrix)
+        return compose(pixels, view, padded_size(view.size, rule))
+
+    return render
+
+
+def _sample(index: int, view: View, boxes, labels, image) -> dict[str, np.ndarray]:
+    return {
+        "images": image,
+        "boxes": place(boxes, view),
+        "labels": labels,
+        "index": np.int64(index),
+        "sizes": view.size,
+        "scales": view.scales[::-1].astype(np.float32),
+    }
+
+
+def _batched(
+    stream: tf.data.Dataset, sample: Callable, rule, batch_size: int, drop_remainder: bool
+) -> tf.data.Dataset:
+    """Samples, a function of the stream's elements, as padded batches."""
+    canvas = [rule.height, rule.width] if isinstance(rule, Canvas) else [None, None]
+    specs = {
+        "images": tf.TensorSpec([*canvas, 3], tf.uint8 if rule.antialias else tf.float32),
+        "boxes": tf.TensorSpec([None, 4], tf.float32),
+        "labels": tf.TensorSpec([None], tf.int32),
+        "index": tf.TensorSpec([], tf.int64),
+        "sizes": tf.TensorSpec([2], tf.int32),
+        "scales": tf.TensorSpec([2], tf.float32),
+    }
+
+    def in_graph(*inputs):
+        dtypes = [spec.dtype for spec in specs.values()]
+        values = tf.numpy_function(lambda *args: [*sample(*args).values()], inputs, dtypes)
         return {
-            "images": image,
-            "boxes": boxes[start:end],
-            "labels": labels[start:end],
-            "index": index,
+            name: tf.ensure_shape(value, spec.shape)
+            for (name, spec), value in zip(specs.items(), values, strict=True)
         }
 
-    return load
-
-
-def _resized(
-    sample: dict, rule: Canvas | ShortLong, recolor: Callable = lambda image: image
-) -> dict:
-    """The sample at the network's size; colours are changed there, where there are fewer pixels."""
-    image, scales = resize(sample["images"], rule)
-    size = tf.shape(image)[:2]
-    image = pad(recolor(image), rule)
-    boxes = sample["boxes"] * tf.concat([scales, scales], axis=0)
-    return sample | {"images": image, "boxes": boxes, "sizes": size, "scales": scales}
-
-
-def _batched(stream, rule, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
-    size = [rule.height, rule.width] if isinstance(rule, Canvas) else [None, None]
-    shapes = {
-        "images": [*size, 3],
-        "boxes": [None, 4],
-        "labels": [None],
-        "index": [],
-        "sizes": [2],
-        "scales": [2],
-    }
+    shapes = {name: spec.shape for name, spec in specs.items()}
     padding = {name: np.array(PADDING, np.int32) if name == "labels" else None for name in shapes}
+    stream = stream.map(in_graph, tf.data.AUTOTUNE)
     stream = stream.padded_batch(batch_size, shapes, padding, drop_remainder)
     return stream.prefetch(tf.data.AUTOTUNE)

@@ -146,7 +146,9 @@ def test_padding_changes_no_detection_on_a_canvas_of_other_size(run, root):
     dataset = read_voc(root, "val", CLASSES)
     batch = next(iter(evaluation_batches(dataset, detector.config.resize, batch_size=2)))
     assert int(batch["sizes"][0, 1]) < batch["images"].shape[2]
-    painted = batch | {"images": tf.where(batch["images"] == 0, 200.0, batch["images"])}
+    painted = batch | {
+        "images": tf.where(batch["images"] == 0, tf.constant(200, tf.uint8), batch["images"])
+    }
     inside = tf.sequence_mask(batch["sizes"][:, 1], batch["images"].shape[2])[:, None, :, None]
     painted["images"] = tf.where(inside, batch["images"], painted["images"])
     clean, dirty = (predict(detector.model, detector.postprocess, b) for b in (batch, painted))

@@ -20,7 +20,10 @@ MAY_IMPORT = {
     "core": {"core", "utils"},
     "data": {"data", "utils"},
 }
-READ_THE_CONFIG = {"core/build.py", "data/pipeline.py", "data/resize.py", "data/datasets.py"}
+READ_THE_CONFIG = {
+    "core/build.py",
+    *(f"data/{name}.py" for name in ("augment", "datasets", "pipeline", "resize", "views")),
+}
 KNOW_CONVENTIONS = "core/weights/"
 MAY_USE_TORCH = ("core/weights/files.py", "tests/parity/", "benchmarks/")
 NOT_OURS = {"runs", "datasets"}

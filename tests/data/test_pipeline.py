@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 
 from configs.schema import Augment, Canvas, Data, ShortLong
-from data import pipeline
+from data import render
 from data.datasets import prepare, read_split
+from data.images import decode_image
 from data.pipeline import checked, evaluation_batches, steps_per_epoch, training_batches
 from data.records import DatasetError
 from data.shapes import make_shapes
@@ -146,8 +147,8 @@ def test_skipping_leaves_exactly_the_rest(dataset, data):
 
 def test_skipped_images_are_never_read(dataset, data, monkeypatch):
     read = []
-    decode = pipeline.decode_image
-    monkeypatch.setattr(pipeline, "decode_image", lambda path: read.append(path) or decode(path))
+    read_image = render.read_image
+    monkeypatch.setattr(render, "read_image", lambda path: read.append(path) or read_image(path))
     (batch,) = batches(dataset, data, skip_steps=STEPS - 1)
     assert sorted(read) == sorted(dataset.images[i] for i in batch["index"])
 
@@ -158,8 +159,8 @@ def test_the_cache_changes_nothing_but_the_reading(dataset, data, monkeypatch):
     assert same(plain, batches(dataset, cached, range(2)))
 
     read = []
-    decode = pipeline.decode_image
-    monkeypatch.setattr(pipeline, "decode_image", lambda path: read.append(path) or decode(path))
+    read_image = render.read_image
+    monkeypatch.setattr(render, "read_image", lambda path: read.append(path) or read_image(path))
     for keep, count in ((data, 2 * NUM_IMAGES), (cached, NUM_IMAGES)):
         read.clear()
         stream = training_batches(dataset, keep, RULE, batch_size=NUM_IMAGES, seed=0, epochs=FIRST)
@@ -187,7 +188,7 @@ def test_objects_come_with_their_image_and_padding_after_them(dataset, data):
         np.testing.assert_array_equal(batch["labels"][row, :count], dataset.labels[rows])
         assert (batch["labels"][row, count:] == PADDING).all()
         assert not batch["boxes"][row, count:].any()
-        image = pipeline.decode_image(dataset.images[index])
+        image = decode_image(dataset.images[index])
         np.testing.assert_array_equal(batch["images"][row], image)
 
 
@@ -262,10 +263,12 @@ def test_a_canvas_has_one_shape_known_beforehand(dataset, data):
 def test_short_long_pads_to_a_multiple(root, dataset, tmp_path):
     """Images of different shapes share a batch: padded to the largest, zeros outside `sizes`."""
     turned = tmp_path / "turned.png"
-    image = pipeline.decode_image(dataset.images[1])
+    image = decode_image(dataset.images[1])
     tf.io.write_file(str(turned), tf.io.encode_png(np.rot90(image)))
     mixed = dataclasses.replace(
-        dataset, images=(dataset.images[0], str(turned), *dataset.images[2:])
+        dataset,
+        images=(dataset.images[0], str(turned), *dataset.images[2:]),
+        sizes=np.array([row[::-1] if i == 1 else row for i, row in enumerate(dataset.sizes)]),
     )
     stream = evaluation_batches(mixed, ShortLong(40, 70, multiple=16), batch_size=BATCH)
     assert stream.element_spec["images"].shape.as_list() == [None, None, None, 3]

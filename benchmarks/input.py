@@ -1,0 +1,188 @@
+"""How fast images become batches: this project against torchvision v2, on the same generated JPEGs.
+
+    make .venv-parity/.installed                  torch and torchvision, once
+    .venv-parity/bin/python -m benchmarks.input --json FILE
+
+Both decode, flip, change colours (all four), scale by 0.5 to 2 of what fits, and crop or expand to
+416x416, boxes with the image, batches of 16. torchvision as its DataLoader comes, with 2 workers:
+"colour first" in the order of the issue (decode, flip, colour, scale, crop), "colour last" in the
+order that is cheapest for it. Every round is a process of its own, and rounds take turns; the first
+batches of a round are not counted.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import cv2
+import numpy as np
+
+SIZES = {"640x480": (640, 480), "12 megapixels": (4000, 3000)}
+SIDE, BATCH, FILES = 416, 16, 32
+CONTESTANTS = (
+    "torchvision, colour first",
+    "torchvision, colour last",
+    "ours",
+    "ours, never reduced",
+    "ours, cache",
+)
+COLORS = {"brightness": 0.1, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="counted in a round")
+    parser.add_argument("--json", help="file for all the numbers")
+    parser.add_argument(
+        "--round", nargs=2, metavar=("CONTESTANT", "FOLDER"), help=argparse.SUPPRESS
+    )
+    args = parser.parse_args()
+    if args.round:
+        contestant, folder = args.round
+        print(one_round(contestant, Path(folder), args.seconds))
+        return
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, size in SIZES.items():
+            write_photos(Path(folder) / name, *size)
+        for _ in range(args.rounds):
+            for name in SIZES:
+                for contestant in CONTESTANTS:
+                    rates = results.setdefault(name, {}).setdefault(contestant, [])
+                    rates.append(in_own_process(contestant, Path(folder) / name, args.seconds))
+    print(table(results))
+    if args.json:
+        Path(args.json).write_text(json.dumps(results, indent=1))
+
+
+def in_own_process(contestant: str, folder: Path, seconds: float) -> float:
+    command = [sys.executable, "-m", "benchmarks.input", "--seconds", str(seconds)]
+    command += ["--round", contestant, str(folder)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return float(done.stdout.split()[-1])
+
+
+def table(results: dict[str, dict[str, list[float]]]) -> str:
+    """Markdown: median and least of the rounds, and the medians' ratio to torchvision's."""
+    lines = ["| photos | | images/s | slowest round | x colour first | x colour last |"]
+    lines += ["|-|-|-|-|-|-|"]
+    for name, rows in results.items():
+        middle = {contestant: statistics.median(rates) for contestant, rates in rows.items()}
+        for contestant, rates in rows.items():
+            ratios = [middle[contestant] / middle[other] for other in CONTESTANTS[:2]]
+            cells = (
+                f"{middle[contestant]:.1f} | {min(rates):.1f} | {ratios[0]:.1f} | {ratios[1]:.1f}"
+            )
+            lines.append(f"| {name} | {contestant} | {cells} |")
+    return "\n".join(lines)
+
+
+def write_photos(folder: Path, width: int, height: int) -> None:
+    """JPEGs of quality 90, 4:2:0: matplotlib's portrait, enlarged, with a camera's noise."""
+    from matplotlib.cbook import get_sample_data
+
+    folder.mkdir()
+    portrait = cv2.imread(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    photo = cv2.resize(portrait, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    for i in range(FILES):
+        noise = np.random.default_rng(i).normal(0, 6, photo.shape)
+        picture = np.clip(photo + noise, 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{i:02d}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def boxes_of(width: int, height: int) -> np.ndarray:
+    """(8, 4) float32 xyxy."""
+    corners = np.sort(np.random.default_rng(0).uniform(0, 1, [8, 2, 2]), axis=1)
+    return (corners * [width, height]).reshape(8, 4).astype(np.float32)
+
+
+def one_round(contestant: str, folder: Path, seconds: float) -> float:
+    """Images/s once the first batches are through (of a cache: once it is filled)."""
+    library, _, variant = contestant.partition(", ")
+    batches = iter({"torchvision": torchvision, "ours": ours}[library](folder, variant))
+    for _ in range(3 + (2 * FILES // BATCH if variant == "cache" else 0)):
+        next(batches)
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        next(batches)
+        count += BATCH
+    return count / (time.perf_counter() - start)
+
+
+def ours(folder: Path, variant: str):
+    from configs.schema import Augment, Canvas, Data
+    from data import render
+    from data.images import image_size
+    from data.pipeline import training_batches
+    from data.records import Defects, Record, pack
+
+    if variant == "never reduced":
+        render.REDUCTIONS = (1,)
+    records = []
+    for path in sorted(folder.iterdir()):
+        width, height = image_size(path)
+        boxes = boxes_of(width, height)
+        nothing = np.zeros(len(boxes), bool)
+        records.append(
+            Record(str(path), path.stem, width, height, boxes, nothing.astype(np.int32), nothing)
+        )
+    data = Data(cache=variant == "cache", augment=Augment(zoom=(0.5, 2.0), **COLORS))
+    dataset = pack("photos", ("thing",), records, Defects())
+    rule = Canvas(SIDE, SIDE)
+    return training_batches(
+        dataset, data, rule, batch_size=BATCH, seed=0, epochs=range(1_000_000)
+    ).as_numpy_iterator()
+
+
+def torchvision(folder: Path, variant: str):
+    import torch
+    from torchvision import tv_tensors
+    from torchvision.io import ImageReadMode, decode_image
+    from torchvision.transforms import v2
+
+    color = v2.ColorJitter(**COLORS)
+    geometry = [
+        v2.ScaleJitter((SIDE, SIDE), (0.5, 2.0), antialias=True),
+        v2.RandomCrop((SIDE, SIDE), pad_if_needed=True, fill=116),
+        v2.SanitizeBoundingBoxes(),
+    ]
+    flip = v2.RandomHorizontalFlip(0.5)
+    order = [flip, color, *geometry] if variant == "colour first" else [*geometry, flip, color]
+    change = v2.Compose(order)
+    paths = sorted(str(path) for path in folder.iterdir())
+
+    class Photos(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1_000_000
+
+        def __getitem__(self, index):
+            image = tv_tensors.Image(decode_image(paths[index % FILES], ImageReadMode.RGB))
+            height, width = image.shape[-2:]
+            boxes = torch.from_numpy(boxes_of(width, height))
+            boxes = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
+            return change(
+                image, {"boxes": boxes, "labels": torch.zeros(len(boxes), dtype=torch.long)}
+            )
+
+    def collate(samples):
+        images, targets = zip(*samples, strict=True)
+        return torch.stack(images), targets
+
+    return torch.utils.data.DataLoader(
+        Photos(), BATCH, num_workers=2, collate_fn=collate, shuffle=False
+    )
+
+
+if __name__ == "__main__":
+    main()

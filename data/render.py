@@ -1,0 +1,172 @@
+"""The pixels of a view: decoded no larger than they must be, cut, resized, recoloured, placed.
+
+NumPy and OpenCV, which lets go of the interpreter's lock: tf.data calls this from many threads.
+Letters: H W pixels of the oriented image, h w of the result.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from data.images import EncodedImage, ImageHeader, orient, read_image
+from data.records import Dataset, DatasetError
+from data.views import REDUCTIONS, View
+
+cv2.setNumThreads(1)  # of the whole process: tf.data works on many images at once already
+GREY = 116  # ImageNet's mean, near zero once normalised: what lies beyond an image
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """pixels: (h, w, 3) uint8 as stored, sides divided by `reduction` and rounded up."""
+
+    pixels: np.ndarray
+    reduction: int
+    header: ImageHeader
+
+    def part(self, source: np.ndarray, size: np.ndarray, antialias: bool) -> np.ndarray:
+        """The rectangle `source` (y, x, height, width in pixels of the image) at (h, w) `size`.
+
+        Its beginning must be a whole reduced pixel, see `is_whole`; its end need not be.
+        Returns (h, w, 3), uint8 with `antialias`, float32 without.
+        """
+        y, x, height, width = self.header.stored(*source.tolist())
+        rows = slice(y // self.reduction, -(-(y + height) // self.reduction))
+        columns = slice(x // self.reduction, -(-(x + width) // self.reduction))
+        extent = np.array([height, width]) / self.reduction
+        size = size[::-1] if self.header.swaps_sides else size
+        pixels = resample(self.pixels[rows, columns], size, antialias, extent)
+        return orient(pixels, self.header.orientation)
+
+
+def image_reader(dataset: Dataset, cache: bool = False) -> Callable:
+    """A function (index, source, size, antialias, keep) -> pixels, as `Decoded.part`.
+
+    cache: each image is decoded once and kept, reduced by up to `keep` (1, 2, 4 or 8; JPEG only).
+    The function raises DatasetError for a file that cannot be decoded or whose size has changed.
+    """
+    memory: dict[int, Decoded] = {}
+
+    def read(index, source, size, antialias, keep):
+        decoded = memory.get(index)
+        if decoded is None or not is_whole(decoded.header, source, decoded.reduction):
+            image = read_image(dataset.images[index])
+            _check_size(image, dataset.sizes[index])
+            most = 1
+            if antialias and image.can_be_reduced:
+                most = (
+                    _kept(image.header, keep) if cache else _reduction(image.header, source, size)
+                )
+            decoded = Decoded(image.decode(most), most, image.header)
+            if cache:
+                memory[index] = decoded
+        return decoded.part(source, size, antialias)
+
+    return read
+
+
+def is_whole(header: ImageHeader, source: np.ndarray, reduction: int) -> bool:
+    """Whether a part of an image begins at a whole pixel of the reduced image, as it is stored."""
+    y, x, _, _ = header.stored(*source.tolist())
+    return y % reduction == 0 and x % reduction == 0
+
+
+def _reduction(header: ImageHeader, source: np.ndarray, size: np.ndarray) -> int:
+    """The most to decode with: what is seen is then still no smaller than it is to become."""
+    room = (source[2:] // size).min()
+    return next(r for r in REDUCTIONS if r == 1 or (r <= room and is_whole(header, source, r)))
+
+
+def _kept(header: ImageHeader, keep: int) -> int:
+    """The reduction to keep an image with: whatever may be seen later begins at whole pixels."""
+    is_ragged = any(side % keep for side in header.stored_size)
+    return 1 if is_ragged and header.orientation != 1 else keep
+
+
+def _check_size(image: EncodedImage, expected: np.ndarray) -> None:
+    found = image.header.width, image.header.height
+    if found != tuple(expected):
+        raise DatasetError(
+            f"{image.path}: expected {expected[0]}x{expected[1]} pixels as when the dataset was "
+            f"read, found {found[0]}x{found[1]}",
+            kind="unreadable image",
+        )
+
+
+def resample(
+    pixels: np.ndarray, size: np.ndarray, antialias: bool, extent: np.ndarray | None = None
+) -> np.ndarray:
+    """Resizes (H, W, 3) uint8 to (h, w) `size`, bilinear.
+
+    extent: (2,) height and width of what is to fill the result, if the pixels are some fraction
+        more; from the top left.
+    antialias: smooth before shrinking, by about what `tf.image.resize(..., antialias=True)` does.
+    Returns uint8 with `antialias`; float32 without, the numbers of torchvision and TensorFlow.
+    """
+    extent = np.array(pixels.shape[:2]) if extent is None else extent
+    if antialias:
+        steps = np.maximum(extent // size, 1).astype(int)
+        pixels = _mean_of_blocks(pixels, steps)
+        extent = extent / steps
+        pixels = _smooth(pixels, extent / size)
+    else:
+        pixels = pixels.astype(np.float32)
+    fy, fx = size / extent
+    resized = cv2.resize(pixels, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)
+    return resized[: size[0], : size[1]]
+
+
+def _mean_of_blocks(pixels: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """(H, W, 3) -> (ceil(H / steps[0]), ceil(W / steps[1]), 3): fast where they are whole."""
+    if (steps == 1).all():
+        return pixels
+    bottom, right = -np.array(pixels.shape[:2]) % steps
+    if bottom or right:
+        pixels = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    height, width = np.array(pixels.shape[:2]) // steps
+    return cv2.resize(pixels, (int(width), int(height)), interpolation=cv2.INTER_AREA)
+
+
+def _smooth(pixels: np.ndarray, shrink: np.ndarray) -> np.ndarray:
+    """What bilinear sampling lacks to be the triangle filter of antialiasing, in three taps.
+
+    shrink: (2,) old pixels a new pixel, below 2. A triangle as wide as s pixels has the variance
+    s^2 / 6, bilinear sampling 1 / 6; taps of a, 1 - 2a, a have 2a.
+    """
+    sides = np.maximum(shrink**2 - 1, 0) / 12
+    if not sides.any():
+        return pixels
+    taps_y, taps_x = (np.array([a, 1 - 2 * a, a], np.float32) for a in sides)
+    return cv2.sepFilter2D(pixels, -1, taps_x, taps_y, borderType=cv2.BORDER_REPLICATE)
+
+
+def recolor(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Changes the colours of (h, w, 3) uint8 or float32, 0-255; `matrix` is of `color_matrix`.
+
+    Where the matrix changes the contrast, the mean of the image stays.
+    """
+    gain = matrix[:, :3].sum(axis=1)  # what grey is multiplied by: 1 + contrast
+    mean = np.mean(cv2.mean(image)[:3])
+    offset = matrix[:, 3] + (1.0 - gain) * mean
+    changed = cv2.transform(image, np.column_stack([matrix[:, :3], offset]).astype(np.float32))
+    return changed if changed.dtype == np.uint8 else np.clip(changed, 0.0, 255.0)
+
+
+def compose(pixels: np.ndarray, view: View, padded: np.ndarray) -> np.ndarray:
+    """The pixels of a view's target in their place: mirrored, grey around them, then padding.
+
+    padded: (2,) height and width of the result; zeros at the bottom and right.
+    """
+    y, x, height, width = view.target
+    rows, columns = view.flips
+    if rows or columns:
+        pixels = cv2.flip(pixels, -1 if rows and columns else int(columns))
+        y = view.size[0] - y - height if rows else y
+        x = view.size[1] - x - width if columns else x
+    image = np.zeros([*padded, 3], pixels.dtype)
+    if (view.target[2:] < view.size).any():
+        image[: view.size[0], : view.size[1]] = GREY
+    image[y : y + height, x : x + width] = pixels
+    return image

@@ -1,0 +1,81 @@
+"""Which part of an image the network gets to see, and where: all geometry of a sample in numbers.
+
+A view is drawn before anything is decoded, so that no more is decoded than will be seen. Boxes and
+pixels (render.py) follow the same view and so cannot disagree.
+Letters: G boxes of one image.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from configs.schema import Canvas, ShortLong
+from data.resize import fitted_size
+from utils.boxes import IGNORE
+
+REDUCTIONS = (8, 4, 2, 1)  # what a JPEG decoder can divide both sides by, at less than full price
+
+
+class View(NamedTuple):
+    """The rectangle `source` of the image, resized to the rectangle `target` of the content.
+
+    source: (4,) int y, x, height, width in pixels of the image, inside it.
+    target: (4,) int y, x, height, width in pixels of the network's input, inside the content.
+    size: (2,) int height, width of the content; it is grey outside `target`.
+    flips: (2,) bool: whether the content, once put together, is mirrored top-bottom, left-right.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    size: np.ndarray
+    flips: np.ndarray
+
+    @property
+    def scales(self) -> np.ndarray:
+        """(2,) float64 y, x: input pixels a pixel of the image."""
+        return self.target[2:] / self.source[2:]
+
+
+def whole(size: np.ndarray, rule: Canvas | ShortLong) -> View:
+    """All of an image of (height, width) `size`, at the size that the rule brings it to."""
+    content = fitted_size(*size, rule)
+    source, target = (np.concatenate([[0, 0], sides]) for sides in (size, content))
+    return View(source, target, content, np.array([False, False]))
+
+
+def reduction(size: np.ndarray, content: np.ndarray, rule: Canvas | ShortLong) -> np.ndarray:
+    """The most that both sides can be divided by and still be no smaller than the content's.
+
+    size, content: (..., 2) int height, width. Returns (...) int of `REDUCTIONS`; 1 where the rule
+    does not smooth, because a reduced image is a smoothed one.
+    """
+    if not rule.antialias:
+        return np.ones(size.shape[:-1], int)
+    return 1 << np.searchsorted((2, 4, 8), (size // content).min(axis=-1), side="right")
+
+
+def place(boxes: np.ndarray, view: View) -> np.ndarray:
+    """(G, 4) float32 xyxy in pixels of the image -> in pixels of the network's input."""
+    xyxy = [1, 0, 1, 0]
+    boxes = (boxes - view.source[xyxy]) * view.scales[xyxy] + view.target[xyxy]
+    if view.flips[1]:
+        boxes[:, [0, 2]] = view.size[1] - boxes[:, [2, 0]]
+    if view.flips[0]:
+        boxes[:, [1, 3]] = view.size[0] - boxes[:, [3, 1]]
+    return boxes.astype(np.float32)
+
+
+def clip(
+    boxes: np.ndarray, labels: np.ndarray, view: View, min_visibility: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts boxes off where the view ends, still in pixels of the image -> boxes, labels.
+
+    Those left with less than `min_visibility` of their area are dropped, ignore regions only when
+    nothing is left.
+    """
+    corner = view.source[[1, 0, 1, 0]]
+    limit = view.source[[3, 2, 3, 2]]
+    clipped = (boxes - corner).clip(0, limit) + corner
+    before, after = ((b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, clipped))
+    is_kept = (after > 0) & ((after >= min_visibility * before) | (labels == IGNORE))
+    return clipped[is_kept].astype(np.float32), labels[is_kept]
