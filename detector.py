@@ -7,7 +7,7 @@
 What training, evaluate.py, visualize.py and a notebook share. Letters: D detections.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from configs import (
 from configs.schema import Model
 from core.build import build_model, build_postprocess
 from core.engine import compiled, predict
+from core.predictor import frozen
 from core.weights.store import DETECTOR, stated
 from data.detections import DetectionTable
 from data.images import image_size
@@ -42,6 +43,7 @@ from utils.runs import latest_run, weights_file
 # Of a model's conventions, what may differ from the weights' without changing what they mean; where
 # they started from is none.
 FREE_TO_DETECT = ("resize", "detect", "weights", "aliases")
+FREEZE_FROM = 200  # images: for fewer, the seconds it takes to freeze a graph are not won back
 
 
 class Detector:
@@ -54,7 +56,7 @@ class Detector:
     def __init__(self, model, classes: Sequence[str], config: Model, eager: bool = False):
         self.model, self.classes, self.config, self.eager = model, tuple(classes), config, eager
         self.postprocess = build_postprocess(config)
-        self._step = None
+        self._compiled = None
 
     @classmethod
     def load(
@@ -72,7 +74,6 @@ class Detector:
         changes: settings of Model by dotted names, laid over either.
         Raises CheckpointError if the file is damaged or holds no detector, ConfigError if `config`
         contradicts it, naming the field, or if it is missing for a part of your own.
-        Computes in float32, whatever precision it was trained in.
         """
         file = weights_file(path)
         checkpoint = Checkpoint(file)
@@ -87,7 +88,7 @@ class Detector:
                     f"model.{name}: {file} was trained with {trained!r}, the config says {wanted!r}"
                 )
         classes = checkpoint.state["classes"]
-        model = build_model(config, len(classes))
+        model = build_model(config, len(classes), config.detect.precision)
         checkpoint.restore("model", model.variables)
         return cls(model, classes, config, eager)
 
@@ -106,11 +107,18 @@ class Detector:
     def detect_dataset(self, dataset: Dataset, batch_size: int = 4) -> DetectionTable:
         """Detections of a dataset's images, in their own pixels."""
         batches = evaluation_batches(dataset, self.config.resize, batch_size=batch_size)
-        if self._step is None:
-            step = lambda batch: predict(self.model, self.postprocess, batch)  # noqa: E731
-            self._step = compiled(step, batches.element_spec, self.eager)
-        found = ((batch["index"], self._step(batch)) for batch in checked(batches))
+        step = self._predictor(batches.element_spec, len(dataset) >= FREEZE_FROM)
+        found = ((batch["index"], step(batch)) for batch in checked(batches))
         return gather_detections(found, dataset.image_ids, self.classes)
+
+    def _predictor(self, element_spec: dict, freeze: bool) -> Callable:
+        """Batch -> detections: compiled once and for all weights, or frozen with the present."""
+        step = lambda batch: predict(self.model, self.postprocess, batch)  # noqa: E731
+        if freeze and not self.eager:
+            return frozen(step, self.model, element_spec)
+        if self._compiled is None:
+            self._compiled = compiled(step, element_spec, self.eager)
+        return self._compiled
 
 
 def open_detector(

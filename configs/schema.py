@@ -130,6 +130,8 @@ class Detect(Checked):
     top_k: int = 1000  # best candidates of a level that go on to NMS
     nms_iou: float = 0.5  # of two boxes of a class that overlap more, the better one stays
     max_detections: int = 100  # kept for an image
+    # Of the network when it detects, whatever it was trained in; bfloat16 where hardware has it.
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
 
     def check(self):
         self.require("score_threshold", 0 <= self.score_threshold < 1, "a score from 0 to below 1")

@@ -98,10 +98,10 @@ def build_criterion(config: Config) -> Criterion:
 
 
 def build_postprocess(config: Model) -> Postprocess:
+    detect = asdict(config.detect)
+    del detect["precision"]  # the network's
     return Postprocess(
-        anchors=build_anchors(config),
-        coder=BoxCoder(**asdict(config.coder)),
-        **asdict(config.detect),
+        anchors=build_anchors(config), coder=BoxCoder(**asdict(config.coder)), **detect
     )
 
 

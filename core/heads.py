@@ -8,7 +8,7 @@ import math
 import keras
 import tensorflow as tf
 
-from core.layers import Conv2D
+from core.layers import Composite, Conv2D
 
 
 def prior_bias(prior: float) -> float:
@@ -16,7 +16,7 @@ def prior_bias(prior: float) -> float:
     return -math.log((1 - prior) / prior)
 
 
-class Head(keras.layers.Layer):
+class Head(Composite, keras.layers.Layer):
     """[P3 ... P7] of (B, h, w, width) -> (B, N, outputs) float32, levels one after another.
 
     depth: 3x3 convolutions with relu before the output convolution.

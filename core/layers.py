@@ -4,6 +4,16 @@ import keras
 import tensorflow as tf
 
 
+class Composite:
+    """Mixed into a layer made of layers: they build themselves when it is first called.
+
+    Keras would trace its call to find out, at each level of nesting once more.
+    """
+
+    def build(self, *shapes):
+        pass
+
+
 class Conv2D(keras.layers.Conv2D):
     """Keras's convolution with symmetric padding at every stride, as in torch.
 

@@ -73,15 +73,24 @@ class Postprocess:
         }
 
     def _candidates(self, logits: tf.Tensor, height, width):
-        """Best (anchor, class) pairs of each level -> scores, anchor indices, labels: (B, M)."""
+        """Best (anchor, class) pairs of each level -> scores, anchor indices, labels: (B, M).
+
+        They belong to the anchors whose best class is best, so the others' classes are not looked
+        through.
+        """
         num_classes = logits.shape[-1]
-        values, indices, start = [], [], 0
+        highest = tf.reduce_max(logits, axis=2)  # (B, N)
+        values, anchors, labels, start = [], [], [], 0
         for count in self.anchors.level_counts(height, width):
-            level = logits[:, start : start + count]
-            level = tf.reshape(level, [tf.shape(logits)[0], count * num_classes])
-            top = tf.math.top_k(level, tf.minimum(self.top_k, count * num_classes), sorted=False)
+            kept = tf.minimum(self.top_k, count)
+            best = tf.math.top_k(highest[:, start : start + count], kept, sorted=False)
+            index = best.indices + start
+            pairs = tf.gather(logits, index, batch_dims=1)  # (B, kept, K)
+            pairs = tf.reshape(pairs, [tf.shape(logits)[0], kept * num_classes])
+            top = tf.math.top_k(pairs, tf.minimum(self.top_k, kept * num_classes), sorted=False)
             values.append(top.values)
-            indices.append(top.indices + start * num_classes)
+            anchors.append(tf.gather(index, top.indices // num_classes, batch_dims=1))
+            labels.append(top.indices % num_classes)
             start += count
-        index = tf.concat(indices, axis=1)
-        return tf.sigmoid(tf.concat(values, axis=1)), index // num_classes, index % num_classes
+        scores = tf.sigmoid(tf.concat(values, axis=1))
+        return scores, tf.concat(anchors, axis=1), tf.concat(labels, axis=1)

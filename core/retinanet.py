@@ -6,6 +6,8 @@ Letters: B batch, H W pixels, N anchors, K classes.
 import keras
 import tensorflow as tf
 
+from core.layers import Composite
+
 # Statistics of ImageNet: RGB in 0-1 (torch style), BGR in 0-255 (caffe style).
 TORCH_MEAN, TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CAFFE_MEAN = (103.939, 116.779, 123.68)
@@ -34,7 +36,7 @@ def normalize(images: tf.Tensor, sizes: tf.Tensor | None, style: str) -> tf.Tens
     return tf.where(rows & columns, images, 0.0)
 
 
-class RetinaNet(keras.Model):
+class RetinaNet(Composite, keras.Model):
     """Images (B, H, W, 3), RGB 0-255 -> {"class_logits": (B, N, K), "box_deltas": (B, N, 4)}.
 
     backbone: normalised images -> [C3, C4, C5]; neck: those -> [P3 ... P7];

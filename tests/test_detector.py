@@ -137,7 +137,7 @@ def test_no_retracing_over_batches_of_any_size(run, root):
     detector = Detector.load(run)
     detector.detect_dataset(read_voc(root, "val", CLASSES), batch_size=2)
     detector.detect_dataset(read_voc(root, "train", CLASSES), batch_size=3)
-    assert detector._step.experimental_get_tracing_count() == 1
+    assert detector._compiled.experimental_get_tracing_count() == 1
 
 
 def test_padding_changes_no_detection_on_a_canvas_of_other_size(run, root):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 import keras
 import tensorflow as tf
 
-from core.layers import BatchNorm, Conv2D, pad
+from core.layers import BatchNorm, Composite, Conv2D, pad
 
 BLOCKS = {
     18: (2, 2, 2, 2),
@@ -26,7 +26,7 @@ def _conv(filters: int, kernel_size: int, strides: int, name: str, same: bool = 
     return Conv2D(filters, kernel_size, strides, same, **options)
 
 
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(Composite, keras.layers.Layer):
     """A chain of convolutions with batch norm, added to a shortcut.
 
     convs: (filters, kernel size, stride) of each convolution in the chain.
@@ -50,7 +50,7 @@ class ResidualBlock(keras.layers.Layer):
         return tf.nn.relu(x + shortcut)
 
 
-class ResNet(keras.layers.Layer):
+class ResNet(Composite, keras.layers.Layer):
     """Normalised images (B, H, W, 3) -> [C3, C4, C5], of strides 8, 16, 32; sizes are rounded up.
 
     depth: 18, 34, 50, 101 or 152.

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import keras
 import tensorflow as tf
 
-from core.layers import Conv2D
+from core.layers import Composite, Conv2D
 
 
 def upsample_to(x: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
@@ -16,7 +16,7 @@ def upsample_to(x: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     return x[:, : size[1], : size[2]]
 
 
-class FPN(keras.layers.Layer):
+class FPN(Composite, keras.layers.Layer):
     """[C3, C4, C5] -> [P3, P4, P5, P6, P7], all of `width` channels.
 
     p6_from: "c5" (paper) or "p5" (torchvision v1).
