@@ -1,8 +1,13 @@
-"""Optimizers by name, with weight decay on kernels only."""
+"""Optimizers by name, with weight decay on kernels only.
+
+The updates are Keras's, each made by one kernel of TensorFlow where Keras makes five to ten, which
+read and write all weights every time.
+"""
 
 from collections.abc import Callable, Sequence
 
 import keras
+import tensorflow as tf
 
 
 class SGD(keras.optimizers.SGD):
@@ -19,7 +24,47 @@ class SGD(keras.optimizers.SGD):
     def update_step(self, gradient, variable, learning_rate):
         if self.l2 and is_decayed(variable):
             gradient = gradient + self.l2 * variable
-        super().update_step(gradient, variable, learning_rate)
+        where = {"var": _handle(variable)}
+        if not self.momentum:
+            step = {"alpha": learning_rate, "delta": gradient}
+            tf.raw_ops.ResourceApplyGradientDescent(**where, **step)
+            return
+        where["accum"] = _handle(self.momentums[self._get_variable_index(variable)])
+        step = {"lr": learning_rate, "grad": gradient, "momentum": self.momentum}
+        tf.raw_ops.ResourceApplyKerasMomentum(**where, **step)
+
+
+class _OneKernel:
+    """Mixed into Adam and its kin: their update by one kernel."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        count = tf.cast(self.iterations + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=_handle(variable),
+            m=_handle(self._momentums[index]),
+            v=_handle(self._velocities[index]),
+            beta1_power=tf.pow(self.beta_1, count),
+            beta2_power=tf.pow(self.beta_2, count),
+            lr=learning_rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+class Adam(_OneKernel, keras.optimizers.Adam):
+    """Keras's Adam."""
+
+
+class AdamW(_OneKernel, keras.optimizers.AdamW):
+    """Keras's AdamW."""
+
+
+def _handle(variable):
+    """What a kernel calls a variable by, Keras's or TensorFlow's."""
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
 def is_decayed(variable) -> bool:
@@ -53,9 +98,9 @@ def make_optimizer(
     elif kind == "sgd":
         optimizer = SGD(schedule, momentum, weight_decay, **common)
     elif kind == "adam":
-        optimizer = keras.optimizers.Adam(schedule, **common)
+        optimizer = Adam(schedule, **common)
     elif kind == "adamw":
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, **common)
+        optimizer = AdamW(schedule, weight_decay=weight_decay, **common)
         # On the inner optimizer: LossScaleOptimizer ignores the exclusion without a word.
         optimizer.exclude_from_weight_decay([v for v in variables if not is_decayed(v)])
     else:

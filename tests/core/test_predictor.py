@@ -15,6 +15,11 @@ SMALL = {"backbone": "resnet18", "neck_width": 32, "head_width": 32, "head_depth
 SPEC = {"images": tf.TensorSpec([None, None, None, 3])}
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    keras.utils.set_random_seed(0)
+
+
 def noise(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
