@@ -11,6 +11,7 @@ from benchmarks.contestants.job import LEARNING_RATE, MOMENTUM, Job, images_of, 
 from configs.schema import Config, Loss, Matcher, Train
 from core.build import build_criterion, build_model, build_optimizer, build_postprocess
 from core.engine import compiled, predict, train_step
+from core.predictor import frozen
 from core.weights.store import Weights
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -38,7 +39,7 @@ def _inference(job: Job) -> Callable[[], dict]:
         "sizes": tf.fill([job.batch, 2], job.size),
         "scales": tf.ones([job.batch, 2]),
     }
-    step = compiled(lambda batch: predict(model, postprocess, batch), _spec(batch))
+    step = frozen(lambda batch: predict(model, postprocess, batch), model, _spec(batch))
 
     def infer():
         found = {name: value.numpy() for name, value in step(batch).items()}
@@ -61,7 +62,7 @@ def _training(job: Job) -> Callable[[], dict]:
     optimizer = build_optimizer(config, LEARNING_RATE, model)
     boxes, labels = objects_of(job)
     batch = {
-        "images": tf.cast(images_of(job), tf.float32),
+        "images": tf.constant(images_of(job)),
         "sizes": tf.fill([job.batch, 2], job.size),
         "boxes": tf.constant(boxes),
         "labels": tf.constant(labels),
