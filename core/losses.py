@@ -19,9 +19,9 @@ def sigmoid_focal_loss(
     alpha: weight of the ones, 1 - alpha of the zeros; None: no weights.
     With z the logit signed so that larger is better, cross-entropy c is softplus(-z) and
     log(1 - p_t) is -(z + c): finite with its gradient at any logit.
-    Differentiable once, in logits. The slope in z, -(1 - p_t)^gamma (gamma p_t c + 1 - p_t), is made
-    of what the loss is made of; left to the tape it takes three times as many passes over all
-    logits, and the memory to match.
+    Differentiable once, in logits. The slope in z, -(1 - p_t)^gamma (gamma p_t c + 1 - p_t), is
+    made of what the loss is made of; the tape would take three times as many passes over all
+    logits, and keep as much more.
     """
     sign = tf.where(targets > 0.5, 1.0, -1.0)
     weight = 1.0 if alpha is None else tf.where(targets > 0.5, alpha, 1 - alpha)
