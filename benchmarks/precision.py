@@ -1,0 +1,107 @@
+"""What bfloat16 costs in mAP: training in it, and detecting in it with weights trained in float32.
+
+    python -m benchmarks.precision PATH/TO/bccd
+
+BCCD at a long side of 192 pixels, ResNet-18 from scratch; each seed is trained in both precisions.
+Leaves in --out the runs, results.json and results.md. Minutes a run on two cores.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.interleave import ROOT
+from benchmarks.machine import description, headline
+from utils.files import write_text
+
+SMALL = (
+    "model.resize.height=144",
+    "model.resize.width=192",
+    "model.anchors.sizes=(10,20,40,80,160)",
+)
+COLUMNS = {  # name -> precision of training, of detecting
+    "float32": ("float32", "float32"),
+    "trained in bfloat16": ("mixed_bfloat16", "float32"),
+    "detecting in bfloat16": ("float32", "mixed_bfloat16"),
+    "both in bfloat16": ("mixed_bfloat16", "mixed_bfloat16"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", help="the BCCD dataset")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--out", default="runs/benchmarks/precision")
+    args = parser.parse_args(argv)
+    out = Path(args.out)
+    found = {name: [] for name in COLUMNS}
+    for seed in range(args.seeds):
+        runs = {p: train(args, p, seed) for p in ("float32", "mixed_bfloat16")}
+        for name, (training, detecting) in COLUMNS.items():
+            found[name].append(evaluate(runs[training], detecting))
+            print(f"seed {seed}, {name}: mAP {found[name][-1]:.4f}", file=sys.stderr, flush=True)
+    settings = {"epochs": args.epochs, "set": SMALL}
+    results = {"machine": description(), **settings, "map": found}
+    write_text(out / "results.json", json.dumps(results, indent=1))
+    write_text(out / "results.md", markdown(found, args.epochs))
+    print((out / "results.md").read_text(encoding="utf-8"))
+
+
+def train(args: argparse.Namespace, precision: str, seed: int) -> Path:
+    """Trains one run, unless it is there; returns its folder."""
+    name = f"{precision}-{args.epochs}-{seed}"
+    run = Path(args.out) / name
+    if not (run / "evaluation" / "metrics.json").is_file():
+        settings = (
+            f"data.root={args.root}", f"output={args.out}", f"name={name}", *SMALL,
+            f"train.precision={precision}", f"train.seed={seed}", f"train.epochs={args.epochs}",
+        )  # fmt: skip
+        call("train.py", "--config", "configs/bccd.py", "--set", *settings)
+    return run
+
+
+def evaluate(run: Path, precision: str) -> float:
+    figures = run / f"{precision}.json"
+    call(
+        "evaluate.py", str(run), "--set", f"model.detect.precision={precision}",
+        "--json", str(figures), "--out", str(run / f"evaluation_{precision}"),
+    )  # fmt: skip
+    return json.loads(figures.read_text(encoding="utf-8"))["map"]
+
+
+def call(*command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+
+
+def markdown(found: dict[str, list[float]], epochs: int) -> str:
+    """mAP by precision: every seed, the mean, and the difference from float32 seed by seed."""
+    first = np.array(next(iter(found.values())))
+    lines = [
+        headline(description()),
+        "",
+        f"BCCD test mAP@.5, {epochs} epochs at 144x192, {len(first)} seeds",
+        "",
+        "| | mAP of each seed | mean | minus float32 of the same seed |",
+        "|-|-|-|-|",
+    ]
+    for name, values in found.items():
+        seeds = ", ".join(f"{value:.4f}" for value in values)
+        differences = ", ".join(f"{value:+.4f}" for value in np.array(values) - first)
+        lines.append(f"| {name} | {seeds} | {np.mean(values):.4f} | {differences} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
