@@ -43,7 +43,7 @@ from utils.runs import latest_run, weights_file
 # Of a model's conventions, what may differ from the weights' without changing what they mean; where
 # they started from is none.
 FREE_TO_DETECT = ("resize", "detect", "weights", "aliases")
-FREEZE_FROM = 200  # images: for fewer, the seconds it takes to freeze a graph are not won back
+FREEZE_FROM = 400  # images: for fewer, the seconds it takes to freeze a graph are not won back
 
 
 class Detector:

@@ -29,13 +29,14 @@ def frozen(step: Callable, model: keras.Model, element_spec: dict) -> Callable:
     fold_batch_norms(graph_def)
     inputs = [tensor.name for tensor in function.inputs]
     outputs = {name: tensor.name for name, tensor in function.structured_outputs.items()}
+    del function, weights  # each holds all weights once more
 
     def run(batch):
         values = dict(zip(inputs, tf.nest.flatten(batch), strict=True))
         found = tf.graph_util.import_graph_def(graph_def, values, list(outputs.values()), name="")
         return dict(zip(outputs, found, strict=True))
 
-    return tf.function(run, [element_spec], autograph=False)
+    return tf.function(run, [element_spec], autograph=False).get_concrete_function()
 
 
 def fold_batch_norms(graph_def: tf.compat.v1.GraphDef) -> int:

@@ -40,7 +40,7 @@ def outputs_of(model):
 
 
 def count(function, op):
-    graph = function.get_concrete_function().graph.as_graph_def()
+    graph = function.graph.as_graph_def()
     return sum(node.op == op for node in graph.node)
 
 
