@@ -123,7 +123,7 @@ def upper_slope(x: Sequence[float], y: Sequence[float], end: int = END) -> float
 
 
 def markdown(report: Mapping, curves: Sequence[Mapping]) -> str:
-    lines = [headline(report["machine"]), ""]
+    lines = [headline(report["machine"], report["busy"]), ""]
     lines += ["| cost of | against | from | to | seconds | slope | memory | slope |"]
     lines += ["|---|---|---:|---:|---:|---:|---:|---:|"]
     for curve in curves:
@@ -141,8 +141,6 @@ def markdown(report: Mapping, curves: Sequence[Mapping]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", f"Minima; slopes: of the last {END} points, both axes in logarithms."]
-    if report["busy"]:
-        lines += ["", "**Measured with --busy: the machine was not required to be idle.**"]
     return "\n".join(lines) + "\n"
 
 

@@ -1,13 +1,13 @@
 """How fast images become batches: this project against torchvision v2, on the same generated JPEGs.
 
     make .venv-parity/.installed                  torch and torchvision, once
-    .venv-parity/bin/python -m benchmarks.input --json FILE
+    .venv-parity/bin/python -m benchmarks.input
 
 Both decode, flip, change colours (all four), scale by 0.5 to 2 of what fits, and crop or expand to
 416x416, boxes with the image, batches of 16. torchvision as its DataLoader comes, with 2 workers:
 "colour first" in the order of the issue (decode, flip, colour, scale, crop), "colour last" in the
 order that is cheapest for it. Every round is a process of its own, and rounds take turns; the first
-batches of a round are not counted.
+batches of a round are not counted. Leaves in --out input.json and input.md.
 """
 
 import argparse
@@ -24,6 +24,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import cv2
 import numpy as np
+
+from benchmarks.machine import description, headline, require_idle
+from utils.files import write_text
 
 SIZES = {"640x480": (640, 480), "12 megapixels": (4000, 3000)}
 SIDE, BATCH, FILES = 416, 16, 32
@@ -43,7 +46,8 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="counted in a round")
-    parser.add_argument("--json", help="file for all the numbers")
+    parser.add_argument("--out", default="runs/benchmarks/input")
+    parser.add_argument("--busy", action="store_true", help="measure though others compute")
     parser.add_argument(
         "--round", nargs=2, metavar=("CONTESTANT", "FOLDER"), help=argparse.SUPPRESS
     )
@@ -52,6 +56,7 @@ def main() -> None:
         contestant, folder = args.round
         print(one_round(contestant, Path(folder), args.seconds))
         return
+    others = require_idle(allow_busy=args.busy)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, size in SIZES.items():
@@ -61,9 +66,11 @@ def main() -> None:
                 for contestant in CONTESTANTS:
                     rates = results.setdefault(name, {}).setdefault(contestant, [])
                     rates.append(in_own_process(contestant, Path(folder) / name, args.seconds))
-    print(table(results))
-    if args.json:
-        Path(args.json).write_text(json.dumps(results, indent=1))
+    report = {"machine": description(), "others_at_start": others, "busy": args.busy}
+    text = f"{headline(report['machine'], args.busy)}\n\n{table(results)}\n"
+    write_text(Path(args.out) / "input.json", json.dumps(report | {"rates": results}, indent=1))
+    write_text(Path(args.out) / "input.md", text)
+    print(text)
 
 
 def in_own_process(contestant: str, folder: Path, seconds: float) -> float:

@@ -99,5 +99,9 @@ def description() -> dict[str, str]:
     }
 
 
-def headline(machine: dict[str, str]) -> str:
-    return "{processor}, {cores} cores, {memory}; {versions}; {date}".format(**machine)
+def headline(machine: dict[str, str], busy: bool = False) -> str:
+    """What every report begins with; busy: whether it was measured with --busy."""
+    line = "{processor}, {cores} cores, {memory}; {versions}; {date}".format(**machine)
+    if busy:
+        line += "\n\n**Measured with --busy: the machine was not required to be idle.**"
+    return line

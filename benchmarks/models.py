@@ -200,14 +200,12 @@ def markdown(machine: dict, rounds: int, allow_busy: bool, groups: Sequence[dict
     busiest = max(group["others_at_most"] for group in groups)
     discarded = sum(group["discarded_rounds"] for group in groups)
     lines = [
-        headline(machine),
+        headline(machine, allow_busy),
         "",
         f"{rounds} rounds, interleaved; others used at most {busiest:.0%} of the cores in a round, "
         f"{discarded} rounds were discarded because of them. Spread: between the quartiles, over "
         "the median. Ratios are theirs over ours. Memory: peak above the imports.",
     ]
-    if allow_busy:
-        lines += ["", "**Measured with --busy: the machine was not required to be idle.**"]
     for group in groups:
         lines += ["", f"### {group['title']}", "", report.table(group["rows"]), ""]
         for name, compared in group["outputs"].items():

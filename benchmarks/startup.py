@@ -121,14 +121,12 @@ def plain(text: str) -> str:
 
 
 def markdown(report: dict) -> str:
-    lines = [headline(report["machine"]), "", "| from the command to | minimum | median | runs |"]
-    lines.append("|---|---:|---:|---:|")
+    lines = [headline(report["machine"], report["busy"]), ""]
+    lines += ["| from the command to | minimum | median | runs |", "|---|---:|---:|---:|"]
     for name, values in report.items():
         if isinstance(values, list):
             numbers = f"{min(values):.1f} s | {np.median(values):.1f} s | {len(values)}"
             lines.append(f"| {name} | {numbers} |")
-    if report["busy"]:
-        lines += ["", "**Measured with --busy: the machine was not required to be idle.**"]
     return "\n".join(lines) + "\n"
 
 

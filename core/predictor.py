@@ -17,6 +17,20 @@ def frozen(step: Callable, model: keras.Model, element_spec: dict) -> Callable:
 
     The same numbers as `step` itself, but for rounding.
     """
+    graph_def, inputs, outputs = _with_constants(step, model, element_spec)
+    fold_batch_norms(graph_def)
+
+    def run(batch):
+        values = dict(zip(inputs, tf.nest.flatten(batch), strict=True))
+        found = tf.graph_util.import_graph_def(graph_def, values, list(outputs.values()), name="")
+        return dict(zip(outputs, found, strict=True))
+
+    # Traced here, so that nothing but the graph keeps the weights.
+    return tf.function(run, [element_spec], autograph=False).get_concrete_function()
+
+
+def _with_constants(step: Callable, model: keras.Model, element_spec: dict):
+    """The step's GraphDef, its inputs' names in the batch's order, its outputs' by their own."""
     weights = [(variable, variable.numpy()) for variable in model.variables]
 
     def traced(batch):
@@ -25,18 +39,9 @@ def frozen(step: Callable, model: keras.Model, element_spec: dict) -> Callable:
             return step(batch)
 
     function = tf.function(traced, [element_spec], autograph=False).get_concrete_function()
-    graph_def = function.graph.as_graph_def()
-    fold_batch_norms(graph_def)
     inputs = [tensor.name for tensor in function.inputs]
     outputs = {name: tensor.name for name, tensor in function.structured_outputs.items()}
-    del function, weights  # each holds all weights once more
-
-    def run(batch):
-        values = dict(zip(inputs, tf.nest.flatten(batch), strict=True))
-        found = tf.graph_util.import_graph_def(graph_def, values, list(outputs.values()), name="")
-        return dict(zip(outputs, found, strict=True))
-
-    return tf.function(run, [element_spec], autograph=False).get_concrete_function()
+    return function.graph.as_graph_def(), inputs, outputs
 
 
 def fold_batch_norms(graph_def: tf.compat.v1.GraphDef) -> int:
