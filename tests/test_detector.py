@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import configs
+import detector as detector_module
 import evaluate
 import visualize
 from core.build import build_model
@@ -72,6 +73,49 @@ def test_eager_and_compiled_detections_are_the_same(run, root):
     np.testing.assert_array_equal(eager.image, compiled.image)
     np.testing.assert_allclose(eager.scores, compiled.scores, atol=1e-5)
     np.testing.assert_allclose(eager.boxes, compiled.boxes, atol=1e-2)
+
+
+@pytest.mark.parametrize("resize", ["canvas", "short_long"])
+def test_many_images_go_through_a_frozen_graph_with_the_same_detections(
+    resize, run, root, monkeypatch
+):
+    dataset = read_voc(root, "val", CLASSES)
+    detector = Detector.load(run, changes={"resize": resize})
+    expected = detector.detect_dataset(dataset, batch_size=2)
+    frozen = []
+    freeze = detector_module.frozen
+    monkeypatch.setattr(detector_module, "FREEZE_FROM", len(dataset))
+    monkeypatch.setattr(detector_module, "frozen", lambda *a: frozen.append(a) or freeze(*a))
+    found = detector.detect_dataset(dataset, batch_size=2)
+    np.testing.assert_array_equal(found.image, expected.image)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-2)
+    # Other weights later are used, not those that were frozen.
+    for variable in detector.model.class_head.variables:
+        variable.assign(variable + 0.1)
+    other = detector.detect_dataset(dataset, batch_size=2)
+    assert abs(other.scores - found.scores).max() > 1e-3
+    assert len(frozen) == 2
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_detecting_in_half_precision(precision, run, root):
+    dataset = read_voc(root, "val", CLASSES)
+    whole = Detector.load(run)
+    half = Detector.load(run, changes={"detect.precision": precision})
+    assert half.model.backbone.compute_dtype == precision.removeprefix("mixed_")
+    for ours, theirs in zip(half.model.variables, whole.model.variables, strict=True):
+        assert ours.dtype == "float32"
+        np.testing.assert_array_equal(ours, theirs)
+    outputs = [d.model(tf.fill([1, 64, 96, 3], 99)) for d in (half, whole)]
+    for name in outputs[0]:
+        ours, theirs = (output[name].numpy() for output in outputs)
+        assert ours.dtype == np.float32
+        assert 0 < abs(ours - theirs).max() < 0.05 * abs(theirs).max()
+    table = half.detect_dataset(dataset)
+    assert len(table) == 5 * 7
+    assert table.scores.dtype == np.float32
 
 
 def test_image_files_and_a_dataset_give_the_same(run, root):
