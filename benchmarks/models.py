@@ -35,8 +35,9 @@ ALL = {"depth": (18, 50), "size": (320, 416, 640), "classes": (20, 80)}
 HEADLINE = {"depth": (50,), "size": (416,), "classes": (20,)}
 EAGER_AT = (50, 416, 20)  # depth, size, classes at which the step without a graph is timed
 IOU = {"float32": 0.99, "bfloat16": 0.9}  # above it, detections count as the same
-CONTESTANTS = {  # precision -> (library, variant), first the one that the others are compared to
+CONTESTANTS = {  # precision -> (library, variant); of a group, others are compared to the first
     "float32": (
+        ("ours", "frozen"),
         ("ours", "compiled"),
         ("ours", "eager"),
         ("torchvision", "as it comes"),
@@ -46,6 +47,7 @@ CONTESTANTS = {  # precision -> (library, variant), first the one that the other
         ("floor", "convolutions at matmul speed"),
     ),
     "bfloat16": (
+        ("ours", "frozen"),
         ("ours", "compiled"),
         ("torchvision", "channels_last"),
         ("keras_hub", "no XLA"),
@@ -79,7 +81,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", default=list(BATCH), choices=list(BATCH))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument(
-        "--only", metavar="PATTERN", help="these, beside ours: a regular expression"
+        "--only", metavar="PATTERN", help="these, beside the first: a regular expression"
     )
     parser.add_argument("--out", default="runs/benchmarks/models")
     parser.add_argument("--busy", action="store_true", help="measure though others compute")
@@ -96,6 +98,8 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
     networks = itertools.product(args.depth, args.size, args.classes)
     for network, task, precision in itertools.product(networks, args.tasks, CONTESTANTS):
         for library, variant in CONTESTANTS[precision]:
+            if variant == "frozen" and task != "inference":
+                continue
             if variant == "eager" and (task != "train" or network != EAGER_AT):
                 continue
             jobs.append(Job(library, task, precision, variant, *network, weights=""))
@@ -104,10 +108,11 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
 
 def chosen(jobs: Sequence[Job], pattern: str | None) -> list[Job]:
     """Those whose name the pattern is found in, and in each group the one compared to."""
+    firsts = {job.group: job for job in reversed(jobs)}
     return [
         job
         for job in jobs
-        if not pattern or job.name == "ours, compiled" or re.search(pattern, job.name)
+        if not pattern or job is firsts[job.group] or re.search(pattern, job.name)
     ]
 
 
@@ -135,10 +140,10 @@ def measure(key: tuple, jobs: Sequence[Job], folder: str, rounds: int, allow_bus
         times = interleaved(workers, rounds, allow_busy=allow_busy)
         memory = {worker.name: worker.ask("memory")["above_imports"] for worker in workers}
         outputs = {worker.name: outputs_of(worker, folder) for worker in workers}
-    rows = [row(job, times, outputs, memory) for job in jobs]
-    ours = outputs[jobs[0].name]
+    rows = [row(job, times, outputs, memory, first=jobs[0].name) for job in jobs]
+    first = outputs[jobs[0].name]
     compared = {
-        job.name: compare(ours, outputs[job.name], IOU[job.precision])
+        job.name: compare(first, outputs[job.name], IOU[job.precision])
         for job in jobs[1:]
         if job.library != "floor"
     }
@@ -164,8 +169,11 @@ def outputs_of(worker: Worker, folder: str) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def row(job: Job, times: Times, outputs: dict, memory: dict) -> dict:
-    """One line of the table; a floor's seconds become those of the network."""
+def row(job: Job, times: Times, outputs: dict, memory: dict, first: str) -> dict:
+    """One line of the table; a floor's seconds become those of the network.
+
+    first: the name of the one compared to.
+    """
     seconds, extra = times.seconds[job.name], {}
     if job.library == "floor":
         network, product = (
@@ -175,10 +183,10 @@ def row(job: Job, times: Times, outputs: dict, memory: dict) -> dict:
         seconds = [value * network / product for value in seconds]
     else:
         extra = {"memory": memory[job.name]}
-    if job.name != "ours, compiled":
-        extra["ratios"] = report.ratios(seconds, times.seconds["ours, compiled"])
+    if job.name != first:
+        extra["ratios"] = report.ratios(seconds, times.seconds[first])
         if "memory" in extra:
-            extra["memory_ratio"] = memory[job.name] / memory["ours, compiled"]
+            extra["memory_ratio"] = memory[job.name] / memory[first]
     return {"name": job.name, **report.summary(seconds), **extra, "seconds": seconds}
 
 
@@ -204,7 +212,7 @@ def markdown(machine: dict, rounds: int, allow_busy: bool, groups: Sequence[dict
         "",
         f"{rounds} rounds, interleaved; others used at most {busiest:.0%} of the cores in a round, "
         f"{discarded} rounds were discarded because of them. Spread: between the quartiles, over "
-        "the median. Ratios are theirs over ours. Memory: peak above the imports.",
+        "the median. Ratios are to the first row. Memory: peak above the imports.",
     ]
     for group in groups:
         lines += ["", f"### {group['title']}", "", report.table(group["rows"]), ""]

@@ -1,6 +1,6 @@
 """Times -> statistics, a table in Markdown, a picture.
 
-Ratios are theirs over ours: above 1, ours is faster, or smaller.
+Ratios are to the first row, which is ours: above 1, ours is faster, or smaller.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ from utils.files import whole_file
 from utils.plots import DPI, GRID, INK, PALETTE
 
 COLUMNS = (
-    "contestant", "minimum", "median", "spread", "minima / ours", "medians / ours",
-    "in each round", "memory", "memory / ours",
+    "contestant", "minimum", "median", "spread", "minima / first", "medians / first",
+    "in each round", "memory", "memory / first",
 )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def picture(path: str | Path, groups: Mapping[str, Sequence[Mapping]]) -> None:
         axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=8.5)
         axes.set_xlim(0, 1.22 * max(row["median"] for row in rows))
         axes.grid(axis="y", visible=False)
-    grid[-1].set_xlabel("seconds: bar the median, line the minimum; x times ours", color=INK)
+    grid[-1].set_xlabel("seconds: bar the median, line the minimum; x times the first", color=INK)
     save(figure, path)
 
 

@@ -1,4 +1,4 @@
-"""This project. Variants: "compiled", and for training "eager"."""
+"""This project. Variants: "compiled"; for inference "frozen"; for training "eager"."""
 
 import os
 from collections.abc import Callable
@@ -39,7 +39,11 @@ def _inference(job: Job) -> Callable[[], dict]:
         "sizes": tf.fill([job.batch, 2], job.size),
         "scales": tf.ones([job.batch, 2]),
     }
-    step = frozen(lambda batch: predict(model, postprocess, batch), model, _spec(batch))
+    step = lambda batch: predict(model, postprocess, batch)  # noqa: E731
+    if job.variant == "frozen":
+        step = frozen(step, model, _spec(batch))
+    else:
+        step = compiled(step, _spec(batch))
 
     def infer():
         found = {name: value.numpy() for name, value in step(batch).items()}

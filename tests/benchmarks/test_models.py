@@ -24,6 +24,7 @@ def test_default_is_the_headline():
         for precision in ("float32", "bfloat16")
     }
     assert [job.task for job in jobs if job.variant == "eager"] == ["train"]
+    assert {job.task for job in jobs if job.variant == "frozen"} == {"inference"}
 
 
 def test_all_is_the_grid():
@@ -34,17 +35,20 @@ def test_all_is_the_grid():
 
 
 def test_only_keeps_what_others_are_compared_to():
-    jobs = chosen(jobs_of(parse_arguments(["--tasks", "train"])), "as it comes")
-    assert [job.name for job in jobs] == [
-        "ours, compiled",
-        "torchvision, as it comes",
-        "ours, compiled",
+    jobs = chosen(jobs_of(parse_arguments([])), "as it comes")
+    assert [(job.task, job.name) for job in jobs] == [
+        ("inference", "ours, frozen"),
+        ("inference", "torchvision, as it comes"),
+        ("inference", "ours, frozen"),
+        ("train", "ours, compiled"),
+        ("train", "torchvision, as it comes"),
+        ("train", "ours, compiled"),
     ]
 
 
 def test_row():
     times = Times({"ours, compiled": [1.0, 2.0, 2.0], JOB.name: [3.0, 4.0, 6.0]})
-    found = row(JOB, times, {}, {"ours, compiled": 100, JOB.name: 150})
+    found = row(JOB, times, {}, {"ours, compiled": 100, JOB.name: 150}, "ours, compiled")
     assert found["ratios"]["minima"] == 3.0
     assert found["ratios"]["medians"] == 2.0
     assert (found["memory"], found["memory_ratio"]) == (150, 1.5)
@@ -55,7 +59,7 @@ def test_row_of_the_floor():
     floor = Job("floor", "inference", "float32", "speed", 50, 416, 20, "")
     times = Times({"ours, compiled": [4.0, 4.0], floor.name: [0.5, 0.5]})
     outputs = {floor.name: {"network_flops": 8e9, "matmul_flops": 2e9}}
-    found = row(floor, times, outputs, {})
+    found = row(floor, times, outputs, {}, first="ours, compiled")
     assert found["seconds"] == [2.0, 2.0]
     assert (found["gflops"], found["gflops_a_second"]) == (8.0, 4.0)
     assert found["ratios"]["medians"] == 0.5
