@@ -35,6 +35,7 @@ config = preset(
         # "train.learning_rate": 1e-3,            # sgd: about 0.01 for batches of 16
         # "train.schedule": "cosine",             # constant, cosine, step, polynomial, exponential
         # "train.precision": "mixed_bfloat16",    # faster where the hardware has it
+        # "model.detect.precision": "mixed_bfloat16",  # the same for evaluate.py, visualize.py
         # "evaluate.iou_thresholds": (0.5, 0.75),
     },
 )

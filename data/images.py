@@ -36,13 +36,15 @@ _ORIENTATIONS = {
     7: (True, True, True),
     8: (True, True, False),
 }
-# Named for grey in OpenCV, these bits go with any colours.
+# What both sides can be divided by while decoding. Named for grey in OpenCV, these bits go with any
+# colours.
 _REDUCED = {
     1: 0,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
+REDUCTIONS = tuple(_REDUCED)
 _EXIF_ORIENTATION_TAG = 274
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # In compressed data a byte FF is followed by 00 or a restart marker; before a marker it is fill.
@@ -89,13 +91,14 @@ class EncodedImage:
 
     @property
     def can_be_reduced(self) -> bool:
-        """Whether decoding at a reduced size saves anything."""
+        """Whether it is a JPEG: only that decodes at a reduced size for less."""
         return self.data[:2] == b"\xff\xd8"
 
     def decode(self, reduction: int = 1) -> np.ndarray:
         """The pixels as they are stored, before EXIF orientation.
 
-        reduction: 1, 2, 4 or 8; of a JPEG, a pixel of the result is the mean of so many each way.
+        reduction: of `REDUCTIONS`, other than 1 if it `can_be_reduced`. A pixel of the result is
+            the mean of so many each way, at 2 and 4 but for JPEG's high frequencies.
         Returns (h, w, 3) uint8 RGB, each side divided by the reduction and rounded up.
         Raises DatasetError as `decode_image` does.
         """

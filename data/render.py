@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from data.images import EncodedImage, ImageHeader, orient, read_image
+from data.images import REDUCTIONS, EncodedImage, ImageHeader, orient, read_image
 from data.records import Dataset, DatasetError
-from data.views import REDUCTIONS, View
+from data.views import View
 
 cv2.setNumThreads(1)  # of the whole process: tf.data works on many images at once already
 GREY = 116  # ImageNet's mean, near zero once normalised: what lies beyond an image
@@ -42,26 +42,25 @@ class Decoded:
 
 
 def image_reader(dataset: Dataset, cache: bool = False) -> Callable:
-    """A function (index, source, size, antialias, keep) -> pixels, as `Decoded.part`.
+    """A function (index, source, size, antialias, kept) -> pixels, as `Decoded.part`.
 
-    cache: each image is decoded once and kept, reduced by up to `keep` (1, 2, 4 or 8; JPEG only).
+    cache: each image is decoded once and kept, reduced by up to `kept` (of REDUCTIONS; JPEG only).
     The function raises DatasetError for a file that cannot be decoded or whose size has changed.
     """
     memory: dict[int, Decoded] = {}
 
-    def read(index, source, size, antialias, keep):
+    def decode(index: int, antialias: bool, reduction: Callable) -> Decoded:
+        image = read_image(dataset.images[index])
+        _check_size(image, dataset.sizes[index])
+        by = reduction(image.header) if antialias and image.can_be_reduced else 1
+        return Decoded(image.decode(by), by, image.header)
+
+    def read(index, source, size, antialias, kept):
+        if cache and index not in memory:
+            memory[index] = decode(index, antialias, lambda header: _for_all(header, kept))
         decoded = memory.get(index)
         if decoded is None or not is_whole(decoded.header, source, decoded.reduction):
-            image = read_image(dataset.images[index])
-            _check_size(image, dataset.sizes[index])
-            most = 1
-            if antialias and image.can_be_reduced:
-                most = (
-                    _kept(image.header, keep) if cache else _reduction(image.header, source, size)
-                )
-            decoded = Decoded(image.decode(most), most, image.header)
-            if cache:
-                memory[index] = decoded
+            decoded = decode(index, antialias, lambda header: _for_one(header, source, size))
         return decoded.part(source, size, antialias)
 
     return read
@@ -73,16 +72,16 @@ def is_whole(header: ImageHeader, source: np.ndarray, reduction: int) -> bool:
     return y % reduction == 0 and x % reduction == 0
 
 
-def _reduction(header: ImageHeader, source: np.ndarray, size: np.ndarray) -> int:
+def _for_one(header: ImageHeader, source: np.ndarray, size: np.ndarray) -> int:
     """The most to decode with: what is seen is then still no smaller than it is to become."""
     room = (source[2:] // size).min()
-    return next(r for r in REDUCTIONS if r == 1 or (r <= room and is_whole(header, source, r)))
+    return max(r for r in REDUCTIONS if r == 1 or (r <= room and is_whole(header, source, r)))
 
 
-def _kept(header: ImageHeader, keep: int) -> int:
-    """The reduction to keep an image with: whatever may be seen later begins at whole pixels."""
-    is_ragged = any(side % keep for side in header.stored_size)
-    return 1 if is_ragged and header.orientation != 1 else keep
+def _for_all(header: ImageHeader, kept: int) -> int:
+    """The reduction to keep an image with: turned, a ragged one begins at no whole pixel."""
+    is_ragged = any(side % kept for side in header.stored_size)
+    return 1 if is_ragged and header.orientation != 1 else kept
 
 
 def _check_size(image: EncodedImage, expected: np.ndarray) -> None:
@@ -98,48 +97,29 @@ def _check_size(image: EncodedImage, expected: np.ndarray) -> None:
 def resample(
     pixels: np.ndarray, size: np.ndarray, antialias: bool, extent: np.ndarray | None = None
 ) -> np.ndarray:
-    """Resizes (H, W, 3) uint8 to (h, w) `size`, bilinear.
+    """Resizes (H, W, 3) uint8 to (h, w) `size`, bilinear where it grows.
 
     extent: (2,) height and width of what is to fill the result, if the pixels are some fraction
         more; from the top left.
-    antialias: smooth before shrinking, by about what `tf.image.resize(..., antialias=True)` does.
+    antialias: where it shrinks, the mean of all that a new pixel covers (a box filter, as that of
+        JPEG's reduced decoding); otherwise bilinear there too.
     Returns uint8 with `antialias`; float32 without, the numbers of torchvision and TensorFlow.
     """
     extent = np.array(pixels.shape[:2]) if extent is None else extent
+    factors = size / extent
     if antialias:
-        steps = np.maximum(extent // size, 1).astype(int)
-        pixels = _mean_of_blocks(pixels, steps)
-        extent = extent / steps
-        pixels = _smooth(pixels, extent / size)
+        pixels = _scaled(pixels, np.minimum(factors, 1), cv2.INTER_AREA)
+        pixels = _scaled(pixels, np.maximum(factors, 1), cv2.INTER_LINEAR)
     else:
-        pixels = pixels.astype(np.float32)
-    fy, fx = size / extent
-    resized = cv2.resize(pixels, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)
-    return resized[: size[0], : size[1]]
+        pixels = _scaled(pixels.astype(np.float32), factors, cv2.INTER_LINEAR)
+    return pixels[: size[0], : size[1]]
 
 
-def _mean_of_blocks(pixels: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """(H, W, 3) -> (ceil(H / steps[0]), ceil(W / steps[1]), 3): fast where they are whole."""
-    if (steps == 1).all():
+def _scaled(pixels: np.ndarray, factors: np.ndarray, interpolation: int) -> np.ndarray:
+    if (factors == 1).all():
         return pixels
-    bottom, right = -np.array(pixels.shape[:2]) % steps
-    if bottom or right:
-        pixels = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-    height, width = np.array(pixels.shape[:2]) // steps
-    return cv2.resize(pixels, (int(width), int(height)), interpolation=cv2.INTER_AREA)
-
-
-def _smooth(pixels: np.ndarray, shrink: np.ndarray) -> np.ndarray:
-    """What bilinear sampling lacks to be the triangle filter of antialiasing, in three taps.
-
-    shrink: (2,) old pixels a new pixel, below 2. A triangle as wide as s pixels has the variance
-    s^2 / 6, bilinear sampling 1 / 6; taps of a, 1 - 2a, a have 2a.
-    """
-    sides = np.maximum(shrink**2 - 1, 0) / 12
-    if not sides.any():
-        return pixels
-    taps_y, taps_x = (np.array([a, 1 - 2 * a, a], np.float32) for a in sides)
-    return cv2.sepFilter2D(pixels, -1, taps_x, taps_y, borderType=cv2.BORDER_REPLICATE)
+    fy, fx = factors
+    return cv2.resize(pixels, None, fx=fx, fy=fy, interpolation=interpolation)
 
 
 def recolor(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -10,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from configs.schema import Canvas, ShortLong
+from data.images import REDUCTIONS
 from data.resize import fitted_size
 from utils.boxes import IGNORE
-
-REDUCTIONS = (8, 4, 2, 1)  # what a JPEG decoder can divide both sides by, at less than full price
 
 
 class View(NamedTuple):
@@ -51,7 +50,8 @@ def reduction(size: np.ndarray, content: np.ndarray, rule: Canvas | ShortLong) -
     """
     if not rule.antialias:
         return np.ones(size.shape[:-1], int)
-    return 1 << np.searchsorted((2, 4, 8), (size // content).min(axis=-1), side="right")
+    room = (size // content).min(axis=-1).clip(1)
+    return np.array(REDUCTIONS)[np.searchsorted(REDUCTIONS, room, side="right") - 1]
 
 
 def place(boxes: np.ndarray, view: View) -> np.ndarray:
