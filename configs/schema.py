@@ -48,6 +48,7 @@ class Data(Checked):
     train_on_difficult: bool = True  # False: `difficult` objects are neither object nor background
     # Keep decoded images in memory: width * height * 3 bytes an image, of a JPEG with `antialias` a
     # 4th, 16th or 64th of it where the largest augment.zoom still shows it at the network's size.
+    # Pixels differ a little from those decoded for each view.
     cache: bool = False
     augment: Augment = field(default_factory=Augment)
 
@@ -130,7 +131,8 @@ class Detect(Checked):
     top_k: int = 1000  # best candidates of a level that go on to NMS
     nms_iou: float = 0.5  # of two boxes of a class that overlap more, the better one stays
     max_detections: int = 100  # kept for an image
-    # Of the network when it detects, whatever it was trained in; bfloat16 where hardware has it.
+    # Of evaluate.py, visualize.py and Detector.load, whatever was trained in; bfloat16 where the
+    # hardware has it. Validation while training is in train.precision.
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
 
     def check(self):

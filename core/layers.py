@@ -5,9 +5,10 @@ import tensorflow as tf
 
 
 class Composite:
-    """Mixed into a layer made of layers: they build themselves when it is first called.
+    """Mixed into a layer made of layers, which its first call builds.
 
-    Keras would trace its call to find out, at each level of nesting once more.
+    A layer without a `build` of its own has its `call` traced by Keras to build what is inside, at
+    each level of nesting once more: seconds.
     """
 
     def build(self, *shapes):
@@ -38,7 +39,7 @@ class Conv2D(keras.layers.Conv2D):
         x = pad(inputs, self.margin) if self.margin else inputs
         x = self.convolution_op(x, tf.convert_to_tensor(self.kernel))
         x = tf.nn.bias_add(x, tf.convert_to_tensor(self.bias)) if self.use_bias else x
-        return x if self.activation is None else self.activation(x)
+        return self.activation(x)
 
     def convolution_op(self, inputs, kernel):
         # Without Keras's cases, which cost a twentieth of a step without a graph.

@@ -1,7 +1,7 @@
 """Optimizers by name, with weight decay on kernels only.
 
-The updates are Keras's, each made by one kernel of TensorFlow where Keras makes five to ten, which
-read and write all weights every time.
+The updates are Keras's; momentum and moments are kept by one kernel of TensorFlow where Keras takes
+five to ten, which read and write all weights every time.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +24,7 @@ class SGD(keras.optimizers.SGD):
     def update_step(self, gradient, variable, learning_rate):
         if self.l2 and is_decayed(variable):
             gradient = gradient + self.l2 * variable
+        learning_rate = tf.cast(learning_rate, variable.dtype)
         where = {"var": _handle(variable)}
         if not self.momentum:
             step = {"alpha": learning_rate, "delta": gradient}
@@ -31,13 +32,16 @@ class SGD(keras.optimizers.SGD):
             return
         where["accum"] = _handle(self.momentums[self._get_variable_index(variable)])
         step = {"lr": learning_rate, "grad": gradient, "momentum": self.momentum}
-        tf.raw_ops.ResourceApplyKerasMomentum(**where, **step)
+        tf.raw_ops.ResourceApplyKerasMomentum(**where, **step, use_nesterov=self.nesterov)
 
 
 class _OneKernel:
     """Mixed into Adam and its kin: their update by one kernel."""
 
     def update_step(self, gradient, variable, learning_rate):
+        if self.amsgrad:
+            super().update_step(gradient, variable, learning_rate)
+            return
         index = self._get_variable_index(variable)
         count = tf.cast(self.iterations + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
@@ -46,7 +50,7 @@ class _OneKernel:
             v=_handle(self._velocities[index]),
             beta1_power=tf.pow(self.beta_1, count),
             beta2_power=tf.pow(self.beta_2, count),
-            lr=learning_rate,
+            lr=tf.cast(learning_rate, variable.dtype),
             beta1=self.beta_1,
             beta2=self.beta_2,
             epsilon=self.epsilon,

@@ -17,11 +17,12 @@ def frozen(step: Callable, model: keras.Model, element_spec: dict) -> Callable:
 
     The same numbers as `step` itself, but for rounding.
     """
-    graph_def, inputs, outputs = _with_constants(step, model, element_spec)
+    graph_def, inputs, captured, outputs = _with_constants(step, model, element_spec)
     fold_batch_norms(graph_def)
 
     def run(batch):
         values = dict(zip(inputs, tf.nest.flatten(batch), strict=True))
+        values |= {name: tf.identity(tensor) for name, tensor in captured.items()}
         found = tf.graph_util.import_graph_def(graph_def, values, list(outputs.values()), name="")
         return dict(zip(outputs, found, strict=True))
 
@@ -30,7 +31,8 @@ def frozen(step: Callable, model: keras.Model, element_spec: dict) -> Callable:
 
 
 def _with_constants(step: Callable, model: keras.Model, element_spec: dict):
-    """The step's GraphDef, its inputs' names in the batch's order, its outputs' by their own."""
+    """The step's GraphDef; names of its inputs, in the batch's order; tensors that it uses beside
+    them and the weights, by name; names of its outputs by their own."""
     weights = [(variable, variable.numpy()) for variable in model.variables]
 
     def traced(batch):
@@ -39,9 +41,11 @@ def _with_constants(step: Callable, model: keras.Model, element_spec: dict):
             return step(batch)
 
     function = tf.function(traced, [element_spec], autograph=False).get_concrete_function()
-    inputs = [tensor.name for tensor in function.inputs]
+    names = [tensor.name for tensor in function.inputs]
+    size = len(tf.nest.flatten(element_spec))
+    captured = dict(zip(names[size:], function.captured_inputs, strict=True))
     outputs = {name: tensor.name for name, tensor in function.structured_outputs.items()}
-    return function.graph.as_graph_def(), inputs, outputs
+    return function.graph.as_graph_def(), names[:size], captured, outputs
 
 
 def fold_batch_norms(graph_def: tf.compat.v1.GraphDef) -> int:
@@ -53,6 +57,8 @@ def fold_batch_norms(graph_def: tf.compat.v1.GraphDef) -> int:
     """
     nodes = {node.name: node for node in graph_def.node}
     uses = _count_uses(graph_def)
+    # Whose statistics something takes: "name:1" is the mean, "name:2" the variance.
+    is_asked = {name.split(":")[0] for node in graph_def.node for name in node.input if ":" in name}
 
     def source(name: str, passing: tuple[str, ...] = ("Identity", "Cast")):
         """The node that a value comes from, and whether nothing else takes it from there."""
@@ -67,6 +73,8 @@ def fold_batch_norms(graph_def: tf.compat.v1.GraphDef) -> int:
     for norm in [node for node in graph_def.node if node.op == "FusedBatchNormV3"]:
         conv, is_alone = source(norm.input[0], passing=())
         if conv.op != "Conv2D" or not is_alone or norm.attr["is_training"].b:
+            continue
+        if norm.name in is_asked or any(name.startswith("^") for name in norm.input):
             continue
         kernel, is_alone = source(conv.input[1])
         constants = [source(name)[0] for name in norm.input[1:5]]

@@ -100,7 +100,7 @@ def test_many_images_go_through_a_frozen_graph_with_the_same_detections(
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_detecting_in_half_precision(precision, run, root):
+def test_detecting_in_half_precision(precision, run, root, monkeypatch):
     dataset = read_voc(root, "val", CLASSES)
     whole = Detector.load(run)
     half = Detector.load(run, changes={"detect.precision": precision})
@@ -114,8 +114,11 @@ def test_detecting_in_half_precision(precision, run, root):
         assert ours.dtype == np.float32
         assert 0 < abs(ours - theirs).max() < 0.05 * abs(theirs).max()
     table = half.detect_dataset(dataset)
-    assert len(table) == 5 * 7
     assert table.scores.dtype == np.float32
+    monkeypatch.setattr(detector_module, "FREEZE_FROM", 1)
+    frozen = half.detect_dataset(dataset)
+    assert len(table) == len(frozen) == 5 * 7
+    np.testing.assert_allclose(frozen.scores, table.scores, atol=0.01)
 
 
 def test_image_files_and_a_dataset_give_the_same(run, root):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from core.optimizers import is_decayed, make_optimizer
+from core.optimizers import SGD, Adam, AdamW, is_decayed, make_optimizer
 from core.schedules import constant, step
 
 
@@ -140,21 +140,27 @@ def test_loss_scaling_leaves_the_update_as_it_is(kind):
 
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
-def test_loss_scaling_skips_an_overflow_and_halves_the_scale(bad):
-    """Weights, momentum and the step counter stay; the next good gradient is used."""
-    variables = make_variables()
-    optimizer = make_optimizer("sgd", constant(0.1, 0), variables, loss_scaling=True)
-    before = values(variables)
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_loss_scaling_skips_an_overflow_and_halves_the_scale(bad, kind, compiled):
+    """Weights, moments and the step counter stay; the next good gradient is used."""
+    variables, plain = make_variables(), make_variables()
+    optimizer = make_optimizer(kind, constant(0.1, 0), variables, loss_scaling=True)
+    apply = lambda gradients: optimizer.apply(gradients, variables)  # noqa: E731
+    apply = tf.function(apply) if compiled else apply
+    state = [*optimizer.inner_optimizer.variables, *variables]
+    before = values(state)
     scale = float(optimizer.scale_loss(tf.constant(1.0)))
     gradients = make_gradients()
     gradients[1][2] = bad
-    optimizer.apply([tf.constant(g) for g in gradients], variables)
-    for now, old in zip(values(variables), before, strict=True):
+    apply([tf.constant(g) for g in gradients])
+    for now, old in zip(values(state), before, strict=True):
         np.testing.assert_array_equal(now, old)
     assert float(optimizer.scale_loss(tf.constant(1.0))) == scale / 2
     assert int(optimizer.inner_optimizer.iterations) == 0
-    optimizer.apply([tf.constant(scale / 2 * g) for g in make_gradients()], variables)
-    assert_all_close(values(variables), plain_sgd([0.1], 0.9, 0))
+    apply([tf.constant(scale / 2 * g) for g in make_gradients()])
+    expected = run(make_optimizer(kind, constant(0.1, 0), plain), plain, steps=1)
+    assert_all_close(values(variables), expected)
 
 
 def test_the_users_own_optimizer_gets_the_schedule():
@@ -172,6 +178,33 @@ def test_the_users_own_optimizer_is_scaled_too():
     optimizer = make_optimizer(own, constant(0.1, 0), variables, loss_scaling=True)
     assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     assert isinstance(optimizer.inner_optimizer, keras.optimizers.RMSprop)
+
+
+@pytest.mark.parametrize(
+    ("ours", "settings"),
+    [
+        (SGD, {"momentum": 0.9, "nesterov": True}),
+        (SGD, {"momentum": 0.0}),
+        (Adam, {"amsgrad": True}),
+        (AdamW, {"amsgrad": True, "weight_decay": 0.1}),
+        (Adam, {"beta_1": 0.5, "beta_2": 0.6, "epsilon": 0.1}),
+    ],
+)
+def test_all_settings_mean_what_they_mean_to_keras(ours, settings):
+    kept, plain = make_variables(), make_variables()
+    theirs = getattr(keras.optimizers, ours.__name__)
+    assert_all_close(run(ours(0.05, **settings), kept), run(theirs(0.05, **settings), plain))
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_a_schedule_of_ones_own_may_count_in_float64(kind):
+    class Falling(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return tf.constant(0.1, tf.float64) / (1 + tf.cast(step, tf.float64))
+
+    whole, half = make_variables(), make_variables()
+    expected = run(make_optimizer(kind, constant(0.1, 0), whole), whole, steps=1)
+    assert_all_close(run(make_optimizer(kind, Falling(), half), half, steps=1), expected)
 
 
 def test_what_is_decayed():

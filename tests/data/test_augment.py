@@ -353,6 +353,18 @@ def test_all_four_together_are_one_after_the_other(muted):
         np.testing.assert_allclose(jittered(muted, number, **strengths), expected, atol=0.05)
 
 
+def test_whole_numbers_are_coloured_like_fractions(muted):
+    """uint8 is what training usually sees."""
+    strengths = {"brightness": 0.2, "contrast": 0.4, "saturation": 0.5, "hue": 0.2}
+    whole_numbers = muted.round().astype(np.uint8)
+    for number in range(20):
+        found = jittered(whole_numbers, number, **strengths)
+        expected = jittered(whole_numbers.astype(np.float32), number, **strengths)
+        assert found.dtype == np.uint8
+        np.testing.assert_allclose(found, expected, atol=1)
+    assert np.abs(found - muted).max() > 10
+
+
 def test_colors_stay_between_0_and_255():
     image = np.random.default_rng(2).uniform(0, 255, (20, 20, 3)).astype(np.float32)
     lowest, highest = 255, 0

@@ -11,7 +11,14 @@ from configs.schema import Augment, Canvas, Data, ShortLong
 from data import render
 from data.datasets import prepare, read_split
 from data.images import decode_image
-from data.pipeline import checked, evaluation_batches, steps_per_epoch, training_batches
+from data.pipeline import (
+    checked,
+    evaluation_batches,
+    random_values,
+    steps_per_epoch,
+    training_batches,
+    training_sample,
+)
 from data.records import DatasetError
 from data.shapes import make_shapes
 from utils.boxes import IGNORE, PADDING
@@ -120,6 +127,21 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(dataset, data):
     assert same(one_thread, batches(dataset, data, range(2)))
 
 
+def test_a_sample_made_by_hand_is_the_row_of_its_batch(dataset, data):
+    """To the bit, so that what a breakpoint shows is what training sees."""
+    sample = training_sample(dataset, data, RULE)
+    for batch in batches(dataset, data, range(2, 4)):
+        for row, index in enumerate(batch["index"]):
+            found = [sample(index, random_values(0, epoch, index)) for epoch in (2, 3)]
+            is_same = [np.array_equal(one["images"], batch["images"][row]) for one in found]
+            assert sum(is_same) == 1
+            one = found[is_same.index(True)]
+            count = len(one["boxes"])
+            np.testing.assert_array_equal(one["boxes"], batch["boxes"][row, :count])
+            np.testing.assert_array_equal(one["labels"], batch["labels"][row, :count])
+            assert (batch["labels"][row, count:] == PADDING).all()
+
+
 def test_one_image_looks_different_every_epoch(dataset, data):
     pictures = [
         batch["images"][batch["index"].tolist().index(5)]
@@ -153,7 +175,9 @@ def test_skipped_images_are_never_read(dataset, data, monkeypatch):
     assert sorted(read) == sorted(dataset.images[i] for i in batch["index"])
 
 
-def test_the_cache_changes_nothing_but_the_reading(dataset, data, monkeypatch):
+def test_the_cache_changes_nothing_but_the_reading_where_nothing_is_reduced(
+    dataset, data, monkeypatch
+):
     plain = batches(dataset, data, range(2))
     cached = dataclasses.replace(data, cache=True)
     assert same(plain, batches(dataset, cached, range(2)))

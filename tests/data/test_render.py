@@ -205,6 +205,21 @@ def test_the_cache_keeps_images_as_small_as_the_zoom_allows(tmp_path, reductions
     assert reductions == [expected]
 
 
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_part_that_begins_between_reduced_pixels_is_not_shifted(tmp_path, orientation, cache):
+    """Its pixels are those of the full picture; a cut 7 pixels beside them would not be."""
+    path = tmp_path / "image.jpg"
+    seen = photo(811, 1203)
+    write(path, seen, orientation, quality=100)
+    read = image_reader(dataset_of(path, 811, 1203), cache)
+    read(0, np.array([0, 0, 811, 1203]), np.array([100, 150]), True, 8)  # a cache keeps this
+    for y, x in ((7, 7), (400, 397), (8, 3), (16, 24)):
+        found = read(0, np.array([y, x, 400, 800]), np.array([50, 100]), True, 8)
+        expected = seen[y : y + 400, x : x + 800].reshape(50, 8, 100, 8, 3).mean(axis=(1, 3))
+        assert np.abs(found - expected).mean() < 1
+
+
 def test_an_image_whose_size_has_changed_is_refused(tmp_path):
     path = tmp_path / "image.jpg"
     write(path, photo(40, 60), orientation=6)
