@@ -4,7 +4,7 @@
     .venv-parity/bin/python -m benchmarks.input
 
 Both decode, flip, change colours (all four), scale by 0.5 to 2 of what fits, and crop or expand to
-416x416, boxes with the image, batches of 16. torchvision as its DataLoader comes, with 2 workers:
+416x416, boxes with the image, batches of 16. torchvision as its DataLoader comes, a worker a core:
 "colour first" in the order of the issue (decode, flip, colour, scale, crop), "colour last" in the
 order that is cheapest for it. Every round is a process of its own, and rounds take turns; the first
 batches of a round are not counted. Leaves in --out input.json and input.md.
@@ -30,6 +30,7 @@ from utils.files import write_text
 
 SIZES = {"640x480": (640, 480), "12 megapixels": (4000, 3000)}
 SIDE, BATCH, FILES = 416, 16, 32
+WORKERS = len(os.sched_getaffinity(0))
 CONTESTANTS = (
     "torchvision, colour first",
     "torchvision, colour last",
@@ -118,12 +119,14 @@ def one_round(contestant: str, folder: Path, seconds: float) -> float:
     """Images/s once the first batches are through (of a cache: once it is filled)."""
     library, _, variant = contestant.partition(", ")
     batches = iter({"torchvision": torchvision, "ours": ours}[library](folder, variant))
-    for _ in range(3 + (2 * FILES // BATCH if variant == "cache" else 0)):
+    # Workers that began together also end together: a batch of each at a time.
+    for _ in range(WORKERS * (2 + (FILES // BATCH if variant == "cache" else 0))):
         next(batches)
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
-        next(batches)
-        count += BATCH
+        for _ in range(WORKERS):
+            next(batches)
+        count += WORKERS * BATCH
     return count / (time.perf_counter() - start)
 
 
@@ -187,7 +190,7 @@ def torchvision(folder: Path, variant: str):
         return torch.stack(images), targets
 
     return torch.utils.data.DataLoader(
-        Photos(), BATCH, num_workers=2, collate_fn=collate, shuffle=False
+        Photos(), BATCH, num_workers=WORKERS, collate_fn=collate, shuffle=False
     )
 
 

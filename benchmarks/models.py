@@ -42,6 +42,7 @@ CONTESTANTS = {  # precision -> (library, variant); of a group, others are compa
         ("ours", "eager"),
         ("torchvision", "as it comes"),
         ("torchvision", "channels_last"),
+        ("torchvision", "inductor"),
         ("keras_hub", "no XLA"),
         ("keras_hub", "XLA"),
         ("floor", "convolutions at matmul speed"),
@@ -50,6 +51,7 @@ CONTESTANTS = {  # precision -> (library, variant); of a group, others are compa
         ("ours", "frozen"),
         ("ours", "compiled"),
         ("torchvision", "channels_last"),
+        ("torchvision", "inductor"),
         ("keras_hub", "no XLA"),
         ("keras_hub", "XLA"),
         ("floor", "convolutions at matmul speed"),
@@ -98,7 +100,7 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
     networks = itertools.product(args.depth, args.size, args.classes)
     for network, task, precision in itertools.product(networks, args.tasks, CONTESTANTS):
         for library, variant in CONTESTANTS[precision]:
-            if variant == "frozen" and task != "inference":
+            if variant in ("frozen", "inductor") and task != "inference":
                 continue
             if variant == "eager" and (task != "train" or network != EAGER_AT):
                 continue
