@@ -4,7 +4,7 @@
     .venv-parity/bin/python -m benchmarks.input
 
 Both decode, flip, change colours (all four), scale by 0.5 to 2 of what fits, and crop or expand to
-416x416, boxes with the image, batches of 16. torchvision as its DataLoader comes, a worker a core:
+416x416, boxes with the image, batches of 8. torchvision as its DataLoader comes, a worker a core:
 "colour first" in the order of the issue (decode, flip, colour, scale, crop), "colour last" in the
 order that is cheapest for it. Every round is a process of its own, and rounds take turns; the first
 batches of a round are not counted. Leaves in --out input.json and input.md.
@@ -29,7 +29,7 @@ from benchmarks.machine import description, headline, require_idle
 from utils.files import write_text
 
 SIZES = {"640x480": (640, 480), "12 megapixels": (4000, 3000)}
-SIDE, BATCH, FILES = 416, 16, 32
+SIDE, BATCH, FILES = 416, 8, 32
 WORKERS = len(os.sched_getaffinity(0))
 CONTESTANTS = (
     "torchvision, colour first",
@@ -120,7 +120,7 @@ def one_round(contestant: str, folder: Path, seconds: float) -> float:
     library, _, variant = contestant.partition(", ")
     batches = iter({"torchvision": torchvision, "ours": ours}[library](folder, variant))
     # Workers that began together also end together: a batch of each at a time.
-    for _ in range(WORKERS * (2 + (FILES // BATCH if variant == "cache" else 0))):
+    for _ in range(WORKERS * (1 + (FILES // BATCH if variant == "cache" else 0))):
         next(batches)
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
