@@ -43,7 +43,9 @@ from utils.runs import latest_run, weights_file
 # Of a model's conventions, what may differ from the weights' without changing what they mean; where
 # they started from is none.
 FREE_TO_DETECT = ("resize", "detect", "weights", "aliases")
-FREEZE_FROM = 400  # images: for fewer, the seconds it takes to freeze a graph are not won back
+# Images from which on 5 to 12 s of freezing are won back by some 25 ms an image (ResNet-50 at 416;
+# in bfloat16 40 ms), if memory allows 2 GB more: docs/performance.md.
+FREEZE_FROM = 400
 
 
 class Detector:

@@ -20,7 +20,7 @@ class Conv2D(keras.layers.Conv2D):
 
     TensorFlow's "same" pads an even-sized input at stride 2 at the bottom and right only, which
     shifts it by a pixel; `same=True` does that too. Output size is ceil(input / stride) for odd
-    kernels.
+    kernels. NHWC; dilation only without stride.
     """
 
     def __init__(

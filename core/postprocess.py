@@ -75,8 +75,8 @@ class Postprocess:
     def _candidates(self, logits: tf.Tensor, height, width):
         """Best (anchor, class) pairs of each level -> scores, anchor indices, labels: (B, M).
 
-        They belong to the anchors whose best class is best, so the others' classes are not looked
-        through.
+        The best `top_k` pairs lie on at most as many anchors, those of the highest best class: only
+        their classes are sorted. Exact but for ties.
         """
         num_classes = logits.shape[-1]
         highest = tf.reduce_max(logits, axis=2)  # (B, N)

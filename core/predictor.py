@@ -15,13 +15,15 @@ import tensorflow as tf
 def frozen(step: Callable, model: keras.Model, element_spec: dict) -> Callable:
     """`step(batch)` -> tensors by name, with the model's present weights built in.
 
-    The same numbers as `step` itself, but for rounding.
+    The same numbers as `step` itself, but for rounding; in half precision that moves scores, so
+    that detections near the threshold come and go.
     """
     graph_def, inputs, captured, outputs = _with_constants(step, model, element_spec)
     fold_batch_norms(graph_def)
 
     def run(batch):
         values = dict(zip(inputs, tf.nest.flatten(batch), strict=True))
+        # A node each, because only nodes of this graph can be given to the imported one.
         values |= {name: tf.identity(tensor) for name, tensor in captured.items()}
         found = tf.graph_util.import_graph_def(graph_def, values, list(outputs.values()), name="")
         return dict(zip(outputs, found, strict=True))

@@ -79,7 +79,7 @@ def _for_one(header: ImageHeader, source: np.ndarray, size: np.ndarray) -> int:
 
 
 def _for_all(header: ImageHeader, kept: int) -> int:
-    """The reduction to keep an image with: turned, a ragged one begins at no whole pixel."""
+    """The reduction to keep an image with; 1 if flipping makes it begin inside a reduced pixel."""
     is_ragged = any(side % kept for side in header.stored_size)
     return 1 if is_ragged and header.orientation != 1 else kept
 
@@ -118,7 +118,7 @@ def resample(
 def _scaled(pixels: np.ndarray, factors: np.ndarray, interpolation: int) -> np.ndarray:
     if (factors == 1).all():
         return pixels
-    fy, fx = factors
+    fy, fx = factors  # not the size: the pixels may be a fraction more than the extent
     return cv2.resize(pixels, None, fx=fx, fy=fy, interpolation=interpolation)
 
 
