@@ -5,8 +5,8 @@
 
 Both decode, flip, change colours (all four), scale by 0.5 to 2 of what fits, and crop or expand to
 416x416, boxes with the image, batches of 8. torchvision as its DataLoader comes, a worker a core:
-"colour first" in the order of the issue (decode, flip, colour, scale, crop), "colour last" in the
-order that is cheapest for it. Every round is a process of its own, and rounds take turns; the first
+"colour first" in the usual order (decode, flip, colour, scale, crop), "colour last" in the order
+that is cheapest for it. Every round is a process of its own, and rounds take turns; the first
 batches of a round are not counted. Leaves in --out input.json and input.md.
 """
 
