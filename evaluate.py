@@ -107,13 +107,20 @@ def arrays(table: DetectionTable, dataset: Dataset) -> tuple[Detections, GroundT
     """What the metrics take."""
     return (
         Detections(table.image, table.boxes, table.scores, table.labels),
-        GroundTruth(dataset.image_index, dataset.boxes, dataset.labels, dataset.difficult),
+        GroundTruth(
+            dataset.image_index,
+            dataset.boxes,
+            dataset.labels,
+            dataset.difficult,
+            dataset.ignore,
+            dataset.areas,
+        ),
     )
 
 
 def require_objects(dataset: Dataset) -> None:
     """Raises DatasetError where there is nothing to find, so that no mAP is defined."""
-    if dataset.difficult.all():
+    if (dataset.difficult | dataset.ignore).all():
         raise DatasetError(f"{dataset.name}: expected objects that are not difficult, found none")
 
 

@@ -310,6 +310,8 @@ def fingerprint(dataset: Dataset) -> str:
     digest = hashlib.sha256("\n".join(dataset.image_ids).encode())
     for array in (dataset.row_splits, dataset.boxes, dataset.labels, dataset.difficult):
         digest.update(array.tobytes())
+    if dataset.ignore.any():  # else the fingerprint of runs from before there were such regions
+        digest.update(dataset.ignore.tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -467,13 +469,15 @@ def describe(config: Config, device: str, train_set: Dataset, val_set: Dataset) 
     logger.debug("config {}", json.dumps(configs.to_dict(config)))
     logger.info("{}; device {}; {}", versions(), device, config.train.precision)
     for dataset in (train_set, val_set):
-        counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
+        real = dataset.labels[~dataset.ignore]
+        counts = np.bincount(real, minlength=len(dataset.classes))
         objects = ", ".join(f"{name} {n}" for name, n in zip(dataset.classes, counts, strict=True))
         empty = int((np.diff(dataset.row_splits) == 0).sum())
         logger.info(
-            "{}: {} images ({} without objects), {} objects ({} difficult): {}",
-            dataset.name, len(dataset), empty, len(dataset.labels), int(dataset.difficult.sum()),
-            objects,
+            "{}: {} images ({} without objects), {} objects ({} difficult), {} regions to ignore: "
+            "{}",
+            dataset.name, len(dataset), empty, len(real), int(dataset.difficult.sum()),
+            int(dataset.ignore.sum()), objects,
         )  # fmt: skip
         for kind, count in dataset.defects.counts().items():
             logger.warning("{}: {} x {}; each is in diary.log", dataset.name, count, kind)

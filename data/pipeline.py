@@ -134,14 +134,21 @@ def training_sample(
 
 
 def _objects(dataset: Dataset, train_on_difficult: bool) -> Callable:
-    """index -> boxes and labels of an image, as they are on disk."""
-    labels = dataset.labels
-    if not train_on_difficult:
-        labels = np.where(dataset.difficult, IGNORE, labels).astype(np.int32)
+    """index -> boxes and labels of an image, as they are on disk, inside the image.
+
+    Of a box that leaves the image (CrowdHuman's may) the part inside is learnt, as detections are
+    clipped, too; one wholly outside is an object of no image: padding.
+    """
+    is_ignored = dataset.ignore if train_on_difficult else dataset.ignore | dataset.difficult
+    limits = np.tile(dataset.sizes, 2)[dataset.image_index].astype(np.float32)
+    boxes = np.clip(dataset.boxes, 0, limits)
+    is_seen = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+    labels = np.where(is_seen, np.where(is_ignored, IGNORE, dataset.labels), PADDING)
+    labels = labels.astype(np.int32)
 
     def objects(index):
         rows = dataset.rows(index)
-        return dataset.boxes[rows], labels[rows]
+        return boxes[rows], labels[rows]
 
     return objects
 

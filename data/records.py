@@ -1,8 +1,9 @@
 """What a dataset is once read: images, boxes, labels, flags - and what was wrong with it.
 
-A reader (voc.py, ...) turns files into one `Record` an image; `Dataset` packs the records into flat
-arrays, which is what the pipeline, the statistics and the metrics take.
-Letters: M images, T boxes in the whole dataset, G boxes of one image.
+A reader (voc.py, coco.py, ...) turns files into a `Dataset`: flat arrays over all images, which is
+what the pipeline, the statistics and the metrics take. One that reads image by image makes a
+`Record` of each and packs them; one whose file lists all objects has its arrays assembled.
+Letters: M images, T boxes in the whole dataset, G boxes of one image, K classes.
 """
 
 from collections import Counter
@@ -10,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+
+OF_OBJECTS = ("boxes", "labels", "difficult", "ignore", "areas")  # arrays of one row an object
 
 
 class DatasetError(ValueError):
@@ -33,6 +36,7 @@ class Record:
     boxes: (G, 4) float32 xyxy, absolute pixels, continuous coordinates.
     labels: (G,) int32, index into the dataset's class list.
     difficult: (G,) bool, the VOC flag.
+    ignore: (G,) bool, as in `Dataset`; None: no region is ignored.
     """
 
     image: str
@@ -42,6 +46,7 @@ class Record:
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
+    ignore: np.ndarray | None = None
 
 
 @dataclass
@@ -66,7 +71,12 @@ class Dataset:
     images, image_ids: M strings each.
     sizes: (M, 2) int32 width, height.
     boxes (T, 4) float32 xyxy, labels (T,) int32, difficult (T,) bool: all images one after another.
+      Boxes lie in their image, but for CrowdHuman's, which may leave it.
+    ignore: (T,) bool; a region of the class `labels` says, in which nothing is learnt and nothing
+      is counted: COCO's crowds, what CrowdHuman ignores.
+    areas: (T,) float32, what COCO's size classes go by: the `area` of a COCO file, else the box's.
     row_splits: (M + 1,) int64; the objects of image i are rows row_splits[i]:row_splits[i + 1].
+    category_ids: (K) numbers the classes have in COCO's files and results; else 1 to K.
     defects: what the reader dropped or mended.
     """
 
@@ -78,7 +88,10 @@ class Dataset:
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
+    ignore: np.ndarray
+    areas: np.ndarray
     row_splits: np.ndarray
+    category_ids: tuple[int, ...]
     defects: Defects
 
     def __len__(self) -> int:
@@ -90,27 +103,91 @@ class Dataset:
         return np.repeat(np.arange(len(self)), np.diff(self.row_splits))
 
     def rows(self, index: int) -> slice:
-        """The rows of image `index` in boxes, labels and difficult."""
+        """The rows of image `index` in boxes, labels, difficult, ignore and areas."""
         return slice(int(self.row_splits[index]), int(self.row_splits[index + 1]))
 
 
 def pack(name: str, classes: Sequence[str], records: Sequence[Record], defects: Defects) -> Dataset:
     """Packs records into a `Dataset`. Raises DatasetError if there is no image."""
     if not records:
-        raise DatasetError(f"{name}: no images left to read ({defects.counts() or 'none listed'})")
-    counts = [len(record.labels) for record in records]
+        raise no_images(name, defects)
+    ignored = [np.zeros(len(r.labels), bool) if r.ignore is None else r.ignore for r in records]
+    return assemble(
+        name,
+        classes,
+        images=[record.image for record in records],
+        image_ids=[record.image_id for record in records],
+        sizes=np.array([(r.width, r.height) for r in records]),
+        image_index=np.repeat(np.arange(len(records)), [len(r.labels) for r in records]),
+        boxes=np.concatenate([r.boxes for r in records]),
+        labels=np.concatenate([r.labels for r in records]),
+        difficult=np.concatenate([r.difficult for r in records]),
+        ignore=np.concatenate(ignored),
+        defects=defects,
+    )
+
+
+def assemble(
+    name: str,
+    classes: Sequence[str],
+    *,
+    images: Sequence[str],
+    image_ids: Sequence[str],
+    sizes: np.ndarray,
+    image_index: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    defects: Defects,
+    difficult: np.ndarray | None = None,
+    ignore: np.ndarray | None = None,
+    areas: np.ndarray | None = None,
+    category_ids: Sequence[int] | None = None,
+) -> Dataset:
+    """A `Dataset` of objects in any order; those of an image keep the order they have.
+
+    images, image_ids: M strings; sizes: (M, 2) width, height.
+    image_index: (T,) the image each object belongs to; boxes (T, 4) xyxy, labels (T,).
+    difficult, ignore: (T,) bool, None: none is. areas: (T,), None: the boxes'.
+    category_ids: None: 1 to K.
+    Raises DatasetError if there is no image, or an image id occurs twice.
+    """
+    if not len(images):
+        raise no_images(name, defects)
+    _require_different(name, image_ids)
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    if areas is None:
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    image_index = np.asarray(image_index, np.int64)
+    order = np.argsort(image_index, kind="stable")
+    splits = np.concatenate([[0], np.cumsum(np.bincount(image_index, minlength=len(images)))])
+    none = np.zeros(len(boxes), bool)
     return Dataset(
         name=name,
         classes=tuple(classes),
-        images=tuple(record.image for record in records),
-        image_ids=tuple(record.image_id for record in records),
-        sizes=np.array([(r.width, r.height) for r in records], np.int32).reshape(-1, 2),
-        boxes=np.concatenate([r.boxes for r in records]).astype(np.float32).reshape(-1, 4),
-        labels=np.concatenate([r.labels for r in records]).astype(np.int32),
-        difficult=np.concatenate([r.difficult for r in records]).astype(bool),
-        row_splits=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        images=tuple(images),
+        image_ids=tuple(image_ids),
+        sizes=np.asarray(sizes, np.int32).reshape(-1, 2),
+        boxes=boxes[order],
+        labels=np.asarray(labels, np.int32)[order],
+        difficult=none if difficult is None else np.asarray(difficult, bool)[order],
+        ignore=none if ignore is None else np.asarray(ignore, bool)[order],
+        areas=np.asarray(areas, np.float32)[order],
+        row_splits=splits.astype(np.int64),
+        category_ids=tuple(category_ids or range(1, len(classes) + 1)),
         defects=defects,
     )
+
+
+def no_images(name: str, defects: Defects) -> DatasetError:
+    """The error of a split without any image."""
+    return DatasetError(f"{name}: no images left to read ({defects.counts() or 'none listed'})")
+
+
+def _require_different(name: str, image_ids: Sequence[str]) -> None:
+    if len(set(image_ids)) == len(image_ids):
+        return
+    image_id, count = Counter(image_ids).most_common(1)[0]
+    raise DatasetError(f"{name}: expected different image ids, found {image_id!r} {count} times")
 
 
 def concatenate(datasets: Sequence[Dataset]) -> Dataset:
@@ -120,39 +197,40 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
     """
     if len(datasets) == 1:
         return datasets[0]
-    ids = Counter(image_id for dataset in datasets for image_id in dataset.image_ids)
-    name = " + ".join(dataset.name for dataset in datasets)
-    image_id, count = ids.most_common(1)[0]
-    if count > 1:
-        raise DatasetError(
-            f"{name}: expected different image ids, found {image_id!r} {count} times"
-        )
-    offsets = np.cumsum([0] + [len(dataset.labels) for dataset in datasets])
-    splits = [d.row_splits[:-1] + offset for d, offset in zip(datasets, offsets, strict=False)]
-    return Dataset(
-        name=name,
-        classes=datasets[0].classes,
-        images=tuple(image for dataset in datasets for image in dataset.images),
-        image_ids=tuple(ids),
-        sizes=np.concatenate([dataset.sizes for dataset in datasets]),
-        boxes=np.concatenate([dataset.boxes for dataset in datasets]),
-        labels=np.concatenate([dataset.labels for dataset in datasets]),
-        difficult=np.concatenate([dataset.difficult for dataset in datasets]),
-        row_splits=np.concatenate([*splits, offsets[-1:]]),
+    first_image = np.cumsum([0] + [len(dataset) for dataset in datasets])
+    return assemble(
+        " + ".join(dataset.name for dataset in datasets),
+        datasets[0].classes,
+        images=[image for dataset in datasets for image in dataset.images],
+        image_ids=[image_id for dataset in datasets for image_id in dataset.image_ids],
+        image_index=np.concatenate(
+            [d.image_index + first for d, first in zip(datasets, first_image, strict=False)]
+        ),
+        category_ids=datasets[0].category_ids,
         defects=Defects([message for dataset in datasets for message in dataset.defects.messages]),
+        **{
+            name: np.concatenate([getattr(dataset, name) for dataset in datasets])
+            for name in ("sizes", *OF_OBJECTS)
+        },
+    )
+
+
+def select(dataset: Dataset, indices: Sequence[int]) -> Dataset:
+    """The images of these (M',) indices, in this order, with their objects."""
+    indices = np.asarray(indices, np.int64).reshape(-1)
+    starts, counts = dataset.row_splits[indices], np.diff(dataset.row_splits)[indices]
+    splits = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    rows = np.repeat(starts - splits[:-1], counts) + np.arange(splits[-1])
+    return replace(
+        dataset,
+        images=tuple(dataset.images[i] for i in indices),
+        image_ids=tuple(dataset.image_ids[i] for i in indices),
+        sizes=dataset.sizes[indices],
+        row_splits=splits,
+        **{name: getattr(dataset, name)[rows] for name in OF_OBJECTS},
     )
 
 
 def first_images(dataset: Dataset, count: int) -> Dataset:
     """The first `count` images, or all where there are fewer."""
-    end = int(dataset.row_splits[: count + 1][-1])
-    return replace(
-        dataset,
-        images=dataset.images[:count],
-        image_ids=dataset.image_ids[:count],
-        sizes=dataset.sizes[:count],
-        boxes=dataset.boxes[:end],
-        labels=dataset.labels[:end],
-        difficult=dataset.difficult[:end],
-        row_splits=dataset.row_splits[: count + 1],
-    )
+    return select(dataset, range(min(count, len(dataset))))

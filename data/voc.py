@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
@@ -19,10 +18,11 @@ import numpy as np
 from lxml import etree
 
 from data.images import IMAGE_SUFFIXES, ImageHeader, read_header
-from data.records import Dataset, DatasetError, Defects, Record, pack
+from data.judge import MAX_OVERSHOOT, Judge
+from data.reading import check_size, in_threads
+from data.records import Dataset, DatasetError, Record, pack
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-MAX_OVERSHOOT = 2.0  # px beyond the image that are taken for rounding, and clipped
 
 IMAGE_FOLDERS = ("jpegimages", "images")
 ANNOTATION_FOLDERS = ("annotations", "annots", "labels")
@@ -94,14 +94,10 @@ def read_voc(
     Raises DatasetError for defects and for a folder or split that is not there, ValueError for an
     argument that makes no sense.
     """
-    if on_bad_annotation not in ("error", "drop"):
-        raise ValueError(
-            f"on_bad_annotation: expected 'error' or 'drop', found {on_bad_annotation!r}"
-        )
-    reader = _Reader(Defects(), drop=on_bad_annotation == "drop")
+    reader = _Reader(on_bad_annotation)
     folder = _find_folder(Path(root))
     ids = _list_split(folder, split, val_fraction, seed, reader)
-    loaded = _in_threads(lambda image_id: _load(folder, image_id), ids)
+    loaded = in_threads(lambda image_id: _load(folder, image_id), ids)
     name = f"{folder.root.resolve().name}/{split}"
     if classes is None:
         classes = _class_names([parts[0] for parts in loaded if isinstance(parts, tuple)])
@@ -121,10 +117,10 @@ def discover_classes(
     Looks at names only: a file that cannot be read is left for `read_voc` to report.
     """
     folder = _find_folder(Path(root))
-    listing = _Reader(Defects(), drop=True)
+    listing = Judge("drop")
     ids = [i for split in splits for i in _list_split(folder, split, val_fraction, seed, listing)]
     paths = [folder.annotations[i] for i in dict.fromkeys(ids) if i in folder.annotations]
-    parsed = _in_threads(parse_annotation, paths)
+    parsed = in_threads(parse_annotation, paths)
     return _class_names([a for a in parsed if isinstance(a, Annotation)])
 
 
@@ -211,11 +207,11 @@ def _pair(annotations: dict[str, Path], images: list[Path]) -> dict[str, Path | 
 
 
 def _list_split(
-    folder: _Folder, split: str, val_fraction: float, seed: int, reader: "_Reader"
+    folder: _Folder, split: str, val_fraction: float, seed: int, judge: Judge
 ) -> list[str]:
     """The ids of a split, in order and each once."""
     if folder.image_sets is not None:
-        return _list_image_sets(folder, split, reader)
+        return _list_image_sets(folder, split, judge)
     if split not in ("train", "val", "all"):
         raise DatasetError(
             f"{folder.root}: expected split 'train', 'val' or 'all' in a folder without "
@@ -241,7 +237,7 @@ def _draw(stem: str, seed: int) -> float:
     return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest()) / 2**56
 
 
-def _list_image_sets(folder: _Folder, split: str, reader: "_Reader") -> list[str]:
+def _list_image_sets(folder: _Folder, split: str, judge: Judge) -> list[str]:
     ids: dict[str, str] = {}
     for name in split.split("+"):
         path = folder.image_sets / f"{name.strip()}.txt"
@@ -259,7 +255,7 @@ def _list_image_sets(folder: _Folder, split: str, reader: "_Reader") -> list[str
             here = f"{path}, line {number}"
             if image_id in ids:
                 message = f"{here}: {image_id!r} is listed twice, first in {ids[image_id]}"
-                reader.reject(DatasetError(message, kind="duplicate id"))
+                judge.reject(DatasetError(message, kind="duplicate id"))
             elif image_id:
                 ids[image_id] = here
     return list(ids)
@@ -342,19 +338,6 @@ def _load(folder: _Folder, image_id: str) -> tuple[Annotation, Path, ImageHeader
     return annotation, image, read_header(image)
 
 
-def _in_threads(function, items: Sequence) -> list:
-    """[function(item)], in order; a DatasetError it raises takes the place of its result."""
-
-    def attempt(item):
-        try:
-            return function(item)
-        except DatasetError as error:
-            return error
-
-    with ThreadPoolExecutor(max_workers=4) as pool:  # more only fight over the interpreter
-        return list(pool.map(attempt, items))
-
-
 def _class_names(annotations: Sequence[Annotation]) -> tuple[str, ...]:
     return tuple(sorted({o.name for a in annotations for o in a.objects if o.name}))
 
@@ -365,16 +348,8 @@ def _class_names(annotations: Sequence[Annotation]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class _Reader:
-    """Judges what was read: rejects (raises, or drops and counts) and mends (counts)."""
-
-    defects: Defects
-    drop: bool
-
-    def reject(self, error: DatasetError) -> None:
-        if not self.drop:
-            raise error
-        self.defects.add(error.kind, str(error))
+class _Reader(Judge):
+    """Judges what an XML file says, in its own words and numbers."""
 
     def record(
         self, image_id: str, parts: tuple | DatasetError, classes: Sequence[str]
@@ -393,7 +368,7 @@ class _Reader:
             where = f"{annotation.path}, object {item.number} ({_shown(item.name)})"
             try:
                 label = _label(item.name, classes, where)
-                box = self.clip(_corners(item, where), header, where)
+                box = self.inside(_corners(item, where), header, where)
                 rows.append((box, label, _difficult(item.difficult, where)))
             except DatasetError as error:
                 self.reject(error)
@@ -407,7 +382,7 @@ class _Reader:
             difficult=np.array([difficult for _, _, difficult in rows], bool),
         )
 
-    def clip(self, corners: Sequence[float], header: ImageHeader, where: str) -> np.ndarray:
+    def inside(self, corners: Sequence[float], header: ImageHeader, where: str) -> np.ndarray:
         """VOC corners, 1-based and inclusive -> xyxy inside the image.
 
         Raises DatasetError if the box is outside by more than MAX_OVERSHOOT or leaves nothing.
@@ -439,16 +414,7 @@ def _check_size(annotation: Annotation, header: ImageHeader) -> None:
     where = f"{annotation.path}, size"
     width = _number(annotation.size[0], f"{where}/width")
     height = _number(annotation.size[1], f"{where}/height")
-    if (width, height) == (header.width, header.height):
-        return
-    message = f"{where}: expected {header.width}x{header.height} as the image has, "
-    message += f"found {width:g}x{height:g}"
-    if header.swaps_sides and (width, height) == (header.height, header.width):
-        message += (
-            f"; the image carries EXIF orientation {header.orientation} and the boxes were drawn "
-            "before it was applied"
-        )
-    raise DatasetError(message, kind="size disagrees with the image")
+    check_size((width, height), header, where)
 
 
 def _label(name: str | None, classes: Sequence[str], where: str) -> int:

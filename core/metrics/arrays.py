@@ -48,6 +48,8 @@ class GroundTruth:
     boxes: (T, 4) xyxy, absolute pixels, finite; becomes float64.
     labels: (T,) int class ids; becomes int64. Padded rows must have been dropped.
     difficult: (T,) bool, the VOC flag: finding the object earns nothing and costs nothing.
+    ignore: (T,) bool, regions in which nothing counts, each metric's own way; None: there are none.
+    areas: (T,) what COCO's size classes go by; becomes float64; None: the boxes' areas.
 
     Raises ValueError naming the array, what was expected and what was found.
     """
@@ -56,16 +58,28 @@ class GroundTruth:
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
+    ignore: np.ndarray | None = None
+    areas: np.ndarray | None = None
 
     def __post_init__(self):
         image = _whole_numbers("GroundTruth.image", self.image)
+        boxes = _boxes("GroundTruth.boxes", self.boxes, len(image))
+        ignore = np.zeros(len(image), bool) if self.ignore is None else self.ignore
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) if self.areas is None else self.areas
         _freeze(
             self,
             image=_image_indices("GroundTruth.image", image),
-            boxes=_boxes("GroundTruth.boxes", self.boxes, len(image)),
+            boxes=boxes,
             labels=_whole_numbers("GroundTruth.labels", self.labels, len(image)),
             difficult=_flags("GroundTruth.difficult", self.difficult, len(image)),
+            ignore=_flags("GroundTruth.ignore", ignore, len(image)),
+            areas=_finite("GroundTruth.areas", areas, (len(image),)),
         )
+
+    @property
+    def excused(self) -> np.ndarray:
+        """(T,) bool: what must not be found: difficult objects and regions to ignore."""
+        return self.difficult | self.ignore
 
     def __len__(self) -> int:
         return len(self.image)

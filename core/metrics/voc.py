@@ -103,6 +103,7 @@ def voc_metric(
     image and class that it overlaps most, difficult and taken ones included, the first of equals.
     Below the threshold it is a false positive; on a difficult object it is left out; on an object
     that is still free it is a true positive; otherwise a false positive, with no second choice.
+    VOC knows no regions to ignore: they are treated as difficult objects.
 
     detections, ground_truth: see `core.metrics.arrays`.
     iou_thresholds: each in (0, 1].
@@ -120,12 +121,12 @@ def voc_metric(
     by_score = np.argsort(-detections.scores, kind="stable")
     by_class = by_score[np.argsort(detections.labels[by_score], kind="stable")]
     first = np.searchsorted(detections.labels[by_class], np.arange(1, num_classes))
-    objects = np.bincount(ground_truth.labels[~ground_truth.difficult], minlength=num_classes)
+    objects = np.bincount(ground_truth.labels[~ground_truth.excused], minlength=num_classes)
     rows = []
     for threshold in iou_thresholds:
         hit = best_iou > threshold if strict else best_iou >= threshold
         ignored = np.zeros(len(detections), bool)
-        ignored[hit] = ground_truth.difficult[best_object[hit]]
+        ignored[hit] = ground_truth.excused[best_object[hit]]
         row = []
         for num_objects, members in zip(objects, np.split(by_class, first), strict=True):
             kept = members[~ignored[members]]
@@ -161,14 +162,14 @@ def confusion_matrix(
     _check_inputs(detections, ground_truth, num_classes, (iou_threshold,))
     kept = detections.scores >= score_threshold
     detection, obj, iou = _overlapping(detections, ground_truth, kept, iou_threshold)
-    on_difficult = ground_truth.difficult[obj]
+    on_difficult = ground_truth.excused[obj]
     excused = detection[on_difficult]
     detection, obj, iou = (values[~on_difficult] for values in (detection, obj, iou))
     wrong_class = detections.labels[detection] != ground_truth.labels[obj]
     rank = np.lexsort((obj, detection, wrong_class, -detections.scores[detection], -iou))
     detection, obj = _greedy_one_to_one(detection[rank], obj[rank])
 
-    missed = ~ground_truth.difficult
+    missed = ~ground_truth.excused
     missed[obj] = False
     unmatched = kept.copy()
     unmatched[excused] = False

@@ -239,6 +239,8 @@ def test_a_batch_of_images_without_objects(dataset, data):
         boxes=dataset.boxes[:0],
         labels=dataset.labels[:0],
         difficult=dataset.difficult[:0],
+        ignore=dataset.ignore[:0],
+        areas=dataset.areas[:0],
         row_splits=np.zeros_like(dataset.row_splits),
     )
     for batch in batches(empty, data):

@@ -1,0 +1,92 @@
+"""What several readers do alike: look for images, read their headers, judge the sizes stated."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from data.images import IMAGE_SUFFIXES, ImageHeader
+from data.records import DatasetError
+
+
+def in_threads(function: Callable, items: Sequence) -> list:
+    """[function(item)], in order; a DatasetError it raises takes the place of its result."""
+
+    def attempt(item):
+        try:
+            return function(item)
+        except DatasetError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=4) as pool:  # more only fight over the interpreter
+        return list(pool.map(attempt, items))
+
+
+def check_size(stated: tuple[float, float], header: ImageHeader, where: str) -> None:
+    """Refuses a stated (width, height) that is not the image's: its boxes are another image's.
+
+    where: file and field, for the message of the DatasetError.
+    """
+    width, height = stated
+    if (width, height) == (header.width, header.height):
+        return
+    message = f"{where}: expected {header.width}x{header.height} as the image has, "
+    message += f"found {width:g}x{height:g}"
+    if header.swaps_sides and (width, height) == (header.height, header.width):
+        message += (
+            f"; the image carries EXIF orientation {header.orientation} and the boxes were drawn "
+            "before it was applied"
+        )
+    raise DatasetError(message, kind="size disagrees with the image")
+
+
+class ImageFinder:
+    """Finds images by the names that annotations give, in several folders.
+
+    folders: looked through in order; those that are not there are passed over.
+    """
+
+    def __init__(self, folders: Sequence[str | Path]):
+        self.folders = list(dict.fromkeys(Path(folder) for folder in folders))
+        self._names: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, name: str) -> Path:
+        """The image file `name`: a path below one of the folders, or an absolute one.
+
+        Where no file has that name, the one of the same stem is taken. Raises DatasetError of kind
+        "missing image" or "ambiguous image".
+        """
+        path = Path(name.replace("\\", "/"))
+        for folder in self.folders:
+            if path.name in self._listing((folder / path).parent).get(path.stem, ()):
+                return folder / path
+        for folder in self.folders:
+            found = self._listing((folder / path).parent).get(path.stem, [])
+            if len(found) > 1:
+                message = f"expected one image {path.stem}.*, found {', '.join(found)} in {folder}"
+                raise DatasetError(message, kind="ambiguous image")
+            if found:
+                return (folder / path).with_name(found[0])
+        looked = ", ".join(str(folder) for folder in self.folders)
+        raise DatasetError(f"expected the image {name} in {looked}, found none", "missing image")
+
+    def _listing(self, folder: Path) -> dict[str, list[str]]:
+        """{stem: names} of the image files in a folder, listed once."""
+        if folder not in self._names:
+            names: dict[str, list[str]] = {}
+            for path in image_files(folder):
+                names.setdefault(path.stem, []).append(path.name)
+            self._names[folder] = names
+        return self._names[folder]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Image files directly in a folder, by name; none where there is no such folder.
+
+    Names that begin with a dot are what macOS leaves in archives.
+    """
+    try:
+        names = sorted(e.name for e in os.scandir(folder) if not e.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder / name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
