@@ -4,8 +4,8 @@
     python train.py --set train.epochs=20            changes a setting for one run
     python train.py --config configs/voc.py          trains with another file
 
-Presets: shapes (generated data, minutes), voc, bccd, overfit; they lie in configs/.
-Every setting, its meaning and its choices: configs/schema.py.
+Presets, in configs/: shapes (generated data, minutes), voc, coco, boxes_csv, crowdhuman, bccd,
+overfit. Every setting, its meaning and its choices: configs/schema.py; data: docs/datasets.md.
 """
 
 from configs import preset
@@ -14,9 +14,9 @@ config = preset(
     "shapes",
     {
         # "name": "my-run",                       # outputs go to runs/<name>
-        # "data.format": "voc",                   # shapes (generated) or voc
-        # "data.root": "datasets/mine",           # Annotations/, JPEGImages/, ImageSets/ below,
-        #                                         # or simply images and their .xml files
+        # "data.format": "voc",                   # voc, coco, csv, yolo, crowdhuman, shapes
+        # "data.root": "datasets/mine",           # voc: Annotations/, JPEGImages/, ImageSets/, or
+        #                                         # simply images and their .xml files
         # "data.train": "train",                  # splits; a flat folder is split by itself
         # "data.val": "val",
         # "data.classes": ("cat", "dog"),         # default: what the annotations name
@@ -36,6 +36,7 @@ config = preset(
         # "train.schedule": "cosine",             # constant, cosine, step, polynomial, exponential
         # "train.precision": "mixed_bfloat16",    # faster where the hardware has it
         # "model.detect.precision": "mixed_bfloat16",  # the same for evaluate.py, visualize.py
+        # "evaluate.metric": "coco",              # auto (as the format), voc, coco, crowdhuman
         # "evaluate.iou_thresholds": (0.5, 0.75),
     },
 )

@@ -54,10 +54,11 @@ from data.pipeline import (
 from data.records import Dataset
 from data.resize import fitted_size
 from detector import Detector, gather_detections
-from evaluate import mean_ap, require_objects, score, show, summarize, write_all
+from evaluate import write_all
+from scoring import require_objects, score, summarize
 from utils.checkpoints import Checkpoint, save_checkpoint
 from utils.devices import use_devices
-from utils.diary import diary, progress_bar, versions
+from utils.diary import console, diary, progress_bar, versions
 from utils.draw import contact_sheet, write_image
 from utils.files import write_text
 from utils.plots import training_curves
@@ -77,7 +78,7 @@ ADVICE = (
 
 
 def main(argv: list[str] | None = None) -> float:
-    """Runs the command line; returns the headline's mAP. Raises ValueError for bad input."""
+    """Runs the command line; returns the headline's figure. Raises ValueError for bad input."""
     args = parse_arguments(argv)
     config, checkpoint = choose(args)
     device = use_devices()
@@ -243,7 +244,7 @@ def train(
             is_last, every = progress.epoch == num_epochs, settings.validate_every
             if is_last or (every and progress.epoch % every == 0):
                 losses, table = validate()
-                value = mean_ap(score(table, val_set, config), config)
+                value = score(table, val_set, config).value
                 row |= {f"val_{name}": loss for name, loss in losses.items()} | {"val_map": value}
                 if progress.is_better(value):
                     best_table = table
@@ -263,13 +264,13 @@ def train(
         Checkpoint(run / "checkpoints" / "best.npz").restore("model", model.variables)
         best_table = detector.detect_dataset(val_set, config.evaluate.batch_size)
     training_curves(run / "curves.png", metrics.columns())
-    result = score(best_table, val_set, config)
-    report = summarize(result, best_table, val_set, config)
-    show(result, val_set, config)
-    write_all(run / "evaluation", config.data.val, result, report, best_table, val_set)
+    scores = score(best_table, val_set, config)
+    console.print(scores.table())
+    report = summarize(scores, best_table)
+    write_all(run / "evaluation", config.data.val, scores, report, best_table)
     logger.info("best epoch {} of {}; everything in {}", progress.best_epoch, num_epochs, run)
-    print(report["headline"], flush=True)
-    return report["map"]
+    print(scores.headline, flush=True)
+    return scores.value
 
 
 # ------------------------------------------------------------------------------------------------

@@ -121,11 +121,12 @@ def with_truth(
 ) -> np.ndarray:
     """The annotated objects at the left, the detections at the right."""
     image, rows = decode_image(dataset.images[index]), dataset.rows(index)
+    labels = np.where(dataset.ignore[rows], len(dataset.classes), dataset.labels[rows])
     truth = draw_boxes(
         image,
         dataset.boxes[rows],
-        dataset.labels[rows],
-        dataset.classes,
+        labels,
+        (*dataset.classes, "ignore"),
         style="dashed",
     )
     detections = _detections_on(image, index, table, threshold)

@@ -78,7 +78,7 @@ def evaluate(run: Path, precision: str) -> float:
         "evaluate.py", str(run), "--set", f"model.detect.precision={precision}",
         "--json", str(figures), "--out", str(run / f"evaluation_{precision}"),
     )  # fmt: skip
-    return json.loads(figures.read_text(encoding="utf-8"))["map"]
+    return json.loads(figures.read_text(encoding="utf-8"))["value"]
 
 
 def call(*command: str) -> None:

@@ -32,7 +32,7 @@ __all__ = [
     "to_dict",
 ]
 
-PRESETS = ("shapes", "voc", "bccd", "overfit")
+PRESETS = ("shapes", "voc", "coco", "boxes_csv", "crowdhuman", "bccd", "overfit")
 
 
 def preset(name: str, changes: Mapping[str, Any] | None = None) -> Config:

@@ -5,7 +5,7 @@ Paper: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017 (arXiv:170
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import ClassVar, Literal
 
 from configs.checked import Checked, ConfigError
@@ -34,16 +34,33 @@ class Augment(Checked):
 
 
 @dataclass(frozen=True)
-class Data(Checked):
-    """Which images and boxes, and how they are read."""
+class Csv(Checked):
+    """How a CSV file is laid out, where its content does not tell."""
 
-    format: Literal["voc", "shapes"] = "voc"  # shapes: VOC too, generated at `root` if absent
+    delimiter: str = ""  # empty: found out; else one character
+    header: bool | None = None  # whether the first line names the columns; None: found out
+
+    def check(self):
+        self.require("delimiter", len(self.delimiter) <= 1, "one character, or none to find out")
+
+
+@dataclass(frozen=True)
+class Data(Checked):
+    """Which images and boxes, and how they are read: docs/datasets.md."""
+
+    # shapes: VOC too, generated at `root` if absent.
+    format: Literal["voc", "coco", "csv", "yolo", "crowdhuman", "shapes"] = "voc"
     root: str = "datasets/VOCdevkit"  # the folder of the dataset
+    images: tuple[str, ...] = ()  # folders of images elsewhere than usual, below root or absolute
     limit: int = 0  # use only this many images of each split, for a quick try; 0: all
-    train: str = "train"  # split, or several: "VOC2007/trainval + VOC2012/trainval"
-    val: str = "val"  # split for validation and for evaluate.py
-    val_fraction: float = 0.2  # of a flat folder (no ImageSets), the share of images held out
-    classes: tuple[str, ...] = ()  # empty: found in the annotations, sorted, saved with the run
+    train: str = "train"  # split or annotation file, or several: "VOC2007/train + VOC2012/train"
+    val: str = "val"  # the same for validation and for evaluate.py
+    val_fraction: float = 0.2  # of a flat folder or a single CSV, the share of images held out
+    classes: tuple[str, ...] = ()  # empty: found in the annotations, saved with the run
+    class_file: str = ""  # or they stand in a file below root: "name,id" lines, or a name a line
+    csv: Csv = field(default_factory=Csv)
+    person_box: Literal["full", "visible"] = "full"  # of CrowdHuman's persons
+    check_images: bool = True  # read every image's header; False: trust a COCO file, start faster
     on_bad_annotation: Literal["error", "drop"] = "error"  # drop: leave out, count and report
     train_on_difficult: bool = True  # False: `difficult` objects are neither object nor background
     # Keep decoded images in memory: width * height * 3 bytes an image, of a JPEG with `antialias` a
@@ -52,10 +69,27 @@ class Data(Checked):
     cache: bool = False
     augment: Augment = field(default_factory=Augment)
 
+    USED_BY: ClassVar[dict[str, tuple[str, ...]]] = {  # elsewhere they would do nothing
+        "images": ("coco", "csv", "yolo", "crowdhuman"),
+        "val_fraction": ("voc", "csv", "shapes"),
+        "csv": ("csv",),
+        "person_box": ("crowdhuman",),
+        "check_images": ("coco",),
+    }
+
     def check(self):
         self.require("limit", self.limit >= 0, "0 or more")
         self.require("val_fraction", 0 < self.val_fraction < 1, "a share between 0 and 1")
         self.require("classes", len(set(self.classes)) == len(self.classes), "each class once")
+        self.require("class_file", not (self.classes and self.class_file), "none beside classes")
+        if self.format == "crowdhuman":
+            self.require("classes", set(self.classes) <= {"person", "head"}, "person, head or both")
+            self.require("class_file", not self.class_file, "none: the classes are person and head")
+        for name, formats in self.USED_BY.items():
+            own = {field.name: field for field in fields(self)}[name]
+            default = own.default if own.default_factory is MISSING else own.default_factory()
+            is_met = self.format in formats or getattr(self, name) == default
+            self.require(name, is_met, f"the default unless format is {' or '.join(formats)}")
 
 
 @dataclass(frozen=True)
@@ -376,6 +410,8 @@ class Train(Checked):
 class Evaluate(Checked):
     """How detections are judged."""
 
+    # auto: that of data.format; iou_thresholds, ap, plus_one and strict are of voc alone
+    metric: Literal["auto", "voc", "coco", "crowdhuman"] = "auto"
     iou_thresholds: tuple[float, ...] = (0.5,)  # the first one gives the headline
     ap: Literal["area", "11point"] = "area"  # area: VOC 2010 on; 11point: VOC 2007
     plus_one: bool = False  # widths are x2 - x1 + 1; for comparing with evaluators that do so

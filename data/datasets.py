@@ -3,25 +3,33 @@
 from pathlib import Path
 
 from configs.schema import Data
+from data.boxes_csv import csv_classes, read_csv
+from data.class_files import read_class_file
+from data.coco import coco_classes, read_coco
+from data.crowdhuman import read_crowdhuman
 from data.records import Dataset, DatasetError, concatenate, first_images
 from data.shapes import make_shapes
 from data.voc import discover_classes, read_voc
+from data.yolo import read_yolo, yolo_classes
 
 
 def prepare(data: Data) -> tuple[str, ...]:
-    """The class names, of the config or discovered.
+    """The class names: of the config, of its class file, or as the annotations have them.
 
-    Classes are looked for in the training and the validation split together. Raises DatasetError
-    where neither has an object.
+    Classes are looked for in the training and the validation split together: declared ones (COCO,
+    YOLO) keep the order of the files, others are sorted. CrowdHuman's is person unless said.
+    Raises DatasetError where neither split has an object.
     """
     _generate(data)
     if data.classes:
         return data.classes
-    parts = dict.fromkeys(_parts(data, data.train) + _parts(data, data.val))
-    found = [
-        discover_classes(root, [split], val_fraction=data.val_fraction) for root, split in parts
-    ]
-    classes = tuple(sorted({name for names in found for name in names}))
+    if data.class_file:
+        return read_class_file(Path(data.root) / data.class_file)
+    if data.format == "crowdhuman":
+        return ("person",)
+    parts = dict.fromkeys(_parts(data.train) + _parts(data.val))
+    found = [name for part in parts for name in _classes(data, part)]
+    classes = tuple(dict.fromkeys(found) if data.format in ("coco", "yolo") else sorted(set(found)))
     if not classes:
         raise DatasetError(f"{data.root}: no objects in {data.train} and {data.val}")
     return classes
@@ -33,18 +41,7 @@ def read_split(data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
     Raises DatasetError as the format's reader does.
     """
     _generate(data)
-    dataset = concatenate(
-        [
-            read_voc(
-                root,
-                name,
-                classes,
-                on_bad_annotation=data.on_bad_annotation,
-                val_fraction=data.val_fraction,
-            )
-            for root, name in _parts(data, split)
-        ]
-    )
+    dataset = concatenate([_read(data, part, classes) for part in _parts(split)])
     return first_images(dataset, data.limit) if data.limit else dataset
 
 
@@ -54,10 +51,48 @@ def _generate(data: Data) -> None:
         make_shapes(data.root)
 
 
-def _parts(data: Data, split: str) -> list[tuple[Path, str]]:
-    """ "VOC2007/trainval + VOC2012/trainval" -> [(root/VOC2007, "trainval"), ...]."""
-    pairs = []
-    for part in split.split("+"):
-        folder, _, name = part.strip().rpartition("/")
-        pairs.append((Path(data.root) / folder, name))
-    return pairs
+def _parts(split: str) -> list[str]:
+    """ "VOC2007/trainval + VOC2012/trainval" -> ["VOC2007/trainval", "VOC2012/trainval"]."""
+    return [part.strip() for part in split.split("+")]
+
+
+def _read(data: Data, part: str, classes: tuple[str, ...]) -> Dataset:
+    policy = {"on_bad_annotation": data.on_bad_annotation}
+    match data.format:
+        case "coco":
+            policy |= {"images": data.images, "check_images": data.check_images}
+            return read_coco(data.root, part, classes, **policy)
+        case "csv":
+            policy |= {"images": data.images, "val_fraction": data.val_fraction}
+            return read_csv(data.root, part, classes, **_layout(data), **policy)
+        case "yolo":
+            return read_yolo(data.root, part, classes, images=data.images, **policy)
+        case "crowdhuman":
+            policy |= {"images": data.images, "person_box": data.person_box}
+            return read_crowdhuman(data.root, part, classes, **policy)
+        case _:
+            root, name = _tree(data, part)
+            return read_voc(root, name, classes, val_fraction=data.val_fraction, **policy)
+
+
+def _classes(data: Data, part: str) -> tuple[str, ...]:
+    match data.format:
+        case "coco":
+            return coco_classes(data.root, part)
+        case "csv":
+            return csv_classes(data.root, part, val_fraction=data.val_fraction, **_layout(data))
+        case "yolo":
+            return yolo_classes(data.root, part)
+        case _:
+            root, name = _tree(data, part)
+            return discover_classes(root, [name], val_fraction=data.val_fraction)
+
+
+def _layout(data: Data) -> dict:
+    return {"delimiter": data.csv.delimiter, "header": data.csv.header}
+
+
+def _tree(data: Data, part: str) -> tuple[Path, str]:
+    """A VOC split may name its folder: "VOC2007/train" -> root/VOC2007, "train"."""
+    folder, _, name = part.rpartition("/")
+    return Path(data.root) / folder, name

@@ -1,5 +1,7 @@
 """Detection results as files: our own JSON, and the PASCAL VOC devkit's `comp4_det_*` text files.
 
+And what other formats of detections share: see detections_coco.py and detections_odgt.py.
+
 Boxes in memory are xyxy, absolute pixels, continuous coordinates. Numbers are written with all
 their digits, so what is read back is what was written, up to the rounding of the devkit's +1 (about
 1e-13 pixels).
@@ -9,10 +11,14 @@ Letters: M images, D detections, K classes.
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from data.records import DatasetError
@@ -76,10 +82,7 @@ def write_json(path: str | Path, table: DetectionTable, sizes: np.ndarray) -> No
 
     Raises ValueError for a wrong shape of sizes, OSError if the disk refuses.
     """
-    sizes = np.asarray(sizes)
-    if sizes.shape != (len(table.image_ids), 2):
-        raise ValueError(f"sizes: expected shape ({len(table.image_ids)}, 2), found {sizes.shape}")
-    _write_files({Path(path): _json_lines(table, sizes)})
+    write_files({Path(path): _json_lines(table, checked_sizes(sizes, table))})
 
 
 def read_json(
@@ -116,12 +119,7 @@ def read_json(
             raise DatasetError(f"{where}: expected a list of detections, found {found!r}")
         for place, detection in enumerate(found):
             _add_json(columns, index, detection, label_of, f"{where}, detection {place}")
-    missing = [image_id for image_id, index in index_of.items() if index not in seen]
-    if missing:
-        raise DatasetError(
-            f"{path}: expected an entry for each of {len(index_of)} images, with an empty list if "
-            f"nothing was detected; found none for {len(missing)}, the first {missing[0]!r}"
-        )
+    check_complete(path, image_ids, seen)
     return columns.table(image_ids, classes), sizes
 
 
@@ -150,7 +148,7 @@ def write_devkit(directory: str | Path, image_set: str, table: DetectionTable) -
         directory / _devkit_name(image_set, name): _devkit_lines(table, label)
         for label, name in enumerate(table.classes)
     }
-    _write_files(files)
+    write_files(files)
     return list(files)
 
 
@@ -233,7 +231,118 @@ def _check_indices(name: str, indices: np.ndarray, count: int) -> None:
         raise ValueError(f"{name}: expected 0 to {count - 1}, found {indices[row]} in row {row}")
 
 
-def _write_files(files: dict[Path, Iterable[str]]) -> None:
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a file of detections. Raises DatasetError if it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: expected a file of detections, found none ({error.strerror or error})"
+        ) from None
+
+
+def parse_json(data: bytes, kind: Any, where: str) -> Any:
+    """Decodes JSON as a type that msgspec knows.
+
+    where: file, and line if there are several, for the messages.
+
+    Raises DatasetError naming the place in the JSON, expected and found. NaN and infinity pass, so
+    that the caller can name the entry they are in.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        pass
+    try:
+        return msgspec.convert(json.loads(data), kind)
+    except msgspec.ValidationError as error:
+        raise DatasetError(f"{where}{_reworded(str(error))}") from None
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{where}: expected JSON, found {error}") from None
+
+
+def _reworded(problem: str) -> str:
+    """msgspec's "Expected `float`, got `str` - at `$[3].score`" in the order of our messages."""
+    problem, _, place = problem.partition(" - at `$")
+    place = re.sub(r"^\[(\d+)\]", r".entry \1", place.rstrip("`")).replace(".", ", ")
+    missing = r"expected an object with the field \1, found none"
+    problem = re.sub(r"^Object missing required field (.*)", missing, problem)
+    return f"{place}: " + problem.replace("Expected", "expected").replace(", got", ", found")
+
+
+def checked_sizes(sizes: np.ndarray, table: DetectionTable) -> np.ndarray:
+    """The (M, 2) sizes of the table's images. Raises ValueError if they have another shape."""
+    sizes = np.asarray(sizes)
+    if sizes.shape != (len(table.image_ids), 2):
+        raise ValueError(f"sizes: expected shape ({len(table.image_ids)}, 2), found {sizes.shape}")
+    return sizes
+
+
+def check_complete(path: str | Path, image_ids: Sequence[str], seen: Collection[int]) -> None:
+    """Raises DatasetError if the index of an image is not among those `seen` in the file."""
+    missing = [image_id for index, image_id in enumerate(image_ids) if index not in seen]
+    if missing:
+        raise DatasetError(
+            f"{path}: expected an entry for each of {len(image_ids)} images, with an empty list if "
+            f"nothing was detected; found none for {len(missing)}, the first {missing[0]!r}"
+        )
+
+
+def rows_by_image(table: DetectionTable) -> list[np.ndarray]:
+    """For each of the M images the rows of its detections, in the table's order."""
+    order = np.argsort(table.image, kind="stable")
+    starts = np.searchsorted(table.image[order], np.arange(len(table.image_ids)))
+    return np.split(order, starts)[1:]
+
+
+def xywh_boxes(table: DetectionTable) -> list[list[float]]:
+    """The D boxes as [x, y, width, height], calculated in float64."""
+    boxes = table.boxes.astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    return boxes.tolist()
+
+
+def xywh_table(
+    image_ids: Sequence[str],
+    classes: Sequence[str],
+    *,
+    image: Sequence[int],
+    boxes: Sequence[Sequence[float]],
+    scores: Sequence[float],
+    labels: Sequence[int],
+    where: Callable[[int], str],
+) -> DetectionTable:
+    """A table of boxes read as (x, y, width, height).
+
+    where: row -> file and place, for the messages.
+
+    Returns float64 boxes and scores and int64 indices. Raises DatasetError for numbers that are not
+    finite or a negative side.
+    """
+    boxes = np.array(boxes, np.float64).reshape(-1, 4)
+    scores = np.array(scores, np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    checks = (
+        (~np.isfinite(scores), "a finite score", scores),
+        (~np.isfinite(corners).all(axis=1), "a box [x, y, w, h] with finite corners", boxes),
+        ((boxes[:, 2:] < -ROUNDING).any(axis=1), "a box [x, y, w, h] with w, h >= 0", boxes),
+    )
+    for wrong, expected, values in checks:
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise DatasetError(f"{where(row)}: expected {expected}, found {values[row].tolist()}")
+    return DetectionTable(
+        image_ids=tuple(image_ids),
+        classes=tuple(classes),
+        image=np.array(image, np.int64),
+        boxes=corners,
+        scores=scores,
+        labels=np.array(labels, np.int64),
+    )
+
+
+def write_files(files: dict[Path, Iterable[str]]) -> None:
     """Writes all files beside their places, then moves all there; on failure leaves none behind."""
     beside = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
     try:
@@ -248,13 +357,11 @@ def _write_files(files: dict[Path, Iterable[str]]) -> None:
 
 
 def _json_lines(table: DetectionTable, sizes: np.ndarray) -> Iterable[str]:
-    order = np.argsort(table.image, kind="stable")
-    splits = np.searchsorted(table.image[order], np.arange(len(table.image_ids) + 1))
-    boxes, scores = table.boxes[order].tolist(), table.scores[order].tolist()
-    names = [table.classes[label] for label in table.labels[order].tolist()]
+    boxes, scores = table.boxes.tolist(), table.scores.tolist()
+    names = [table.classes[label] for label in table.labels.tolist()]
     yield "["
-    for index, image_id in enumerate(table.image_ids):
-        rows = range(splits[index], splits[index + 1])
+    images = zip(table.image_ids, rows_by_image(table), strict=True)
+    for index, (image_id, rows) in enumerate(images):
         width, height = sizes[index].tolist()
         entry = {
             "image_id": image_id,
@@ -269,13 +376,7 @@ def _json_lines(table: DetectionTable, sizes: np.ndarray) -> Iterable[str]:
 
 
 def _load_json(path: str | Path) -> list:
-    try:
-        with open(path, encoding="utf-8") as file:
-            entries = json.load(file)
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: expected a file of detections, found none") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: expected JSON, found {error}") from None
+    entries = parse_json(read_bytes(path), Any, str(path))
     if not isinstance(entries, list):
         raise DatasetError(
             f"{path}: expected a list, one entry an image, found a {type(entries).__name__}"
@@ -285,7 +386,7 @@ def _load_json(path: str | Path) -> list:
 
 def _size(entry: dict, name: str, where: str) -> int:
     value = entry.get(name)
-    if type(value) is not int or value <= 0:
+    if type(value) is not int or not 0 < value < 2**31:
         raise DatasetError(f"{where}: expected {name} in pixels, found {value!r}")
     return value
 
@@ -308,7 +409,7 @@ def _add_json(columns: _Columns, image: int, detection, label_of: dict, where: s
 
 
 def _is_number(value) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # false for nan
 
 
 def _inverted(box: Sequence[float]) -> bool:

@@ -1,5 +1,6 @@
 """What several readers do alike: look for images, read their headers, judge the sizes stated."""
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,12 @@ def in_threads(function: Callable, items: Sequence) -> list:
 
     with ThreadPoolExecutor(max_workers=4) as pool:  # more only fight over the interpreter
         return list(pool.map(attempt, items))
+
+
+def draw(key: str, seed: int) -> float:
+    """A number in [0, 1) that depends on nothing else: new files move no old one."""
+    data = f"{seed}:{key}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=7).digest()) / 2**56
 
 
 def check_size(stated: tuple[float, float], header: ImageHeader, where: str) -> None:
@@ -74,19 +81,19 @@ class ImageFinder:
         """{stem: names} of the image files in a folder, listed once."""
         if folder not in self._names:
             names: dict[str, list[str]] = {}
-            for path in image_files(folder):
+            for path in files_in(folder):
                 names.setdefault(path.stem, []).append(path.name)
             self._names[folder] = names
         return self._names[folder]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Image files directly in a folder, by name; none where there is no such folder.
+def files_in(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """Files of these suffixes directly in a folder, by name; none where it cannot be listed.
 
     Names that begin with a dot are what macOS leaves in archives.
     """
     try:
         names = sorted(e.name for e in os.scandir(folder) if not e.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
+    except (OSError, ValueError):  # ValueError: a name that no folder can have
         return []
-    return [folder / name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    return [folder / name for name in names if name.lower().endswith(tuple(suffixes))]

@@ -7,8 +7,6 @@ Letters: G boxes of one image.
 """
 
 import difflib
-import hashlib
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from lxml import etree
 
 from data.images import IMAGE_SUFFIXES, ImageHeader, read_header
 from data.judge import MAX_OVERSHOOT, Judge
-from data.reading import check_size, in_threads
+from data.reading import check_size, draw, files_in, in_threads
 from data.records import Dataset, DatasetError, Record, pack
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -141,13 +139,13 @@ def _find_folder(root: Path) -> _Folder:
         root = trees[0]
     annotation_folder = _subfolder(root, ANNOTATION_FOLDERS, (".xml",))
     image_folder = _subfolder(root, IMAGE_FOLDERS, IMAGE_SUFFIXES)
-    annotations = {path.stem: path for path in _files(annotation_folder, (".xml",))}
+    annotations = {path.stem: path for path in files_in(annotation_folder, (".xml",))}
     if not annotations:
         raise DatasetError(
             f"{root}: expected a VOC tree (Annotations, JPEGImages, ImageSets/Main) or a folder of "
             f"images and XML files, found no XML file in {annotation_folder}"
         )
-    images = _pair(annotations, _files(image_folder, IMAGE_SUFFIXES))
+    images = _pair(annotations, files_in(image_folder))
     image_sets = root / "ImageSets" / "Main" if trees else None
     return _Folder(root, annotations, images, annotation_folder, image_folder, image_sets)
 
@@ -167,13 +165,7 @@ def _subfolder(root: Path, names: Sequence[str], suffixes: Sequence[str]) -> Pat
     """The folder in `root` of one of these names, in any case, with such files; else `root`."""
     folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
     named = [folders[name] for name in names if name in folders]
-    return next((folder for folder in named if _files(folder, suffixes)), root)
-
-
-def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Files by name; names that begin with a dot are what macOS leaves in archives."""
-    names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
-    return [folder / name for name in names if name.lower().endswith(tuple(suffixes))]
+    return next((folder for folder in named if files_in(folder, suffixes)), root)
 
 
 def _pair(annotations: dict[str, Path], images: list[Path]) -> dict[str, Path | DatasetError]:
@@ -222,19 +214,13 @@ def _list_split(
     stems = sorted(folder.annotations.keys() | folder.images.keys())
     if split == "all":
         return stems
-    ids = [s for s in stems if (_draw(s, seed) < val_fraction) == (split == "val")]
+    ids = [s for s in stems if (draw(s, seed) < val_fraction) == (split == "val")]
     if not ids:
         raise DatasetError(
             f"{folder.root}: split {split!r} is empty: with val_fraction={val_fraction} and "
             f"seed={seed} none of the {len(stems)} files falls into it; change one of the two"
         )
     return ids
-
-
-def _draw(stem: str, seed: int) -> float:
-    """A number in [0, 1) that depends on nothing else: new files move no old one."""
-    key = f"{seed}:{stem}".encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest()) / 2**56
 
 
 def _list_image_sets(folder: _Folder, split: str, judge: Judge) -> list[str]:

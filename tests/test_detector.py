@@ -267,7 +267,7 @@ def test_a_class_without_objects_is_null_in_the_report(root):
     report = evaluate.summarize(result, table, dataset, config)
     json.dumps(report, allow_nan=False)
     assert report["classes"]["hexagon"]["ap"]["0.5"]["area"] is None
-    assert math.isclose(report["map"], 1.0)
+    assert math.isclose(report["value"], 1.0)
 
 
 def test_settings_of_the_model_may_be_overridden_where_they_are_free(run):

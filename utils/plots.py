@@ -17,6 +17,11 @@ from utils.files import whole_file
 
 MAX_CURVES = 20  # as many as a legend lists and colours tell apart
 SHOWN_EACH_END = 5  # with more classes than that: so many of the best and of the worst
+MISS_RATE_POINTS = 10 ** np.linspace(-2, 0, 9)  # false positives an image at which MR-2 looks
+MISS_RATE_TICKS = (
+    (0.01, 0.1, 1, 10),
+    (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1),
+)
 MAX_COUNTS = 25  # up to so many rows the counts are written into the confusion matrix
 DPI = 130
 GRID = "#e3e5e8"
@@ -37,14 +42,7 @@ def precision_recall_curves(
 
     Raises ValueError if there is no curve, or if recall and precision differ in length.
     """
-    if not curves:
-        raise ValueError("curves: expected at least one class, found none")
-    for name, (recall, precision, _) in curves.items():
-        if len(recall) != len(precision):
-            raise ValueError(
-                f"curves[{name!r}]: expected as many recalls as precisions, "
-                f"found {len(recall)} and {len(precision)}"
-            )
+    _check_curves(curves, "recalls", "precisions")
     present = {name: curve for name, curve in curves.items() if not math.isnan(curve[2])}
     ranked = sorted(present, key=lambda name: -present[name][2])
     figure = Figure(figsize=(8.6, 5.4), dpi=DPI, layout="constrained")
@@ -56,18 +54,43 @@ def precision_recall_curves(
         for index, name in enumerate(ranked):
             recall, precision, ap = present[name]
             _draw_curve(axes, recall, precision, f"{name}  {ap:.3f}", _colour(index, len(ranked)))
-    absent = len(curves) - len(present)
-    if absent:
-        axes.plot([], [], " ", label=f"{absent} without objects")
-    axes.legend(
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
-        title="average precision",
-        frameon=False,
-        fontsize=8.5,
-        title_fontsize=9,
-        alignment="left",
-    )
+    _legend(axes, "average precision", len(curves) - len(present))
+    _save(figure, path)
+
+
+def miss_rate_curves(
+    path: str | Path,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float], float]],
+    title: str,
+) -> None:
+    """Draws miss rate over false positives per image, both logarithmic, a line a class.
+
+    curves: class name -> (false positives per image (C,), ascending, miss rate (C,), MR-2). The
+        lowest MR-2 comes first. One of nan (a class without objects) is counted in the legend and
+        not drawn. With more than MAX_CURVES classes the best and the worst are drawn, over all in
+        grey.
+
+    Dotted lines mark the nine places whose miss rates MR-2 is the geometric mean of, dots what each
+    curve has there: that of the first point at or beyond the place, else of the last.
+    Dollár et al., "Pedestrian Detection: An Evaluation of the State of the Art", TPAMI 2012.
+    Raises ValueError if there is no curve, or if the two differ in length.
+    """
+    _check_curves(curves, "false positives", "miss rates")
+    present = {name: curve for name, curve in curves.items() if not math.isnan(curve[2])}
+    ranked = sorted(present, key=lambda name: present[name][2])
+    figure = Figure(figsize=(8.6, 5.4), dpi=DPI, layout="constrained")
+    axes = _axes(figure, title, "false positives per image", "miss rate")
+    _logarithmic(axes, [misses for _, misses, _ in present.values()])
+    if len(ranked) > MAX_CURVES:
+        _draw_all_in_grey(axes, present, ranked)
+        _draw_ends(axes, present, ranked)
+    else:
+        for index, name in enumerate(ranked):
+            positives, misses, rate = present[name]
+            colour = _colour(index, len(ranked))
+            _draw_curve(axes, positives, misses, f"{name}  {rate:.3f}", colour)
+            _mark_miss_rates(axes, positives, misses, colour)
+    _legend(axes, "MR-2, lower is better", len(curves) - len(present))
     _save(figure, path)
 
 
@@ -196,21 +219,78 @@ def _colour(index: int, count: int):
     return colormaps["tab20"]((2 * index + index // 10) % 20 / 20 + 0.025)  # dark ones first
 
 
-def _draw_curve(axes, recall, precision, label: str, colour, **style) -> None:
-    """A curve from the axis on, where its first point's precision holds, as the envelope has it."""
-    if len(recall) == 0:
+def _check_curves(curves: Mapping, x_values: str, y_values: str) -> None:
+    if not curves:
+        raise ValueError("curves: expected at least one class, found none")
+    for name, (x, y, _) in curves.items():
+        if len(x) != len(y):
+            raise ValueError(
+                f"curves[{name!r}]: expected as many {x_values} as {y_values}, "
+                f"found {len(x)} and {len(y)}"
+            )
+
+
+def _legend(axes, title: str, absent: int) -> None:
+    if absent:
+        axes.plot([], [], " ", label=f"{absent} without objects")
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        title=title,
+        frameon=False,
+        fontsize=8.5,
+        title_fontsize=9,
+        alignment="left",
+    )
+
+
+def _draw_curve(axes, x, y, label: str, colour, **style) -> None:
+    """A curve from the axis on, where its first point's y holds, as the envelope of recall has it.
+
+    On a logarithmic axis 0 is far outside the picture, and a line there is drawn as far as seen.
+    """
+    if len(x) == 0:
         axes.plot([], [], color=colour, label=label)
         return
-    axes.plot([0, *recall], [precision[0], *precision], color=colour, label=label, **style)
+    axes.plot([0, *x], [y[0], *y], color=colour, label=label, **style)
+
+
+def _logarithmic(axes, misses: Sequence[Sequence[float]]) -> None:
+    """Axes with MR-2's nine places, down to the lowest miss rate but not below 0.001."""
+    values = np.concatenate([[0.2], *misses])
+    lowest = max(1e-3, values[values > 0].min())
+    axes.set(xscale="log", yscale="log")
+    axes.set_xticks(MISS_RATE_TICKS[0], [f"{x:g}" for x in MISS_RATE_TICKS[0]])
+    axes.set_yticks(MISS_RATE_TICKS[1], [f"{y:g}" for y in MISS_RATE_TICKS[1]])
+    axes.minorticks_off()
+    axes.set(xlim=(3e-3, 30), ylim=(0.9 * lowest, 1.03))  # after the ticks, which widen them
+    for place in MISS_RATE_POINTS:
+        axes.axvline(place, color=INK, linewidth=0.7, linestyle=":", alpha=0.5, zorder=1)
+
+
+def _mark_miss_rates(axes, positives, misses, colour) -> None:
+    """Dots at the miss rates that MR-2 is made of."""
+    if len(positives):
+        at = np.searchsorted(positives, MISS_RATE_POINTS).clip(max=len(positives) - 1)
+        axes.plot(MISS_RATE_POINTS, np.asarray(misses)[at], "o", color=colour, markersize=3.5)
 
 
 def _draw_extremes(axes, curves: Mapping, ranked: Sequence[str]) -> None:
-    for name in ranked:
-        _draw_curve(axes, *curves[name][:2], "_hidden", "#c9cdd3", linewidth=0.6)
+    _draw_all_in_grey(axes, curves, ranked)
     at = np.linspace(0, 1, 101)
     mean = np.mean([_envelope(*curves[name][:2], at) for name in ranked], axis=0)
     mean_ap = np.mean([curves[name][2] for name in ranked])
     _draw_curve(axes, at, mean, f"mean of {len(ranked)}  {mean_ap:.3f}", INK, linewidth=2.6)
+    _draw_ends(axes, curves, ranked)
+
+
+def _draw_all_in_grey(axes, curves: Mapping, ranked: Sequence[str]) -> None:
+    for name in ranked:
+        _draw_curve(axes, *curves[name][:2], "_hidden", "#c9cdd3", linewidth=0.6)
+
+
+def _draw_ends(axes, curves: Mapping, ranked: Sequence[str]) -> None:
+    """The best and the worst classes in colour, with what they reach in the legend."""
     axes.plot([], [], " ", label="best")
     ends = (ranked[:SHOWN_EACH_END], ranked[-SHOWN_EACH_END:])
     for number, names in enumerate(ends):
@@ -218,8 +298,8 @@ def _draw_extremes(axes, curves: Mapping, ranked: Sequence[str]) -> None:
             axes.plot([], [], " ", label="worst")
         for name in names:
             colour = colormaps[("Greens", "Oranges")[number]](0.4 + 0.12 * names.index(name))
-            recall, precision, ap = curves[name]
-            _draw_curve(axes, recall, precision, f"{name}  {ap:.3f}", colour, linewidth=1.4)
+            x, y, value = curves[name]
+            _draw_curve(axes, x, y, f"{name}  {value:.3f}", colour, linewidth=1.4)
 
 
 def _envelope(recall: Sequence[float], precision: Sequence[float], at: np.ndarray) -> np.ndarray:

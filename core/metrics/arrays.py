@@ -95,6 +95,16 @@ def check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
         )
 
 
+def check_images(name: str, image: np.ndarray, num_images: int) -> None:
+    """Raises ValueError unless every index of `image` (any length, int) is that of an image."""
+    wrong = np.flatnonzero(image >= num_images)
+    if wrong.size:
+        raise ValueError(
+            f"{name}: expected indices 0 to {num_images - 1}, "
+            f"found {image[wrong[0]]} in row {wrong[0]}"
+        )
+
+
 def _freeze(instance, **arrays: np.ndarray) -> None:
     for name, array in arrays.items():
         object.__setattr__(instance, name, array)  # the way past frozen=True, in __post_init__ only

@@ -4,14 +4,18 @@ Letters: D detections, T ground-truth objects, K classes, I IoU thresholds, P pa
 and an object, C points of a curve.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from core.metrics.arrays import Detections, GroundTruth, check_labels
-
-PAIRS_PER_CHUNK = 1_000_000  # bounds the memory of matching, about 200 bytes a pair
+from core.metrics.pairs import (
+    first_of_each,
+    greedy_one_to_one,
+    overlapping_pairs,
+    pair_chunks,
+)
 
 # Written as voc_eval writes it: its 0.3, 0.6 and 0.7 lie one ulp above the decimal, so that a
 # recall of exactly 3/10 does not reach the fourth threshold.
@@ -130,7 +134,7 @@ def voc_metric(
         row = []
         for num_objects, members in zip(objects, np.split(by_class, first), strict=True):
             kept = members[~ignored[members]]
-            positive = _first_of_each(best_object[kept], hit[kept])
+            positive = first_of_each(best_object[kept], hit[kept])
             row.append(_class_result(detections.scores[kept], positive, int(num_objects)))
         rows.append(tuple(row))
     return VocResult(tuple(float(t) for t in iou_thresholds), tuple(rows))
@@ -161,13 +165,21 @@ def confusion_matrix(
     """
     _check_inputs(detections, ground_truth, num_classes, (iou_threshold,))
     kept = detections.scores >= score_threshold
-    detection, obj, iou = _overlapping(detections, ground_truth, kept, iou_threshold)
+    rows = np.flatnonzero(kept)
+
+    def overlap(row, obj):
+        return _iou(detections.boxes[rows[row]], ground_truth.boxes[obj], plus_one=False)
+
+    row, obj, iou = overlapping_pairs(
+        detections.image[rows], ground_truth.image, overlap, iou_threshold
+    )
+    detection = rows[row]
     on_difficult = ground_truth.excused[obj]
     excused = detection[on_difficult]
     detection, obj, iou = (values[~on_difficult] for values in (detection, obj, iou))
     wrong_class = detections.labels[detection] != ground_truth.labels[obj]
     rank = np.lexsort((obj, detection, wrong_class, -detections.scores[detection], -iou))
-    detection, obj = _greedy_one_to_one(detection[rank], obj[rank])
+    detection, obj = greedy_one_to_one(detection[rank], obj[rank])
 
     missed = ~ground_truth.excused
     missed[obj] = False
@@ -194,28 +206,6 @@ def _check_inputs(detections, ground_truth, num_classes: int, iou_thresholds) ->
     check_labels("GroundTruth.labels", ground_truth.labels, num_classes)
 
 
-def _pair_chunks(
-    detection_group: np.ndarray, object_group: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every detection with every object of its group, about PAIRS_PER_CHUNK at a time.
-
-    detection_group (D,), object_group (T,): int, e.g. the image. Yields indices (P,), (P,), P > 0;
-    the pairs of a detection are never split, follow one another, and keep the objects' order.
-    """
-    order = np.argsort(object_group, kind="stable")
-    start = np.searchsorted(object_group[order], detection_group, side="left")
-    count = np.searchsorted(object_group[order], detection_group, side="right") - start
-    paired = np.flatnonzero(count)
-    if paired.size == 0:
-        return
-    cuts = np.flatnonzero(np.diff(np.cumsum(count[paired]) // PAIRS_PER_CHUNK)) + 1
-    for rows in np.split(paired, cuts):
-        repeats = count[rows]
-        ends = np.cumsum(repeats)
-        within = np.arange(ends[-1]) - np.repeat(ends - repeats, repeats)
-        yield np.repeat(rows, repeats), order[np.repeat(start[rows], repeats) + within]
-
-
 def _best_match(
     detections: Detections, ground_truth: GroundTruth, num_classes: int, plus_one: bool
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -226,7 +216,7 @@ def _best_match(
     """
     best_iou = np.full(len(detections), -np.inf)
     best_object = np.full(len(detections), -1)
-    chunks = _pair_chunks(
+    chunks = pair_chunks(
         detections.image * num_classes + detections.labels,
         ground_truth.image * num_classes + ground_truth.labels,
     )
@@ -243,20 +233,6 @@ def _best_match(
     return best_iou, best_object
 
 
-def _overlapping(
-    detections: Detections, ground_truth: GroundTruth, kept: np.ndarray, iou_threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices (P,), (P,) and IoU (P,) of the pairs within an image that reach the threshold."""
-    rows = np.flatnonzero(kept)
-    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-    for row, obj in _pair_chunks(detections.image[rows], ground_truth.image):
-        iou = _iou(detections.boxes[rows[row]], ground_truth.boxes[obj], plus_one=False)
-        close = iou >= iou_threshold
-        found.append((rows[row[close]], obj[close], iou[close]))
-    detection, obj, iou = (np.concatenate(part) for part in zip(*found, strict=True))
-    return detection, obj, iou
-
-
 def _iou(a: np.ndarray, b: np.ndarray, plus_one: bool) -> np.ndarray:
     """(P, 4) and (P, 4) float64 xyxy -> (P,) IoU, row with row; 0 where both are empty."""
     one = float(plus_one)
@@ -266,33 +242,6 @@ def _iou(a: np.ndarray, b: np.ndarray, plus_one: bool) -> np.ndarray:
     area_b = np.maximum(b[:, 2:] - b[:, :2] + one, 0.0).prod(axis=1)
     union = area_a + area_b - intersection
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
-
-
-def _first_of_each(matched: np.ndarray, hit: np.ndarray) -> np.ndarray:
-    """(D,) object ids, (D,) bool -> (D,) bool: the first hit on each object."""
-    hits = np.flatnonzero(hit)
-    _, first = np.unique(matched[hits], return_index=True)
-    positive = np.zeros(len(matched), bool)
-    positive[hits[first]] = True
-    return positive
-
-
-def _greedy_one_to_one(detection: np.ndarray, obj: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (P,), (P,), best first -> those that a greedy walk down the list takes.
-
-    A pair that is the best left for both its ends is one that the walk takes whatever happens
-    elsewhere, so each round takes all of these at once. Every image that has pairs left gives one
-    at least, so there are no more rounds than detections in an image, and usually two or three.
-    """
-    taken_detection, taken_object = [detection[:0]], [obj[:0]]
-    while detection.size:
-        everywhere = np.ones(len(detection), bool)
-        mutual = _first_of_each(detection, everywhere) & _first_of_each(obj, everywhere)
-        taken_detection.append(detection[mutual])
-        taken_object.append(obj[mutual])
-        left = ~(np.isin(detection, detection[mutual]) | np.isin(obj, obj[mutual]))
-        detection, obj = detection[left], obj[left]
-    return np.concatenate(taken_detection), np.concatenate(taken_object)
 
 
 def _class_result(scores: np.ndarray, positive: np.ndarray, num_objects: int) -> ClassResult:

@@ -14,6 +14,7 @@ from configs.schema import (
     Anchors,
     Canvas,
     Cosine,
+    Data,
     Exponential,
     Model,
     Phase,
@@ -108,7 +109,8 @@ def test_an_element_of_a_list_is_named_by_its_place(field, value, where):
 @pytest.mark.parametrize(
     ("field", "choices"),
     [
-        ("data.format", ("voc", "shapes")),
+        ("data.format", ("voc", "coco", "csv", "yolo", "crowdhuman", "shapes")),
+        ("evaluate.metric", ("auto", "voc", "coco", "crowdhuman")),
         ("data.on_bad_annotation", ("error", "drop")),
         ("model.backbone", ("resnet18", "resnet50", "resnet152", "a callable of your own")),
         ("model.bottleneck_stride", ("3x3", "1x1")),
@@ -339,6 +341,56 @@ def test_override_leaves_the_original_alone():
 def test_a_config_cannot_be_changed_in_place():
     with pytest.raises(dataclasses.FrozenInstanceError):
         preset("shapes").train.epochs = 3
+
+
+# ------------------------------------------------------------------------------------------------
+# Settings of a format
+# ------------------------------------------------------------------------------------------------
+
+
+OF_A_FORMAT = {
+    "images": ("pictures",),
+    "val_fraction": 0.3,
+    "csv": {"header": False},
+    "person_box": "visible",
+    "check_images": False,
+}
+
+
+def test_every_setting_of_a_format_is_tried():
+    assert OF_A_FORMAT.keys() == Data.USED_BY.keys()
+
+
+@pytest.mark.parametrize("name", OF_A_FORMAT)
+def test_a_setting_that_would_do_nothing_is_refused(name):
+    """Its default is taken whatever the format."""
+    for data_format in ("voc", "coco", "csv", "yolo", "crowdhuman", "shapes"):
+        changes = {"data.format": data_format, f"data.{name}": OF_A_FORMAT[name]}
+        if data_format in Data.USED_BY[name]:
+            assert preset("voc", changes).data.format == data_format
+        else:
+            assert refused(changes).startswith(f"data.{name}: expected the default unless format")
+
+
+def test_crowdhuman_knows_people_and_heads_only():
+    assert preset("crowdhuman", {"data.classes": ("head",)}).data.classes == ("head",)
+    assert "person, head or both" in refused(
+        {"data.format": "crowdhuman", "data.classes": ("person", "dog")}
+    )
+    assert "the classes are" in refused(
+        {"data.format": "crowdhuman", "data.class_file": "names.txt"}
+    )
+
+
+def test_classes_are_named_once():
+    message = refused({"data.classes": ("a",), "data.class_file": "names.txt"})
+    assert message.startswith("data.class_file: expected none beside classes")
+
+
+def test_a_delimiter_is_one_character():
+    changes = {"data.format": "csv", "data.csv.delimiter": "\t"}
+    assert preset("voc", changes).data.csv.delimiter == "\t"
+    assert "one character" in refused(changes | {"data.csv.delimiter": ", "})
 
 
 # ------------------------------------------------------------------------------------------------

@@ -233,6 +233,42 @@ def test_difficult_objects_can_be_looked_away_from(dataset, data):
             np.testing.assert_array_equal(batch["labels"][row, : len(labels)], labels)
 
 
+def test_regions_to_ignore_are_looked_away_from(dataset, data):
+    """Whatever `train_on_difficult` says; zooming leaves of them what is seen."""
+    ignore = np.arange(len(dataset.labels)) % 3 == 0
+    dataset = dataclasses.replace(dataset, ignore=ignore)
+    for zoom in ((1.0, 1.0), (1.5, 1.5)):
+        settings = dataclasses.replace(data, augment=Augment(flip=0.0, zoom=zoom))
+        (batch,) = batches(dataset, settings, batch_size=NUM_IMAGES)
+        labels = batch["labels"]
+        for row, index in enumerate(batch["index"]):
+            real = dataset.labels[dataset.rows(index)][~ignore[dataset.rows(index)]]
+            found = labels[row][labels[row] >= 0]
+            if zoom[0] == 1.0:
+                np.testing.assert_array_equal(found, real)
+                assert (labels[row] == IGNORE).sum() == ignore[dataset.rows(index)].sum()
+            else:
+                assert len(found) <= len(real)
+        assert (labels == IGNORE).any()
+
+
+def test_of_a_box_that_leaves_the_image_the_part_inside_is_learnt(dataset, data):
+    """As detections are clipped; one wholly outside is padding."""
+    height, width = SIZE
+    boxes = dataset.boxes.copy()
+    first = [dataset.rows(i).start for i in range(2)]
+    assert np.diff(dataset.row_splits)[:2].all(), "both images have objects"
+    boxes[first[0]] = [-30, 10, width + 50, height + 9]
+    boxes[first[1]] = [width + 5, 10, width + 50, 20]
+    dataset = dataclasses.replace(dataset, boxes=boxes)
+    settings = dataclasses.replace(data, augment=Augment(flip=0.0))
+    (batch,) = batches(dataset, settings, rule=Canvas(*SIZE), batch_size=NUM_IMAGES)
+    row = order([batch]).index(0)
+    np.testing.assert_array_equal(batch["boxes"][row, 0], [0, 10, width, height])
+    assert batch["labels"][row, 0] == dataset.labels[first[0]]
+    assert batch["labels"][order([batch]).index(1), 0] == PADDING
+
+
 def test_a_batch_of_images_without_objects(dataset, data):
     empty = dataclasses.replace(
         dataset,

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from data.records import DatasetError, Defects, Record, concatenate, first_images, pack
+from data.records import (
+    OF_OBJECTS,
+    DatasetError,
+    Defects,
+    Record,
+    assemble,
+    concatenate,
+    first_images,
+    pack,
+    select,
+)
 
 
 def record(name, *labels, size=(40, 30)):
@@ -118,3 +128,55 @@ def test_a_defect_is_filed_under_its_kind():
     assert found.messages == [("empty box", "a.xml: ..."), ("empty box", "b.xml: ...")]
     assert found.counts() == {"empty box": 2}
     assert DatasetError("a.xml: ...").kind == "unreadable"
+
+
+# ------------------------------------------------------------------------------------------------
+# Objects that come in no order
+# ------------------------------------------------------------------------------------------------
+
+
+def test_assemble_groups_objects_by_image_and_keeps_their_order():
+    dataset = assemble(
+        "set/val",
+        ["x", "y"],
+        images=["a.jpg", "b.jpg", "c.jpg"],
+        image_ids=["a", "b", "c"],
+        sizes=[[40, 30]] * 3,
+        image_index=[2, 0, 2, 0],
+        boxes=[[1, 0, 4, 5], [2, 0, 3, 1], [3, 0, 4, 1], [4, 0, 6, 3]],
+        labels=[0, 1, 1, 0],
+        ignore=[True, False, False, False],
+        areas=[7, 1, 1, 6],
+        category_ids=[18, 44],
+        defects=defects(),
+    )
+    np.testing.assert_array_equal(dataset.boxes[:, 0], [2, 4, 1, 3])
+    np.testing.assert_array_equal(dataset.labels, [1, 0, 0, 1])
+    np.testing.assert_array_equal(dataset.ignore, [False, False, True, False])
+    np.testing.assert_array_equal(dataset.areas, [1, 6, 7, 1])
+    np.testing.assert_array_equal(dataset.difficult, [False] * 4)
+    np.testing.assert_array_equal(dataset.row_splits, [0, 2, 2, 4])
+    assert dataset.category_ids == (18, 44)
+
+
+def test_what_is_left_open_follows_from_the_boxes_and_the_classes(dataset):
+    np.testing.assert_array_equal(dataset.areas, [3, 2, 1, 4])
+    np.testing.assert_array_equal(dataset.ignore, [False] * 4)
+    assert dataset.category_ids == (1, 2, 3, 4)
+
+
+def test_an_id_that_occurs_twice_is_refused():
+    with pytest.raises(DatasetError, match="s: expected different image ids, found 'a' 2 times"):
+        pack("s", ["x"], [record("a"), record("b"), record("a")], defects())
+
+
+@pytest.mark.parametrize("indices", [[2, 0], [3], [], [1, 2, 2]])
+def test_select_takes_images_with_their_objects(dataset, indices):
+    chosen = select(dataset, indices)
+    assert chosen.image_ids == tuple(dataset.image_ids[i] for i in indices)
+    np.testing.assert_array_equal(chosen.sizes, dataset.sizes[indices])
+    for place, i in enumerate(indices):
+        for name in OF_OBJECTS:
+            expected = getattr(dataset, name)[dataset.rows(i)]
+            np.testing.assert_array_equal(getattr(chosen, name)[chosen.rows(place)], expected)
+    assert chosen.row_splits[-1] == len(chosen.labels)

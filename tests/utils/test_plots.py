@@ -77,6 +77,81 @@ def test_precision_recall_curves_of_many_classes(tmp_path, drawn):
     assert mean[-1] == 0.0  # no curve reaches recall 1
 
 
+def miss_curve(rate):
+    """From one miss rate at no false positive to a tenth of it at ten an image."""
+    positives = np.array([0, 0.005, 0.01, 0.02, 0.1, 1, 10])
+    return positives, rate * np.linspace(1, 0.1, 7), rate
+
+
+def dots(axes):
+    return [line.get_data() for line in axes.get_lines() if line.get_marker() == "o"]
+
+
+def test_miss_rate_curves(tmp_path, drawn):
+    curves = {"worse": miss_curve(0.8), "better": miss_curve(0.4), "absent": ([], [], np.nan)}
+    curves["never detected"] = ([], [], 1.0)
+    plots.miss_rate_curves(tmp_path / "mr.png", curves, "CrowdHuman")
+    assert_picture(tmp_path / "mr.png")
+    (axes,) = drawn[0].axes
+    expected = ["better  0.400", "worse  0.800", "never detected  1.000", "1 without objects"]
+    assert legend(axes) == expected
+    assert axes.get_legend().get_title().get_text() == "MR-2, lower is better"
+    x, y = lines(axes)["better  0.400"]
+    np.testing.assert_allclose(x, [0, *miss_curve(0.4)[0]])
+    np.testing.assert_allclose(y[1:], miss_curve(0.4)[1])
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert axes.get_ylim() == pytest.approx((0.9 * 0.04, 1.03))
+    shown = dict(zip(axes.get_yticks(), axes.get_yticklabels(), strict=True))
+    assert shown[0.1].get_text() == "0.1"
+    assert axes.get_title(loc="left") == "CrowdHuman"
+
+
+def test_miss_rates_are_marked_where_mr_2_looks(tmp_path, drawn):
+    """At each place the first point at or beyond it, and the last where the curve ends before."""
+    plots.miss_rate_curves(
+        tmp_path / "mr.png",
+        {"dog": ([0, 0.01, 0.02, 0.1, 0.5], [0.9, 0.8, 0.7, 0.6, 0.5], 0.6)},
+        "",
+    )
+    (axes,) = drawn[0].axes
+    ((x, y),) = dots(axes)
+    places = [0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.1778, 0.3162, 0.5623, 1]
+    np.testing.assert_allclose(x, places, rtol=2e-3)
+    np.testing.assert_allclose(y, [0.8, 0.7, 0.6, 0.6, 0.6, 0.5, 0.5, 0.5, 0.5])
+    marked = [line.get_xdata()[0] for line in axes.get_lines() if line.get_linestyle() == ":"]
+    np.testing.assert_allclose(marked, x)
+
+
+@pytest.mark.parametrize(
+    ("curve", "lowest"),
+    [
+        (([], [], 1.0), 0.2),
+        (([], [], np.nan), 0.2),
+        (([0.02], [0.7], 0.7), 0.2),
+        (([0.0], [0.0], 0.0), 0.2),
+        (([0, 0.5, 1], [0.5, 0.05, 0], 0.1), 0.05),
+        (([0, 0.5, 1], [0.5, 1e-6, 0], 0.1), 0.001),
+        (([0, 0.5, 1], [0.5, 0.1, np.nan], 0.1), 0.1),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_odd_miss_rates_are_drawn(tmp_path, drawn, curve, lowest):
+    """Zeros have no place on a logarithmic axis and do not move its end."""
+    plots.miss_rate_curves(tmp_path / "mr.png", {"dog": curve}, "")
+    assert_picture(tmp_path / "mr.png")
+    assert drawn[0].axes[0].get_ylim()[0] == pytest.approx(0.9 * lowest)
+
+
+def test_miss_rate_curves_of_many_classes(tmp_path, drawn):
+    curves = {f"class {i}": miss_curve(rate) for i, rate in enumerate(np.linspace(0.1, 0.9, 40))}
+    plots.miss_rate_curves(tmp_path / "mr.png", curves, "coco")
+    assert_picture(tmp_path / "mr.png")
+    texts = legend(drawn[0].axes[0])
+    assert texts[:2] == ["best", "class 0  0.100"]
+    assert texts[-1] == "class 39  0.900"
+    assert len(texts) == 2 * (1 + plots.SHOWN_EACH_END)
+
+
 def test_twenty_curves_have_twenty_colours():
     for count in (1, 3, 8, 9, 20):
         assert len({plots._colour(i, count) for i in range(count)}) == count
@@ -159,6 +234,11 @@ def test_no_global_figure_is_made(tmp_path, drawn):
         (
             lambda p: plots.precision_recall_curves(p, {"dog": ([0, 1], [1], 0.5)}, ""),
             r"curves\['dog'\]: expected as many recalls as precisions, found 2 and 1",
+        ),
+        (lambda p: plots.miss_rate_curves(p, {}, ""), "curves: expected at least one class"),
+        (
+            lambda p: plots.miss_rate_curves(p, {"dog": ([0, 1], [1], 0.5)}, ""),
+            r"curves\['dog'\]: expected as many false positives as miss rates, found 2 and 1",
         ),
         (
             lambda p: plots.confusion_matrix_picture(p, np.zeros((2, 2)), ["a", "b"]),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from core.metrics import voc
+from core.metrics import pairs, voc
 from core.metrics.arrays import Detections, GroundTruth
 from core.metrics.voc import confusion_matrix, voc_metric
 
@@ -192,7 +192,7 @@ def random_case(seed, num_classes=3):
 
 @pytest.fixture(params=[2, 1_000_000], ids=["tiny chunks", "one chunk"])
 def chunked(request, monkeypatch):
-    monkeypatch.setattr(voc, "PAIRS_PER_CHUNK", request.param)
+    monkeypatch.setattr(pairs, "PAIRS_PER_CHUNK", request.param)
 
 
 @pytest.mark.usefixtures("chunked")

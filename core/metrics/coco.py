@@ -1,0 +1,168 @@
+"""COCO's average precision and recall, by pycocotools: arrays in, numbers out.
+
+pycocotools decides everything; here its input is built without files, and its output taken apart.
+Letters: D detections, T ground-truth objects, K classes, M images.
+"""
+
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from core.metrics.arrays import Detections, GroundTruth, check_images, check_labels
+
+# AP, at IoU .50 and .75, of small, medium and large objects; AR given 1, 10 and 100 detections an
+# image, of small, medium and large objects. A number is the mean over IoU .50, .55 ... .95 where it
+# names no IoU; small is up to 32 x 32, medium up to 96 x 96 pixels.
+STAT_NAMES = (
+    "AP", "AP50", "AP75", "AP small", "AP medium", "AP large",
+    "AR1", "AR10", "AR100", "AR small", "AR medium", "AR large",
+)  # fmt: skip
+
+IOU_50, IOU_75 = 0, 5  # places in pycocotools' thresholds .50, .55 ... .95
+MOST_DETECTIONS = 2  # place in its limits of detections an image: 1, 10, 100
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """One class. All of it is nan, num_objects excepted, if the class has no object that counts.
+
+    ap: mean over IoU .50 to .95. ap50, ap75: at one IoU. ap_small, ap_medium, ap_large: over the
+        objects of a size; nan if there are none.
+    ar100: mean over IoU .50 to .95 of the recall of the best 100 detections an image.
+    num_objects: those that count, of any size.
+    recall, precision: (101,) float64, the curve at IoU .50: recall 0, .01 ... 1, and the highest
+        precision at that recall or a higher one, 0 where it is not reached.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    ar100: float
+    num_objects: int
+    recall: np.ndarray
+    precision: np.ndarray
+
+
+@dataclass(frozen=True)
+class CocoResult:
+    """What `coco_metric` returns.
+
+    stats: (12,) float64, the numbers of STAT_NAMES in COCO's order, means over the classes with
+        objects. Where there are none, pycocotools says -1; here it is nan.
+    per_class: K of them.
+    """
+
+    stats: np.ndarray
+    per_class: tuple[ClassResult, ...]
+
+    @property
+    def mean_ap(self) -> float:
+        """COCO's first number, AP@[.50:.95]; nan if there are no objects."""
+        return float(self.stats[0])
+
+
+def coco_metric(
+    detections: Detections, ground_truth: GroundTruth, num_images: int, num_classes: int
+) -> CocoResult:
+    """COCO's twelve numbers, and those of every class.
+
+    Difficult objects and regions to ignore both become crowds, since COCO knows nothing else that
+    must not be found: a detection on one is left out, and so may be any number of them, with
+    intersection / area of the detection for the IoU. Objects are small, medium or large by
+    `ground_truth.areas`, detections by width x height. Equal scores keep their order within an
+    image and then go by image; equal overlaps go to the later object.
+
+    detections, ground_truth: see `core.metrics.arrays`.
+    num_images: M, those without objects and detections included.
+
+    Raises ValueError for labels outside 0 to num_classes - 1 and images outside 0 to M - 1.
+    Source: github.com/ppwwyyxx/cocoapi (pycocotools), `COCOeval` for boxes.
+    """
+    _check_inputs(detections, ground_truth, num_images, num_classes)
+    objects = _annotations(
+        ground_truth,
+        area=ground_truth.areas.tolist(),
+        iscrowd=ground_truth.excused.astype(int).tolist(),
+    )
+    width, height = (detections.boxes[:, 2:] - detections.boxes[:, :2]).T
+    found = _annotations(
+        detections, area=(width * height).tolist(), score=detections.scores.tolist()
+    )
+    images = [{"id": i} for i in range(1, num_images + 1)]
+    categories = [{"id": k} for k in range(1, num_classes + 1)]
+    with redirect_stdout(StringIO()):
+        truth = _indexed({"images": images, "categories": categories, "annotations": objects})
+        evaluation = COCOeval(truth, _indexed({"annotations": found}), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    counted = ground_truth.labels[~ground_truth.excused]
+    num_objects = np.bincount(counted, minlength=num_classes)
+    return CocoResult(_known(evaluation.stats), _class_results(evaluation, num_objects))
+
+
+def _check_inputs(detections, ground_truth, num_images: int, num_classes: int) -> None:
+    if num_classes < 1:
+        raise ValueError(f"num_classes: expected at least 1, found {num_classes}")
+    for name, given in (("Detections", detections), ("GroundTruth", ground_truth)):
+        check_labels(f"{name}.labels", given.labels, num_classes)
+        check_images(f"{name}.image", given.image, num_images)
+
+
+def _annotations(boxes: Detections | GroundTruth, **columns: Sequence) -> list[dict]:
+    """pycocotools' dictionaries, one a box, in order; columns: what else each one holds.
+
+    All ids count from 1: an object of id 0 could never be matched.
+    """
+    corner, size = boxes.boxes[:, :2], boxes.boxes[:, 2:] - boxes.boxes[:, :2]
+    columns |= {
+        "id": range(1, len(boxes) + 1),
+        "image_id": (boxes.image + 1).tolist(),
+        "category_id": (boxes.labels + 1).tolist(),
+        "bbox": np.concatenate([corner, size], axis=1).tolist(),
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _indexed(dataset: dict) -> COCO:
+    """Detections too: `COCO.loadRes` would fail without any, and draws outlines nobody needs."""
+    coco = COCO()
+    coco.dataset = dataset
+    coco.createIndex()
+    return coco
+
+
+def _known(values: np.ndarray) -> np.ndarray:
+    return np.where(values == -1, np.nan, values)
+
+
+def _class_results(evaluation: COCOeval, num_objects: np.ndarray) -> tuple[ClassResult, ...]:
+    # (IoU, recall, class, area, limit) and (IoU, class, area, limit)
+    precision = _known(evaluation.eval["precision"])[..., MOST_DETECTIONS]
+    recall = _known(evaluation.eval["recall"])[..., MOST_DETECTIONS]
+    by_size = precision.mean(axis=(0, 1))  # nan for all or for none of the IoU and recall
+    by_iou = precision[..., 0].mean(axis=1)
+    average_recall = recall[..., 0].mean(axis=0)
+    return tuple(
+        ClassResult(
+            ap=float(by_size[k, 0]),
+            ap50=float(by_iou[IOU_50, k]),
+            ap75=float(by_iou[IOU_75, k]),
+            ap_small=float(by_size[k, 1]),
+            ap_medium=float(by_size[k, 2]),
+            ap_large=float(by_size[k, 3]),
+            ar100=float(average_recall[k]),
+            num_objects=int(num_objects[k]),
+            recall=evaluation.params.recThrs,
+            precision=precision[IOU_50, :, k, 0],
+        )
+        for k in range(len(num_objects))
+    )

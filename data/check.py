@@ -1,0 +1,242 @@
+"""Examines a dataset before a training does: figures, everything wrong with it, fitting anchors.
+
+    python -m data.check                                  as config.py says
+    python -m data.check --config configs/voc.py --set data.root=datasets/mine
+    python -m data.check --no-pixels                      annotations only, in seconds
+    python -m data.check --anchors                        the anchors only
+
+Reads the splits as a training would, but goes on at defects, and decodes every image. Writes
+report.json and report.html to <config.output>/check or --out, in the place of those there.
+Exit status: 0 if training would accept the data, 1 if not, 2 for a command line or config that
+cannot be. The last line printed is the headline.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from loguru import logger
+from rich.table import Table
+
+import configs
+from configs import Config, ConfigError
+from core.anchors import STRIDES
+from core.build import build_anchors
+from core.coverage import Coverage, anchor_coverage
+from data.datasets import prepare, read_split
+from data.doctor.anchor_fit import MIN_GAIN, AnchorSet, Grid, fit_anchors
+from data.doctor.figures import at_input_size, split_figures
+from data.doctor.findings import (
+    SEVERITIES,
+    Finding,
+    box_findings,
+    class_findings,
+    reader_findings,
+)
+from data.doctor.page import by_kind, render
+from data.doctor.pixels import file_findings, read_facts, same_across, same_files, same_within
+from data.doctor.voc_files import voc_findings
+from data.records import Dataset, DatasetError
+from data.resize import padded_size
+from utils.diary import console, diary
+from utils.files import write_text
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status. Raises ConfigError for a bad config."""
+    args = parse_arguments(argv)
+    config = configs.load(args.config, args.overrides)
+    with diary():
+        try:
+            datasets = read(config)
+        except DatasetError as error:
+            print(f"check: training would not accept the data: {error}", flush=True)
+            return 1
+        anchors = examine_anchors(config, datasets["train"])
+        if args.anchors:
+            print(anchors["proposed"]["line"] if anchors["proposed"] else anchors["line"])
+            return 0
+        findings = examine(config, datasets, args.pixels)
+        report = summarize(config, datasets, findings, anchors)
+        show(report, findings)
+        out = Path(args.out) if args.out else Path(config.output) / "check"
+        write_text(out / "report.json", json.dumps(report, indent=1))
+        write_text(out / "report.html", render(report, findings, datasets))
+        logger.info("every finding, with pictures: {}", out / "report.html")
+    print(report["headline"], flush=True)
+    return 0 if report["accepted"] else 1
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.check",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", default="config.py", help="default: config.py")
+    parser.add_argument(
+        "--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", dest="overrides"
+    )
+    parser.add_argument("--out", metavar="DIR", help="default: <config.output>/check")
+    parser.add_argument(
+        "--no-pixels", action="store_false", dest="pixels", help="decode no image: headers only"
+    )
+    parser.add_argument(
+        "--anchors", action="store_true", help="anchor coverage only; nothing is written"
+    )
+    return parser.parse_args(argv)
+
+
+def read(config: Config) -> dict[str, Dataset]:
+    """The splits by name, "train" and "val"; only "train" where both are the same."""
+    data = replace(config.data, on_bad_annotation="drop")
+    classes = prepare(data)
+    splits = {"train": data.train}
+    if data.val != data.train:
+        splits["val"] = data.val
+    return {name: read_split(data, split, classes) for name, split in splits.items()}
+
+
+def examine(config: Config, datasets: dict[str, Dataset], pixels: bool) -> list[Finding]:
+    """All findings; pixels: whether images are decoded for it."""
+    train, val = datasets["train"], datasets.get("val")
+    found = []
+    for split, dataset in datasets.items():
+        found += reader_findings(dataset, split, config.data.on_bad_annotation)
+    if config.data.format in ("voc", "shapes"):
+        found += voc_findings(datasets, [finding.file for finding in found])
+    for split, dataset in datasets.items():
+        found += box_findings(dataset, split)
+    found += class_findings(train, train if val is None else val)
+    if pixels:
+        facts = {split: read_facts(d.images, f"decoding {split}") for split, d in datasets.items()}
+        for split, dataset in datasets.items():
+            found += file_findings(dataset, facts[split], split)
+            found += same_within(dataset, facts[split], split)
+        if val is not None:
+            found += same_across(train, val, facts["train"], facts["val"])
+    elif val is not None:
+        found += same_files(train, val)
+    return found
+
+
+def examine_anchors(config: Config, dataset: Dataset) -> dict:
+    """Coverage by the config's anchors, and by fitted ones if they are worth a change."""
+    settings, iou = config.model.anchors, config.matcher.positive_iou
+    boxes, sizes = at_input_size(dataset, config.model.resize)
+    boxes = boxes[~dataset.ignore]
+    height, width = (int(side) for side in padded_size(sizes.max(axis=0), config.model.resize))
+
+    def coverage(anchors: AnchorSet) -> Coverage:
+        model = replace(config.model, anchors=replace(settings, **asdict(anchors)))
+        return anchor_coverage(build_anchors(model)(height, width), boxes, iou)
+
+    present = AnchorSet(settings.sizes, settings.ratios, settings.scales)
+    before, proposed = coverage(present), None
+    logger.info(before.line())
+    fitted = fit_anchors(boxes, present, Grid(STRIDES, height, width, settings.center_offset), iou)
+    if fitted != present:
+        after = coverage(fitted)
+        if after.share >= before.share + MIN_GAIN:
+            proposed = {
+                **asdict(fitted),
+                "snippet": fitted.snippet(),
+                "line": after.line(),
+                "coverage": after.to_dict(),
+            }
+    if proposed:
+        logger.info("fitted to the data: {}; for config.py:\n{}", after.line(), fitted.snippet())
+    else:
+        logger.info("no other sizes and ratios cover one point more: the present set is fine")
+    return {
+        **asdict(present),
+        "line": before.line(),
+        "coverage": before.to_dict(),
+        "proposed": proposed,
+    }
+
+
+def summarize(
+    config: Config, datasets: dict[str, Dataset], findings: Sequence[Finding], anchors: dict
+) -> dict:
+    """All that report.json holds."""
+    splits = {name: split_figures(d, config.model.resize) for name, d in datasets.items()}
+    severities = Counter(finding.severity for finding in findings)
+    return {
+        "headline": headline(splits, findings),
+        "accepted": not any(finding.stops for finding in findings),
+        "name": config.name,
+        "data": configs.to_dict(config.data),
+        "classes": list(datasets["train"].classes),
+        "severities": {name: severities[name] for name in SEVERITIES},
+        "splits": splits,
+        "anchors": anchors,
+        "findings": [
+            finding.to_dict() for group in by_kind(findings).values() for finding in group
+        ],
+    }
+
+
+def headline(splits: dict[str, dict], findings: Sequence[Finding]) -> str:
+    """Size, findings by severity, and the verdict with its reasons, in one line."""
+    images, objects = (
+        " + ".join(str(figures[name]) for figures in splits.values())
+        for name in ("images", "objects")
+    )
+    severities = Counter(finding.severity for finding in findings)
+    counts = ", ".join(f"{severities[name]} {name}s" for name in SEVERITIES)
+    reasons = Counter(finding.kind for finding in findings if finding.stops)
+    verdict = "training accepts the data"
+    if reasons:
+        kinds = ", ".join(f"{kind} ({count})" for kind, count in reasons.items())
+        verdict = f"training would not accept the data: {kinds}"
+    return f"check: {images} images, {objects} objects; {counts}; {verdict}"
+
+
+def show(report: dict, findings: Sequence[Finding]) -> None:
+    """Prints the tables: splits, classes, kinds of findings."""
+    splits = report["splits"]
+    table = _table("splits", ["images", "empty", "objects", "difficult", "ignored", "an image"])
+    for name, one in splits.items():
+        per_image = f"{one['boxes_per_image']['mean']:.1f}"
+        names = ("images", "empty_images", "objects", "difficult", "ignore_regions")
+        table.add_row(f"{name} ({one['name']})", *(str(one[n]) for n in names), per_image)
+    console.print(table)
+    table = _table("objects (images) of each class", list(splits))
+    for k, name in enumerate(report["classes"]):
+        rows = [one["classes"][k] for one in splits.values()]
+        table.add_row(name, *(f"{row['objects']} ({row['images']})" for row in rows))
+    console.print(table)
+    sides = {name: one["sides_at_input"] for name, one in splits.items()}
+    table = _table("object size at the network's input, px", list(sides["train"]))
+    for name, counts in sides.items():
+        table.add_row(name, *map(str, counts.values()))
+    console.print(table)
+    table = _table("findings", ["count"])
+    table.add_column("for example", overflow="fold")
+    for (severity, kind), group in by_kind(findings).items():
+        table.add_row(f"{severity}: {kind}", str(len(group)), group[0].message)
+    console.print(table)
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("", overflow="fold")
+    for name in columns:
+        table.add_column(name, justify="right")
+    return table
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

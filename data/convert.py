@@ -1,0 +1,639 @@
+"""Turns a dataset of one format into another: VOC, COCO, CSV, YOLO, and from CrowdHuman.
+
+    python -m data.convert datasets/VOC2007 --to coco --out datasets/voc_coco
+    python -m data.convert datasets/mine --to voc --out datasets/new \\
+        --split-fractions train=.8 val=.1 test=.1
+
+CSV annotations from CrowdHuman:
+
+    python -m data.convert datasets/crowdhuman --to csv --out datasets/crowd --classes person head
+
+A class file, lines of `name,id`, from a list of names, or from a file of one a line:
+
+    python -m data.convert --names person,head --make-class-file classes.csv
+
+Classes renamed, merged or left out, by lines of `old,new`: write them as they are, change the
+second column, where nothing leaves a class out, and convert:
+
+    python -m data.convert datasets/mine --make-class-map map.csv
+    python -m data.convert datasets/mine --to csv --out datasets/new --class-map map.csv
+
+What the target cannot hold is said, with counts. What no reader takes is not kept: VOC's truncated
+and pose, COCO's segmentations, keypoints and licences. DIR appears complete or not at all. Images
+are hard links where the disk allows: who changes the pixels of one changes the other; --images copy
+keeps them apart. New splits keep images of the same bytes together.
+Letters: T objects.
+"""
+
+import argparse
+import contextlib
+import csv
+import difflib
+import filecmp
+import os
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from loguru import logger
+from rich.table import Table
+
+from data.boxes_csv import csv_classes, read_csv
+from data.class_files import csv_fields, read_class_file, text_lines
+from data.coco import coco_classes, read_coco
+from data.crowdhuman import CLASSES as CROWDHUMAN_CLASSES
+from data.crowdhuman import read_crowdhuman
+from data.judge import POLICIES
+from data.records import OF_OBJECTS, Dataset, DatasetError, concatenate, select
+from data.splits import stratified_splits
+from data.voc import discover_classes, read_voc
+from data.writers import FORMATS
+from data.writers.boxes_csv import write_classes, write_rows
+from data.writers.common import lost
+from data.yolo import read_yolo, yolo_classes
+from utils.diary import console, diary, progress_bar
+
+SOURCES = ("voc", "coco", "csv", "yolo", "crowdhuman")
+YOLO_SETTINGS = ("path", "names", "nc", "download", "kpt_shape", "flip_idx")  # no splits
+MAX_LISTED = 20  # defects of a kind that are shown one by one
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is converted. splits: by the name in the target, what the reader is asked for."""
+
+    root: Path
+    format: str
+    splits: dict[str, str]
+    images: tuple[str, ...] = ()
+    person_box: str = "full"
+    on_bad_annotation: str = "error"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line. Raises ValueError for bad input, OSError if the disk refuses."""
+    args = parse_arguments(argv)
+    with diary():
+        if args.make_class_file:
+            write_classes(new_file(args.make_class_file), class_names(args.names))
+            logger.info("class file written to {}", args.make_class_file)
+            return
+        source = open_source(args)
+        if args.make_class_map:
+            rows = [(name, name) for name in source_classes(source)]
+            write_rows(new_file(args.make_class_map), rows)
+            logger.info("{} classes written to {}", len(rows), args.make_class_map)
+            return
+        require_new(Path(args.out))
+        mapping = class_mapping(args, source)
+        datasets, losses = read_source(source, mapping)
+        names = image_names(datasets, args.to, is_pooled=bool(args.split_fractions))
+        if args.split_fractions:
+            datasets = new_splits(datasets, names, args.split_fractions, args.seed or 0)
+        datasets, more = keep_inside(datasets)
+        losses += more + write(datasets, names, Path(args.out), args.to, args.images)
+        show(datasets, losses, args.out)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("source", nargs="?", metavar="SOURCE", help="folder of the dataset")
+    add("--from", choices=SOURCES, dest="format", help="default: recognised")
+    add("--to", choices=FORMATS)
+    add("--out", metavar="DIR", help="a new or empty folder")
+    add("--splits", nargs="+", help="names, or annotation files below SOURCE; default: all")
+    add("--images", choices=("link", "copy", "none"), default="link", help="default: link")
+    add("--images-from", nargs="+", default=(), metavar="DIR", help="where SOURCE's images lie")
+    add("--on-bad-annotation", choices=POLICIES, default="error", help="default: error")
+    add("--person-box", choices=("full", "visible"), help="of CrowdHuman; default: full")
+    classes = parser.add_mutually_exclusive_group()
+    classes.add_argument("--classes", nargs="+", help="only these, in this order of labels")
+    classes.add_argument("--class-map", metavar="FILE", help="lines of old,new")
+    add("--split-fractions", nargs="+", type=_fraction, metavar="NAME=SHARE",
+        help="distribute the images of all splits anew, stratified by class")  # fmt: skip
+    add("--seed", type=int, help="of the new splits; default: 0")
+    add("--make-class-map", metavar="FILE", help="write a map of SOURCE's classes and stop")
+    add("--make-class-file", metavar="FILE", help="write name,id lines of --names and stop")
+    add("--names", help="class names by comma, or a file of one a line")
+    args = parser.parse_args(argv)
+    _check_together(parser, args)
+    return args
+
+
+def _check_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuses options that lack their partner: nothing is accepted and ignored."""
+    if bool(args.names) != bool(args.make_class_file):
+        parser.error("--names and --make-class-file go together")
+    if args.make_class_file:
+        return
+    if not args.source:
+        parser.error("expected SOURCE, the folder of a dataset")
+    if not args.make_class_map and not (args.to and args.out):
+        parser.error("expected --to and --out")
+    if args.seed is not None and not args.split_fractions:
+        parser.error("--seed is of --split-fractions")
+
+
+def _fraction(text: str) -> tuple[str, float]:
+    name, _, share = text.partition("=")
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise argparse.ArgumentTypeError(f"expected NAME=SHARE, found {text!r}")
+    try:
+        return name, float(share)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected NAME=SHARE, found {text!r}") from None
+
+
+# ------------------------------------------------------------------------------------------------
+# What lies in the source
+# ------------------------------------------------------------------------------------------------
+
+
+def open_source(args: argparse.Namespace) -> Source:
+    """Raises ValueError for a folder whose format or splits are not clear."""
+    root = Path(args.source)
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder")
+    format_name = args.format or recognise(root)
+    for option, given, formats in (
+        ("--images-from", args.images_from, SOURCES[1:]),
+        ("--person-box", args.person_box, ("crowdhuman",)),
+    ):
+        if given and format_name not in formats:
+            raise ValueError(f"{option}: is for {', '.join(formats)}; {root} is {format_name}")
+    return Source(
+        root=root,
+        format=format_name,
+        splits=named_splits(args.splits) if args.splits else found_splits(root, format_name),
+        images=tuple(args.images_from),
+        person_box=args.person_box or "full",
+        on_bad_annotation=args.on_bad_annotation,
+    )
+
+
+def recognise(root: Path) -> str:
+    """The one format of which annotations lie in `root`. Raises DatasetError for none or more."""
+    found = [name for name in SOURCES if _annotations(root, name)]
+    if len(found) != 1:
+        expected = "expected annotations of one format"
+        raise DatasetError(
+            f"{root}: {expected}, found {', '.join(found) or 'none'}; say it: --from"
+        )
+    return found[0]
+
+
+def found_splits(root: Path, format_name: str) -> dict[str, str]:
+    """All splits of a dataset. Raises DatasetError if there is none."""
+    found = _annotations(root, format_name)
+    if not found:
+        raise DatasetError(f"{root}: found no {format_name} annotations; name them: --splits")
+    return named_splits(found)
+
+
+def named_splits(splits: Sequence[str]) -> dict[str, str]:
+    """{name in the target: split}; of an annotation file its stem, less what formats add to it.
+
+    Raises ValueError for two of one name.
+    """
+    named: dict[str, str] = {}
+    for split in splits:
+        path = PurePosixPath(split)
+        if path.name == "_annotations.coco.json":
+            path = path.parent
+        stem = path.stem if path.suffix in (".json", ".csv", ".odgt", ".txt") else path.name
+        name = re.sub(r"^(instances|annotation)_|_labels$", "", stem)
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError(f"--splits: expected a name or a file, found {split!r}")
+        if name in named:
+            raise ValueError(f"--splits: {named[name]} and {split} would both be called {name!r}")
+        named[name] = split
+    return named
+
+
+def _annotations(root: Path, format_name: str) -> list[str]:
+    """The splits, or annotation files relative to root, that a format has in usual places."""
+
+    def below(*patterns: str) -> list[str]:
+        paths = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+        return [path.relative_to(root).as_posix() for path in paths if path.is_file()]
+
+    match format_name:
+        case "voc":
+            sets = [below(f"{up}ImageSets/Main/*.txt") for up in ("", "*/", "*/*/")]
+            flat = below("*.xml", "[Aa]nnotations/*.xml", "annots/*.xml", "labels/*.xml")
+            return _image_sets(root, next(filter(None, sets), [])) or ["all"] * bool(flat)
+        case "coco":
+            files = below("annotations/*.json", "instances_*.json", "*/_annotations.coco.json")
+            instances = [file for file in files if Path(file).name.startswith("instances_")]
+            return instances or files or below("train.json", "val.json", "test.json")
+        case "csv":
+            return [file for file in below("*.csv") if _has_boxes(root, file)]
+        case "yolo":
+            return _yolo_splits(root)
+        case _:
+            return below("*.odgt", "annotations/*.odgt")
+
+
+def _image_sets(root: Path, files: Sequence[str]) -> list[str]:
+    """The image sets among ImageSets/Main/*.txt, less those of one class ("dog_train")."""
+    stems = {PurePosixPath(file).stem: root / file for file in files}
+    return [
+        stem
+        for stem, path in stems.items()
+        if stem.rpartition("_")[2] not in stems.keys() - {stem}
+        or not re.match(r"\S+\s+-?[01]\s", path.read_text("utf-8", errors="replace"))
+    ]
+
+
+def _has_boxes(root: Path, file: str) -> bool:
+    """Whether a CSV holds boxes, not classes or something else; also one that cannot be read."""
+    try:
+        return bool(csv_classes(root, file))
+    except DatasetError:
+        return True
+
+
+def _yolo_splits(root: Path) -> list[str]:
+    """The splits a YAML file has entries for; where class names lie in a text file, the folders."""
+    for path in [*sorted(root.glob("*.yaml")), *sorted(root.glob("*.yml"))]:
+        text = path.read_text("utf-8-sig", errors="replace")
+        if re.search(r"^names:", text, re.MULTILINE):
+            keys = re.findall(r"^([\w.-]+):[ \t]*(?:\n[ \t]*- *)?[^\s#]", text, re.MULTILINE)
+            return [key for key in keys if key not in YOLO_SETTINGS]
+    if not [*root.glob("classes.txt"), *root.glob("*.names")]:
+        return []
+    folders = [path.name for path in sorted(root.glob("labels/*")) if path.is_dir()]
+    return folders or [path.parent.name for path in sorted(root.glob("*/labels"))]
+
+
+# ------------------------------------------------------------------------------------------------
+# Classes
+# ------------------------------------------------------------------------------------------------
+
+
+def source_classes(source: Source) -> tuple[str, ...]:
+    """The names in all splits: declared ones (COCO, YOLO) in their order, others sorted."""
+    splits = source.splits.values()
+    match source.format:
+        case "crowdhuman":
+            return CROWDHUMAN_CLASSES
+        case "voc":
+            return discover_classes(source.root, list(splits))
+        case "csv":
+            return tuple(sorted({n for split in splits for n in csv_classes(source.root, split)}))
+        case _:
+            declared = {"coco": coco_classes, "yolo": yolo_classes}[source.format]
+            return tuple(dict.fromkeys(n for split in splits for n in declared(source.root, split)))
+
+
+def class_mapping(args: argparse.Namespace, source: Source) -> dict[str, str]:
+    """{class: its new name, "" to leave it out}, in the order of the new labels.
+
+    Raises ValueError for a chosen class that the source lacks and for one that the map lacks.
+    """
+    found = source_classes(source)
+    mapping = {"person": "person"} if source.format == "crowdhuman" else {n: n for n in found}
+    if args.classes:
+        _require_known(args.classes, found, source.root)
+        mapping = {name: name for name in args.classes}
+    elif args.class_map:
+        mapping = {old: new for old, new in read_class_map(args.class_map).items() if old in found}
+        missing = [name for name in found if name not in mapping]
+        if missing and source.format != "crowdhuman":
+            expected = f"a line for each class of {source.root} ('{missing[0]},' to leave it out)"
+            raise DatasetError(f"{args.class_map}: expected {expected}, found no {missing[0]!r}")
+    return mapping | {name: "" for name in found if name not in mapping}
+
+
+def _require_known(names: Sequence[str], found: Sequence[str], where: Path) -> None:
+    for name in names:
+        if name not in found:
+            close = difflib.get_close_matches(name, found, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            expected = f"expected some of {', '.join(found)}"
+            raise DatasetError(f"--classes: {expected} as {where} has, found {name!r}{hint}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"--classes: expected each once, found {', '.join(names)}")
+
+
+def read_class_map(path: str | Path) -> dict[str, str]:
+    """{old: new} of lines `old,new`, new "" where nothing follows the comma.
+
+    A name with a comma is in double quotes. Raises DatasetError, naming the line, for anything else
+    and for a class given twice.
+    """
+    mapping: dict[str, str] = {}
+    for number, line in enumerate(text_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            fields = csv_fields(line)
+        except csv.Error:
+            fields = []
+        if len(fields) != 2 or not fields[0]:
+            raise DatasetError(f"{path}, line {number}: expected old,new, found {line[:60]!r}")
+        if fields[0] in mapping:
+            raise DatasetError(f"{path}, line {number}: class {fields[0]!r} is there twice")
+        mapping[fields[0]] = fields[1]
+    return mapping
+
+
+def class_names(given: str) -> list[str]:
+    """Different names, by comma or from a class file. Raises ValueError for none or one twice."""
+    if os.path.isfile(given):
+        return list(read_class_file(given))
+    names = [name.strip() for name in given.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError(f"--names: expected different names by comma or a file, found {given!r}")
+    return names
+
+
+# ------------------------------------------------------------------------------------------------
+# Reading
+# ------------------------------------------------------------------------------------------------
+
+
+def read_source(source: Source, mapping: dict[str, str]) -> tuple[dict[str, Dataset], list[str]]:
+    """All splits with one list of classes, those `mapping` gives; and the losses in words."""
+    classes = tuple(dict.fromkeys(filter(None, mapping.values())))
+    if not classes:
+        raise DatasetError(f"{source.root}: expected a class to keep, found none")
+    datasets, losses = {}, []
+    for name, split in source.splits.items():
+        logger.info("reading {} ({}) of {}", split, source.format, source.root)
+        datasets[name] = dataset = _read(source, split, mapping)
+        list_defects(dataset)
+        counts = Counter(dataset.classes[label] for label in dataset.labels)
+        for old in [old for old in counts if not mapping[old]]:
+            losses.append(f"{name}: {counts[old]} objects of class {old!r}: left out")
+    numbers = None
+    if source.format == "coco":
+        numbers = _category_ids(datasets.values(), mapping, classes)
+        losses += [] if numbers else ["category ids: the splits disagree, counted from 1 instead"]
+    numbers = numbers or tuple(range(1, len(classes) + 1))
+    return {k: _relabeled(d, mapping, classes, numbers) for k, d in datasets.items()}, losses
+
+
+def _read(source: Source, split: str, mapping: dict[str, str]) -> Dataset:
+    """One split with the classes it has in the source."""
+    policy = {"on_bad_annotation": source.on_bad_annotation}
+    place = policy | {"images": source.images}
+    match source.format:
+        case "voc":
+            return read_voc(source.root, split, tuple(mapping), **policy)
+        case "coco":
+            return read_coco(source.root, split, **place)
+        case "csv":
+            return read_csv(source.root, split, tuple(mapping), **place)
+        case "yolo":
+            return read_yolo(source.root, split, **place)
+        case _:
+            chosen = [name for name, new in mapping.items() if new]
+            place["person_box"] = source.person_box
+            return read_crowdhuman(source.root, split, chosen, **place)
+
+
+def list_defects(dataset: Dataset) -> None:
+    """Says what the reader dropped or mended, by kind."""
+    for kind, count in dataset.defects.counts().items():
+        logger.warning("{}: {} x {}", dataset.name, count, kind)
+        messages = [message for of, message in dataset.defects.messages if of == kind]
+        for message in messages[:MAX_LISTED]:
+            logger.warning("  {}", message)
+        if count > MAX_LISTED:
+            logger.warning("  and {} more", count - MAX_LISTED)
+
+
+def _category_ids(
+    datasets: Iterable[Dataset], mapping: dict[str, str], classes: Sequence[str]
+) -> tuple[int, ...] | None:
+    """The COCO ids of the new classes, of several made one the first; None if splits disagree."""
+    pairs = {pair for d in datasets for pair in zip(d.classes, d.category_ids, strict=True)}
+    number_of = dict(pairs)
+    if len(number_of) < len(pairs) or len(set(number_of.values())) < len(pairs):
+        return None
+    first = {new: old for old, new in reversed(mapping.items()) if old in number_of}
+    return tuple(number_of[first[name]] for name in classes)
+
+
+def _relabeled(
+    dataset: Dataset, mapping: dict[str, str], classes: tuple[str, ...], numbers: tuple[int, ...]
+) -> Dataset:
+    """The dataset with new classes, without the objects of those left out."""
+    label_of = {name: label for label, name in enumerate(classes)}
+    new = np.array([label_of.get(mapping[old], -1) for old in dataset.classes], np.int32)
+    labels = new[dataset.labels]
+    dataset = replace(dataset, classes=classes, category_ids=numbers, labels=labels)
+    return _with_rows(dataset, labels >= 0)
+
+
+def _with_rows(dataset: Dataset, kept: np.ndarray) -> Dataset:
+    """The dataset with those objects that are set in `kept`, (T,) bool."""
+    counts = np.bincount(dataset.image_index[kept], minlength=len(dataset))
+    return replace(
+        dataset,
+        row_splits=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        **{name: getattr(dataset, name)[kept] for name in OF_OBJECTS},
+    )
+
+
+def keep_inside(datasets: dict[str, Dataset]) -> tuple[dict[str, Dataset], list[str]]:
+    """Clips to the image what may leave it, CrowdHuman's full boxes; and the losses in words."""
+    kept, losses = {}, []
+    for name, dataset in datasets.items():
+        boxes = dataset.boxes.clip(0, np.tile(dataset.sizes[dataset.image_index], 2))
+        boxes = boxes.astype(np.float32)
+        is_clipped = (boxes != dataset.boxes).any(axis=1)
+        is_inside = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+        areas = np.where(is_clipped, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), dataset.areas)
+        kept[name] = _with_rows(replace(dataset, boxes=boxes, areas=areas), is_inside)
+        for count, what in (
+            (np.count_nonzero(is_clipped & is_inside), "boxes reach beyond the image: clipped"),
+            (np.count_nonzero(~is_inside), "boxes outside the image: left out"),
+        ):
+            losses += [f"{name}: {loss}" for loss in lost(count, what)]
+    return kept, losses
+
+
+# ------------------------------------------------------------------------------------------------
+# New splits
+# ------------------------------------------------------------------------------------------------
+
+
+def new_splits(
+    datasets: dict[str, Dataset], names: dict[str, str], shares: list[tuple[str, float]], seed: int
+) -> dict[str, Dataset]:
+    """All images distributed anew; one that several splits hold is taken from the first.
+
+    names: {image: its name in the target}, which becomes the image's id where two have the same.
+    """
+    if len(dict(shares)) < len(shares):
+        raise ValueError(f"--split-fractions: expected each name once, found {shares}")
+    parts, seen = [], set()
+    for name, dataset in datasets.items():
+        fresh = [i for i, image in enumerate(dataset.images) if names[image] not in seen]
+        if num_seen := len(dataset) - len(fresh):
+            logger.warning("{}: {} images are in an earlier split, too", name, num_seen)
+        seen |= {names[image] for image in dataset.images}
+        parts += [select(dataset, fresh)] if fresh else []
+    ids = [image_id for part in parts for image_id in part.image_ids]
+    if len(set(ids)) < len(ids):
+        parts = [replace(p, image_ids=tuple(names[image] for image in p.images)) for p in parts]
+    whole = concatenate(parts)
+    indices = stratified_splits(whole, [share for _, share in shares], seed)
+    return {name: select(whole, i) for (name, _), i in zip(shares, indices, strict=True)}
+
+
+# ------------------------------------------------------------------------------------------------
+# Writing
+# ------------------------------------------------------------------------------------------------
+
+
+def image_names(datasets: dict[str, Dataset], format_name: str, is_pooled: bool) -> dict[str, str]:
+    """{image: its name below the target's image folder}: its path below the source's.
+
+    That is the folder that holds all images of a split; or of all splits, where images would share
+    a name otherwise. is_pooled: the splits will be mixed.
+    Raises ValueError naming two images that would get the same name.
+    """
+    target = FORMATS[format_name]
+    splits = [list(dataset.images) for dataset in datasets.values()]
+    whole = [image for images in splits for image in images]
+    names = {k: v for images in splits for k, v in _relative_names(images, target.flat).items()}
+    if not is_pooled and "{split}" in target.image_folder:
+        scopes = splits
+    else:
+        scopes = [whole]
+        if _clash(whole, names, target.by_stem):
+            names = _relative_names(whole, target.flat)
+    for images in scopes:
+        if clash := _clash(images, names, target.by_stem):
+            a, b = clash
+            raise ValueError(f"{a}, {b}: would both be called {names[b]}; rename one of them")
+    return names
+
+
+def _relative_names(images: Sequence[str], is_flat: bool) -> dict[str, str]:
+    """{image: path below the folder that holds them all}; is_flat: "_" for "/"."""
+    paths = [os.path.abspath(image) for image in images]
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+    parts = (Path(path).relative_to(folder).parts for path in paths)
+    # A folder "images" tells nothing, and in YOLO's trees it would mislead.
+    names = [("_" if is_flat else "/").join(p for p in path if p != "images") for path in parts]
+    return dict(zip(images, names, strict=True))
+
+
+def _clash(images: Sequence[str], names: dict[str, str], by_stem: bool) -> tuple[str, str] | None:
+    """Two images of the same name; copies of one, which overlapping splits may have, are none."""
+    taken: dict[str, str] = {}
+    for image in images:
+        name = names[image]
+        key = str(PurePosixPath(name).with_suffix("")) if by_stem else name
+        first = taken.setdefault(key, image)
+        if first != image and (names[first] != name or not _is_copy(first, image)):
+            return first, image
+    return None
+
+
+def _is_copy(a: str, b: str) -> bool:
+    return os.path.samefile(a, b) or filecmp.cmp(a, b, shallow=False)
+
+
+def write(
+    datasets: dict[str, Dataset], names: dict[str, str], out: Path, format_name: str, how: str
+) -> list[str]:
+    """Writes annotations and images into a new folder; returns the losses in words."""
+    target, losses = FORMATS[format_name], []
+    num_images = sum(map(len, datasets.values()))
+    with whole_folder(out) as part, progress_bar() as bar:
+        task = bar.add_task("writing", total=num_images, text="")
+        for split, dataset in datasets.items():
+            of_images = [names[image] for image in dataset.images]
+            found = target.write(dataset, part, split, of_images)
+            losses += [f"{split}: {loss}" for loss in found]
+            folder = part / target.image_folder.format(split=split)
+            for image, name in zip(dataset.images, of_images, strict=True):
+                if how != "none":
+                    place(image, folder / name, is_copy=how == "copy")
+                bar.advance(task)
+    return losses
+
+
+def place(image: str, path: Path, is_copy: bool) -> None:
+    """Puts an image at `path`, unless it is there: as a hard link, a symbolic one, a copy.
+
+    The first of them that the disk allows; is_copy: a copy in any case.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = os.path.realpath(image)
+    if path.exists():
+        return
+    for link in () if is_copy else (os.link, os.symlink):
+        with contextlib.suppress(OSError):
+            link(source, path)
+            return
+    shutil.copyfile(source, path)
+
+
+def require_new(path: Path) -> None:
+    """Raises ValueError for anything but an empty folder, or none."""
+    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(
+            f"{path}: expected a new or empty folder, found it in use; it is left alone"
+        )
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yields a folder beside `path` to fill; it takes the place of `path` if all goes well."""
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(part, ignore_errors=True)  # of a killed process that had our number
+    part.mkdir()
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def new_file(path: str) -> Path:
+    """Raises ValueError for a file that is there."""
+    if os.path.lexists(path):
+        raise ValueError(f"{path}: is there already; remove it or choose another name")
+    return Path(path)
+
+
+def show(datasets: dict[str, Dataset], losses: list[str], out: str) -> None:
+    """Prints what was written and what was lost."""
+    table = Table(title=out, title_justify="left")
+    table.add_column("split")
+    for column in ("images", "without objects", "objects", "difficult", "regions to ignore"):
+        table.add_column(column, justify="right")
+    for name, dataset in datasets.items():
+        is_object = ~dataset.ignore
+        num_shown = len(np.unique(dataset.image_index[is_object]))
+        counts = (len(dataset), len(dataset) - num_shown, is_object.sum(),
+                  (dataset.difficult & is_object).sum(), dataset.ignore.sum())  # fmt: skip
+        table.add_row(name, *map(str, counts))
+    console.print(table)
+    for loss in losses:
+        logger.info("lost: {}", loss)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

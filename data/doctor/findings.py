@@ -1,0 +1,240 @@
+"""What is wrong with a dataset, or looks it: what its reader met, and what only shows when objects,
+classes and splits are compared.
+
+Letters: M images, T objects, P pairs of objects of one image.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.doctor.figures import class_figures
+from data.records import Dataset
+
+SEVERITIES = ("error", "warning", "note")
+SAME_IOU = 0.99  # two boxes from here on are one drawn twice
+NEAR_IOU = 0.9  # and from here on most likely
+TINY = 3  # px a side, in the image as it is
+FEW_OBJECTS = 10  # of a class in train
+CLOSE_NAMES = 0.9  # difflib's ratio from which two class names look alike
+MAX_PAIRS = 2_000_000  # compared at a time
+
+# What readers mend or leave out on purpose; whatever else they report, stops training.
+MENDED = {
+    "box clipped to the image": "note",
+    "class left out": "note",
+    "corner counted from 0, clipped": "warning",
+}
+_OBJECT = re.compile(r"(?:, |: )((?:object|line|row|annotation|entry|box|image) [^,:]+)")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a picture of a finding is of: an image of a split, and the rows of the boxes framed."""
+
+    split: str
+    image: int
+    rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or worth a look.
+
+    severity: "error": training would stop at it, if only under on_bad_annotation="error";
+      "warning": it costs accuracy, or makes figures wrong; "note": seldom harmful.
+    stops: whether training would stop at it as the config is.
+    file: the file it is in; object: which one there, empty where it is the whole file.
+    """
+
+    kind: str
+    severity: str
+    split: str
+    file: str
+    object: str
+    message: str
+    stops: bool = False
+    shown: tuple[Shown, ...] = ()
+
+    def to_dict(self) -> dict:
+        """JSON-ready, without what pictures are made of."""
+        names = ("kind", "severity", "stops", "split", "file", "object", "message")
+        return {name: getattr(self, name) for name in names}
+
+
+# ------------------------------------------------------------------------------------------------
+# What the reader met
+# ------------------------------------------------------------------------------------------------
+
+
+def reader_findings(dataset: Dataset, split: str, on_bad_annotation: str) -> list[Finding]:
+    """The defects of a dataset that was read under "drop", judged by the config's policy."""
+    by_stem = {Path(image).stem: index for index, image in enumerate(dataset.images)}
+    found = []
+    for kind, message in dataset.defects.messages:
+        severity = MENDED.get(kind, "error")
+        file, item = _place(message)
+        image = by_stem.get(Path(file).stem)
+        found.append(
+            Finding(
+                kind=kind,
+                severity=severity,
+                split=split,
+                file=file,
+                object=item,
+                message=message,
+                stops=severity == "error" and on_bad_annotation == "error",
+                shown=() if image is None else (Shown(split, image),),
+            )
+        )
+    return found
+
+
+def _place(message: str) -> tuple[str, str]:
+    """The file and the object that a reader's message begins with; its names may hold ", "."""
+    ends = [match.start() for match in re.finditer(r", |: ", message)]
+    end = next((end for end in ends if _is_file(message[:end])), ends[0] if ends else 0)
+    item = _OBJECT.match(message, end)
+    return message[:end], item[1] if item else ""
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # longer than a name can be
+        return False
+
+
+# ------------------------------------------------------------------------------------------------
+# Boxes
+# ------------------------------------------------------------------------------------------------
+
+
+def box_findings(dataset: Dataset, split: str) -> list[Finding]:
+    """Objects drawn twice, in two classes, of a few pixels, and as large as their image."""
+    sides = dataset.boxes[:, 2:] - dataset.boxes[:, :2]
+    is_object = ~dataset.ignore
+    is_tiny = is_object & (sides.min(axis=1, initial=np.inf) <= TINY)
+    limits = dataset.sizes[dataset.image_index]
+    is_whole = is_object & (dataset.boxes[:, :2] <= 1).all(axis=1)
+    is_whole &= (dataset.boxes[:, 2:] >= limits - 1).all(axis=1)
+    found = [
+        _of_rows(dataset, split, kind, severity, (row,), text)
+        for kind, severity, is_it, text in (
+            ("tiny box", "note", is_tiny, f"has a side of at most {TINY} px"),
+            ("box covers the image", "note", is_whole, "is as large as the image"),
+        )
+        for row in np.flatnonzero(is_it)
+    ]
+    for first, second, iou in _overlapping(dataset):
+        if dataset.labels[first] != dataset.labels[second]:
+            kind = "same box in two classes"
+        else:
+            kind = "duplicate box" if iou >= SAME_IOU else "near-duplicate box"
+        rows = (int(first), int(second))
+        found.append(_of_rows(dataset, split, kind, "warning", rows, f"overlap by {iou:.2f} IoU"))
+    return found
+
+
+def _of_rows(
+    dataset: Dataset, split: str, kind: str, severity: str, rows: tuple[int, ...], text: str
+) -> Finding:
+    image = int(np.searchsorted(dataset.row_splits, rows[0], side="right")) - 1
+    items = " and ".join(
+        f"{dataset.classes[dataset.labels[row]]} " + " ".join(f"{v:g}" for v in dataset.boxes[row])
+        for row in rows
+    )
+    file = dataset.images[image]
+    return Finding(
+        kind=kind,
+        severity=severity,
+        split=split,
+        file=file,
+        object=items,
+        message=f"{file}: {items} {text}",
+        shown=(Shown(split, image, tuple(int(row) for row in rows)),),
+    )
+
+
+def _overlapping(dataset: Dataset) -> list[tuple[int, int, float]]:
+    """(row, row, IoU) of objects of one image that overlap by at least NEAR_IOU."""
+    found = []
+    for first, second in _pairs(dataset):
+        is_compared = ~(dataset.ignore[first] | dataset.ignore[second])
+        first, second = first[is_compared], second[is_compared]
+        a, b = (dataset.boxes[rows].astype(np.float64) for rows in (first, second))
+        both = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+        both = both.clip(0).prod(axis=1)
+        union = sum((c[:, 2:] - c[:, :2]).prod(axis=1) for c in (a, b)) - both
+        iou = both / union
+        kept = np.flatnonzero(iou >= NEAR_IOU)
+        found += zip(first[kept].tolist(), second[kept].tolist(), iou[kept].tolist(), strict=True)
+    return found
+
+
+def _pairs(dataset: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All pairs of rows of one image, first < second, as two arrays (P,), in portions."""
+    rows = np.arange(len(dataset.labels))
+    partners = dataset.row_splits[1:][dataset.image_index] - rows - 1  # rows after it in its image
+    ends = np.cumsum(partners)
+    start = 0
+    while start < len(rows):
+        limit = (ends[start - 1] if start else 0) + MAX_PAIRS
+        stop = max(int(np.searchsorted(ends, limit, side="right")), start + 1)
+        counts = partners[start:stop]
+        first = np.repeat(rows[start:stop], counts)
+        nth = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
+        yield first, first + 1 + nth
+        start = stop
+
+
+# ------------------------------------------------------------------------------------------------
+# Classes and splits
+# ------------------------------------------------------------------------------------------------
+
+
+def class_findings(train: Dataset, val: Dataset) -> list[Finding]:
+    """Classes that are rare or absent in train, names that look alike, nothing to find in val."""
+    found = [_of_classes("look-alike class names", text) for text in _alike(train.classes)]
+    for one, other in zip(class_figures(train), class_figures(val), strict=True):
+        name, count, in_val = one["name"], one["objects"], other["objects"]
+        if not count and in_val:
+            text = f"{name!r}: {in_val} objects in val, none in train: it cannot be learnt"
+            found.append(_of_classes("class in val only", text))
+        elif not count:
+            text = f"{name!r}: no object in train, nor in val"
+            found.append(_of_classes("class without objects", text))
+        elif count < FEW_OBJECTS:
+            text = f"{name!r}: {count} objects in train, fewer than {FEW_OBJECTS}"
+            found.append(_of_classes("class with few objects", text))
+    if (val.difficult | val.ignore).all():
+        text = f"{val.name}: expected objects that are not difficult, found none"
+        found.append(Finding("nothing to find in val", "error", "val", "", "", text, stops=True))
+    return found
+
+
+def _of_classes(kind: str, message: str) -> Finding:
+    return Finding(kind, "warning", "train", "", "", message)
+
+
+def _alike(classes: Sequence[str]) -> Iterator[str]:
+    """Pairs of names that differ in case, blanks and the like, or in little else."""
+    plain = [re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in classes]
+    for j, name in enumerate(classes):
+        for i, other in enumerate(classes[:j]):
+            if plain[i] == plain[j]:
+                yield f"{other!r} and {name!r} differ in case or blanks only"
+            elif _is_close(plain[i], plain[j]):
+                yield f"{other!r} and {name!r} are spelt nearly alike"
+
+
+def _is_close(one: str, other: str) -> bool:
+    """Whether one may be the other mistyped; "type 1" and "type 2" are not."""
+    if re.sub(r"\d+", "", one) == re.sub(r"\d+", "", other):
+        return False
+    matcher = difflib.SequenceMatcher(None, one, other)
+    return matcher.quick_ratio() >= CLOSE_NAMES and matcher.ratio() >= CLOSE_NAMES

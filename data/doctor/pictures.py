@@ -1,0 +1,110 @@
+"""Pictures of the page: samples, examples of findings, bars; each as a data URI.
+
+Letters: H W pixels.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from data.doctor.findings import Finding, Shown
+from data.images import decode_image
+from data.records import Dataset, DatasetError
+from utils.draw import contact_sheet, draw_boxes, side_by_side
+from utils.plots import GRID, INK, PALETTE
+
+NUM_SAMPLES = 12
+NUM_EXAMPLES = 4  # of a kind of finding
+SIDE = 360  # px: longest side of an example
+MARGIN = 1.0  # of the framed boxes' longer side, shown around them
+LEAST = 96  # px of the image that an example shows at least
+
+
+def jpeg_uri(rgb: np.ndarray, quality: int = 82) -> str:
+    """(H, W, 3) uint8 RGB -> a data URI."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)[1]
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+
+
+def samples(dataset: Dataset, seed: int = 0) -> str | None:
+    """A contact sheet of random images with their boxes; None if none of them decodes."""
+    chosen = np.random.default_rng(seed).permutation(len(dataset))[: 2 * NUM_SAMPLES]
+    pictures, names = [], []
+    for index in sorted(chosen.tolist()):
+        picture = _picture(dataset, Shown("", index))
+        if picture is not None and len(pictures) < NUM_SAMPLES:
+            pictures.append(picture)
+            names.append(dataset.image_ids[index])
+    if not pictures:
+        return None
+    return jpeg_uri(contact_sheet(pictures, columns=4, cell=(240, 240), captions=names))
+
+
+def examples(findings: Sequence[Finding], datasets: Mapping[str, Dataset]) -> list[tuple[str, str]]:
+    """(data URI, message) of the first findings that something can be shown of."""
+    found = []
+    for finding in findings:
+        pictures = [_picture(datasets[one.split], one) for one in finding.shown]
+        pictures = [picture for picture in pictures if picture is not None]
+        if pictures:
+            picture = pictures[0] if len(pictures) == 1 else side_by_side(*pictures)
+            found.append((jpeg_uri(picture), finding.message))
+        if len(found) == NUM_EXAMPLES:
+            break
+    return found
+
+
+def _picture(dataset: Dataset, shown: Shown) -> np.ndarray | None:
+    """An image with all its boxes, or the part of it around the framed ones, SIDE px long."""
+    try:
+        image = decode_image(dataset.images[shown.image])
+    except DatasetError:
+        return None
+    height, width = image.shape[:2]
+    rows = list(shown.rows) or np.arange(len(dataset.labels))[dataset.rows(shown.image)]
+    boxes, labels = dataset.boxes[rows], dataset.labels[rows]
+    window = np.array([0, 0, width, height])
+    if shown.rows:
+        corners = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
+        middle, side = (corners[:2] + corners[2:]) / 2, (corners[2:] - corners[:2]).max()
+        reach = max(LEAST, side * (1 + 2 * MARGIN)) / 2
+        window = np.concatenate([middle - reach, middle + reach])
+        window = np.round(window).astype(int).clip(0, [width, height, width, height])
+    x1, y1, x2, y2 = window
+    part = image[y1:y2, x1:x2]
+    scale = SIDE / max(part.shape[:2])
+    size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
+    part = cv2.resize(part, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+    return draw_boxes(part, (boxes - [x1, y1, x1, y1]) * scale, labels, dataset.classes)
+
+
+def bars(title: str, series: Mapping[str, Mapping[str, int]]) -> str:
+    """Bars beside each other, as shares of each series: name -> {bar: count}. A PNG data URI."""
+    figure = Figure(figsize=(4.6, 2.5), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.8 / len(series)
+    for number, (name, counts) in enumerate(series.items()):
+        values = np.array(list(counts.values()), float)
+        places = np.arange(len(values)) + (number - (len(series) - 1) / 2) * width
+        axes.bar(places, values / max(1, values.sum()), width, color=PALETTE[number], label=name)
+    names = list(next(iter(series.values())))
+    axes.set_xticks(np.arange(len(names)), names, rotation=45, ha="right", fontsize=8)
+    axes.set_title(title, loc="left", color=INK, fontsize=10, fontweight="bold")
+    axes.tick_params(colors=INK, labelsize=8, length=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.grid(color=GRID, linewidth=0.8, axis="y")
+    axes.set_axisbelow(True)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    FigureCanvasAgg(figure)
+    data = io.BytesIO()
+    figure.savefig(data, format="png", facecolor="white")
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")

@@ -1,0 +1,247 @@
+"""What only shows in the image files: those that do not decode, are no plain RGB, or occur twice.
+
+Letters: M images, H W pixels.
+"""
+
+import hashlib
+import io
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from data.doctor.findings import Finding, Shown
+from data.images import EncodedImage, orient, read_image
+from data.records import Dataset, DatasetError
+from utils.diary import progress_bar
+
+THUMBNAIL = 16  # px a side of what images are compared by
+NEAR_RMS = 1.5  # grey levels between thumbnails up to which images are near-identical
+CHUNK = 1024  # thumbnails compared at a time
+SUFFIXES = {"JPEG": (".jpg", ".jpeg", ".jfif"), "PNG": (".png",), "BMP": (".bmp",)}
+PLAIN = "RGB"
+BECOMES = {
+    "grayscale": "grey is repeated over the channels",
+    "grayscale with alpha": "grey is repeated over the channels, alpha is dropped",
+    "palette": "the palette is looked up",
+    "RGB with alpha": "alpha is dropped, not blended",
+    "CMYK": "it is converted to RGB",
+}
+_MODES = {
+    "1": "grayscale",
+    "L": "grayscale",
+    "LA": "grayscale with alpha",
+    "P": "palette",
+    "PA": "palette",
+    "RGBA": "RGB with alpha",
+    "CMYK": "CMYK",
+    "YCCK": "CMYK",
+}
+_PNG_DEPTH = 24  # offset of a PNG's bits a value
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is kept of an image once decoded.
+
+    digest: of the pixels and their shape. thumbnail: (THUMBNAIL, THUMBNAIL, 3) uint8 RGB.
+    format: "JPEG", "PNG" or "BMP", by content. colours: PLAIN or what it is instead.
+    orientation: the EXIF value.
+    """
+
+    digest: bytes
+    thumbnail: np.ndarray
+    format: str
+    colours: str
+    orientation: int
+
+
+def read_facts(images: Sequence[str], title: str) -> list[ImageFacts | DatasetError]:
+    """Decodes every image in full, in threads, with a progress bar; what fails gives its error."""
+    with progress_bar() as bar, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        task = bar.add_task(title, total=len(images), text="")
+        facts = []
+        for one in pool.map(_facts, images):
+            facts.append(one)
+            bar.advance(task)
+    return facts
+
+
+def _facts(path: str) -> ImageFacts | DatasetError:
+    try:
+        encoded = read_image(path)
+        pixels = np.ascontiguousarray(orient(encoded.decode(), encoded.header.orientation))
+    except DatasetError as error:
+        return error
+    kind, colours = _stored_as(encoded)
+    digest = hashlib.blake2b(pixels, digest_size=16, salt=str(pixels.shape[:2]).encode()[:16])
+    thumbnail = cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    return ImageFacts(digest.digest(), thumbnail, kind, colours, encoded.header.orientation)
+
+
+def _stored_as(image: EncodedImage) -> tuple[str, str]:
+    """The format and the colours of a file that decodes."""
+    data = image.data
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[_PNG_DEPTH] == 16:
+        return "PNG", "16 bits a value"
+    kind = "JPEG" if image.can_be_reduced else "BMP" if data[:2] == b"BM" else "PNG"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of large images: OpenCV has decoded it
+        try:
+            return kind, _MODES.get(Image.open(io.BytesIO(data)).mode, PLAIN)
+        except (OSError, Image.DecompressionBombError):  # Pillow knows fewer kinds of BMP
+            return kind, PLAIN
+
+
+# ------------------------------------------------------------------------------------------------
+# Image by image
+# ------------------------------------------------------------------------------------------------
+
+
+def file_findings(
+    dataset: Dataset, facts: Sequence[ImageFacts | DatasetError], split: str
+) -> list[Finding]:
+    """Images that do not decode, whose suffix is wrong, that are turned, or are no plain RGB."""
+    found = []
+    for index, (path, one) in enumerate(zip(dataset.images, facts, strict=True)):
+        if isinstance(one, DatasetError):
+            found.append(Finding(one.kind, "error", split, path, "", str(one), stops=True))
+            continue
+        for kind, text in _remarks(path, one):
+            shown = (Shown(split, index),)
+            found.append(Finding(kind, "note", split, path, "", f"{path}: {text}", shown=shown))
+    return found
+
+
+def _remarks(path: str, facts: ImageFacts) -> Iterator[tuple[str, str]]:
+    suffix = Path(path).suffix
+    if suffix.lower() not in SUFFIXES[facts.format]:
+        yield "mislabelled image file", f"is a {facts.format} file; it is read as what it is"
+    if facts.orientation != 1:
+        text = f"EXIF orientation {facts.orientation}: the image is turned before boxes are laid"
+        yield "EXIF orientation", f"{text} on it; they fit if they were drawn on the turned one"
+    if facts.colours != PLAIN:
+        becomes = BECOMES.get(facts.colours, "the high byte is kept")
+        yield "not plain RGB", f"{facts.colours}: {becomes}"
+
+
+# ------------------------------------------------------------------------------------------------
+# Images that are the same
+# ------------------------------------------------------------------------------------------------
+
+
+def same_within(
+    dataset: Dataset, facts: Sequence[ImageFacts | DatasetError], split: str
+) -> list[Finding]:
+    """Images of a split with the same pixels, by whether their boxes are the same too."""
+    found = []
+    for first, *others in _by_digest(facts).values():
+        for index in others:
+            same = _same_objects(dataset, first, index)
+            kind = "identical images" if same else "identical images, different boxes"
+            boxes = "the same objects" if same else "other objects"
+            text = f"the same pixels as {dataset.images[first]}, with {boxes}"
+            shown = (Shown(split, first), Shown(split, index))
+            found.append(_of_image(dataset, split, kind, index, text, shown))
+    return found
+
+
+def _same_objects(dataset: Dataset, first: int, second: int) -> bool:
+    """Whether two images have the same boxes of the same classes, in any order."""
+    objects = [
+        np.column_stack([dataset.boxes[rows], dataset.labels[rows]])
+        for rows in (dataset.rows(first), dataset.rows(second))
+    ]
+    one, other = (array[np.lexsort(array.T)] for array in objects)
+    return one.shape == other.shape and np.allclose(one, other, atol=0.5)
+
+
+def same_files(train: Dataset, val: Dataset) -> list[Finding]:
+    """Image files that both splits list, for when nothing is decoded."""
+    places = {os.path.realpath(image): index for index, image in enumerate(train.images)}
+    pairs = [(places.get(os.path.realpath(image)), i) for i, image in enumerate(val.images)]
+    return [_leak(train, val, *pair, "the same file") for pair in pairs if pair[0] is not None]
+
+
+def same_across(
+    train: Dataset,
+    val: Dataset,
+    train_facts: Sequence[ImageFacts | DatasetError],
+    val_facts: Sequence[ImageFacts | DatasetError],
+) -> list[Finding]:
+    """Images of val that train has too: the same pixels, or nearly."""
+    places = _by_digest(train_facts)
+    found, rest = [], []
+    for index, one in enumerate(val_facts):
+        if isinstance(one, DatasetError):
+            continue
+        if one.digest in places:
+            found.append(_leak(train, val, places[one.digest][0], index, "the same pixels"))
+        else:
+            rest.append(index)
+    for first, index, rms in _nearly_same(train_facts, val_facts, rest):
+        a, b = train.sizes[first], val.sizes[index]
+        if abs(a[0] * b[1] - a[1] * b[0]) <= 0.02 * a[1] * b[0]:  # the same shape
+            text = f"nearly the same pixels ({rms:.1f} grey levels apart)"
+            found.append(_leak(train, val, first, index, text))
+    return found
+
+
+def _nearly_same(
+    train_facts: Sequence[ImageFacts | DatasetError],
+    val_facts: Sequence[ImageFacts | DatasetError],
+    indices: Sequence[int],
+) -> list[tuple[int, int, float]]:
+    """(train image, val image, RMS) of the nearest thumbnail to each of `indices` within reach."""
+    others = [i for i, one in enumerate(train_facts) if isinstance(one, ImageFacts)]
+    if not others or not indices:
+        return []
+    wanted = _vectors(val_facts, indices)
+    best, nearest = np.full(len(indices), np.inf), np.zeros(len(indices), int)
+    for start in range(0, len(others), CHUNK):
+        portion = others[start : start + CHUNK]
+        vectors = _vectors(train_facts, portion)
+        squares = (wanted**2).sum(axis=1)[:, None] + (vectors**2).sum(axis=1)
+        distance = (squares - 2 * wanted @ vectors.T).clip(0)
+        closest = distance.argmin(axis=1)
+        value = distance[np.arange(len(indices)), closest]
+        nearest = np.where(value < best, np.array(portion)[closest], nearest)
+        best = np.minimum(best, value)
+    rms = np.sqrt(best / wanted.shape[1])
+    return [(int(nearest[i]), indices[i], float(rms[i])) for i in np.flatnonzero(rms <= NEAR_RMS)]
+
+
+def _vectors(facts: Sequence[ImageFacts | DatasetError], indices: Sequence[int]) -> np.ndarray:
+    return np.array([facts[i].thumbnail.ravel() for i in indices], np.float32)
+
+
+def _by_digest(facts: Sequence[ImageFacts | DatasetError]) -> dict[bytes, list[int]]:
+    groups = defaultdict(list)
+    for index, one in enumerate(facts):
+        if isinstance(one, ImageFacts):
+            groups[one.digest].append(index)
+    return groups
+
+
+def _leak(train: Dataset, val: Dataset, first: int, index: int, how: str) -> Finding:
+    kind = "image in train and val"
+    if how.startswith("nearly"):
+        kind = "near-identical image in train and val"
+    shown = (Shown("train", first), Shown("val", index))
+    text = f"{how} as {train.images[first]} in train: what is learnt by heart counts as known"
+    return _of_image(val, "val", kind, index, text, shown)
+
+
+def _of_image(
+    dataset: Dataset, split: str, kind: str, index: int, text: str, shown: tuple[Shown, ...]
+) -> Finding:
+    severity = "note" if kind == "identical images" else "warning"
+    path = dataset.images[index]
+    return Finding(kind, severity, split, path, "", f"{path}: {text}", shown=shown)

@@ -1,0 +1,53 @@
+"""What the writers share: numbers as text, names that are safe to write, losses in words."""
+
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from data.records import Dataset
+
+
+def number(value: np.floating) -> str:
+    """The shortest decimal that reads back as the same float32, without exponent or ".0"."""
+    return np.format_float_positional(np.float32(value), trim="-")
+
+
+def shortest(value: float, reads_back: Callable[[float], bool]) -> str:
+    """The shortest decimal near `value` that `reads_back`; all digits of it if none does."""
+    texts = [f"{value:.0f}", *(f"{value:.{digits}g}" for digits in range(1, 17))]
+    return next((text for text in texts if reads_back(float(text))), repr(value))
+
+
+def check_names(names: Sequence[str], dataset: Dataset, by_stem: bool = False) -> None:
+    """Refuses file names that lead out of the folder, that text files cannot hold, or that clash.
+
+    names: one for each image of the dataset, with "/" between folders. by_stem: two names may not
+    differ in the suffix alone either. Raises ValueError naming the image, or both that clash.
+    """
+    taken: dict[str, str] = {}
+    for name, image in zip(names, dataset.images, strict=True):
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.name or "\\" in name:
+            raise ValueError(f"{image}: expected a name below the image folder, found {name!r}")
+        if not name.isprintable() or name != name.strip():
+            raise ValueError(f"{image}: expected a name of printable characters, found {name!r}")
+        key = str(path.with_suffix("")) if by_stem else name
+        if key in taken:
+            raise ValueError(f"{image}: would be called {name}, and so would {taken[key]}")
+        taken[key] = image
+
+
+def lost(count: int, what: str) -> list[str]:
+    """["12 difficult flags: CSV has none"], or nothing where the count is 0."""
+    return [f"{count} {what}"] if count else []
+
+
+def lost_numbers(dataset: Dataset, name: str) -> list[str]:
+    """The losses of a format (its `name`) that has neither areas nor numbers of categories."""
+    boxes = dataset.boxes
+    changed = dataset.areas != (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    numbered = dataset.category_ids != tuple(range(1, len(dataset.classes) + 1))
+    return lost(
+        np.count_nonzero(changed), f"areas other than their box's: {name} has no areas"
+    ) + lost(numbered * len(dataset.classes), f"category ids: {name} has none")

@@ -1,0 +1,80 @@
+"""Dataset -> YOLO: labels/<split>/*.txt, data.yaml, images in images/<split>."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import yaml
+
+from data.records import Dataset
+from data.writers.common import check_names, lost, lost_numbers
+
+
+def write_yolo(dataset: Dataset, root: str | Path, split: str, names: Sequence[str]) -> list[str]:
+    """Writes one split as a text file an image, `label x y width height` in fractions.
+
+    names: file names in images/<split>, one for each image, subfolders and all; different stems.
+    Fractions have all their digits. An image without objects has an empty file. Regions to ignore
+    are left out: they would become objects. data.yaml lists all splits written so far.
+    Returns the losses. Raises ValueError for a name that cannot be used.
+    """
+    check_names(names, dataset, by_stem=True)
+    if "images" in (folder for name in names for folder in PurePosixPath(name).parts[:-1]):
+        raise ValueError(f"{root}: a folder below images/{split} cannot be called images in YOLO")
+    root = Path(root)
+    for index, name in enumerate(names):
+        path = (root / "labels" / split / name).with_suffix(".txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(_lines(dataset, index)), encoding="utf-8")
+    _write_settings(root, dataset.classes)
+    return [
+        *lost(
+            np.count_nonzero(dataset.difficult & ~dataset.ignore), "difficult flags: YOLO has none"
+        ),
+        *lost(np.count_nonzero(dataset.ignore), "regions to ignore: left out, YOLO has none"),
+        *lost_numbers(dataset, "YOLO"),
+    ]
+
+
+def _write_settings(root: Path, classes: Sequence[str]) -> None:
+    splits = sorted(path.name for path in (root / "labels").iterdir())
+    settings = {
+        "path": ".",
+        **{split: f"images/{split}" for split in splits},
+        "names": dict(enumerate(classes)),
+    }
+    text = yaml.safe_dump(settings, allow_unicode=True, sort_keys=False)
+    (root / "data.yaml").write_text(text, encoding="utf-8")
+
+
+def _lines(dataset: Dataset, index: int) -> list[str]:
+    rows, size = dataset.rows(index), dataset.sizes[index]
+    lines = []
+    for row in range(rows.start, rows.stop):
+        if not dataset.ignore[row]:
+            x1, y1, x2, y2 = dataset.boxes[row]
+            x, width = fractions(x1, x2, int(size[0]))
+            y, height = fractions(y1, y2, int(size[1]))
+            lines.append(f"{dataset.labels[row]} {x!r} {y!r} {width!r} {height!r}\n")
+    return lines
+
+
+def fractions(low: float, high: float, side: int) -> tuple[float, float]:
+    """Centre and length of a float32 interval in fractions of a side.
+
+    Rounding may part centre - length / 2 from where it should be by a digit of float64: a neighbour
+    of either number then reads back as the same float32, but for ends below 1e-5 px.
+    """
+    low, high = float(low), float(high)
+    centre, length = (low + high) / 2 / side, (high - low) / side
+    for c, s in itertools.product(_and_neighbours(centre), _and_neighbours(length)):
+        ends = np.float32([(c - s / 2) * side, (c + s / 2) * side])
+        if ends[0] == low and ends[1] == high:
+            return c, s
+    return centre, length
+
+
+def _and_neighbours(value: float) -> tuple[float, float, float]:
+    return value, math.nextafter(value, -math.inf), math.nextafter(value, math.inf)

@@ -1,0 +1,235 @@
+"""Findings of boxes, classes and readers' messages; pairs against a plain double loop."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.doctor import findings
+from data.doctor.findings import (
+    NEAR_IOU,
+    Shown,
+    box_findings,
+    class_findings,
+    reader_findings,
+)
+from data.records import Defects, assemble
+from utils.boxes import pairwise_iou
+
+CLASSES = ("cat", "dog")
+
+
+def dataset_of(*images, classes=CLASSES, size=(200, 100), **flags):
+    """Images as lists of (label, x1, y1, x2, y2)."""
+    rows = [(index, *row) for index, image in enumerate(images) for row in image]
+    table = np.array(rows, float).reshape(-1, 6)
+    return assemble(
+        "set/train",
+        classes,
+        images=[f"{i}.jpg" for i in range(len(images))],
+        image_ids=[str(i) for i in range(len(images))],
+        sizes=np.tile(size, (len(images), 1)),
+        image_index=table[:, 0],
+        boxes=table[:, 2:],
+        labels=table[:, 1],
+        defects=Defects(),
+        **flags,
+    )
+
+
+def kinds(found):
+    return [finding.kind for finding in found]
+
+
+# ------------------------------------------------------------------------------------------------
+# Boxes
+# ------------------------------------------------------------------------------------------------
+
+
+def test_pairs_are_of_one_image_only():
+    box = (0, 10, 10, 50, 50)
+    assert box_findings(dataset_of([box], [box], []), "train") == []
+
+
+@pytest.mark.parametrize(
+    ("second", "kind"),
+    [
+        ((0, 10, 10, 110, 60), "duplicate box"),
+        ((0, 10, 10, 110.2, 60.1), "duplicate box"),
+        ((0, 12, 10, 112, 60), "near-duplicate box"),
+        ((1, 12, 10, 112, 60), "same box in two classes"),
+        ((0, 10, 10, 100, 60), "near-duplicate box"),  # IoU .9 exactly
+        ((0, 10, 10, 99, 60), None),
+        ((1, 20, 10, 120, 60), None),
+    ],
+)
+def test_boxes_that_are_nearly_the_same(second, kind):
+    data = dataset_of([(1, 0, 0, 5, 5)], [(0, 10, 10, 110, 60), second])
+    found = box_findings(data, "val")
+    assert kinds(found) == ([kind] if kind else [])
+    for finding in found:
+        assert (finding.severity, finding.split, finding.file) == ("warning", "val", "1.jpg")
+        assert finding.object.startswith("cat 10 10 110 60 and ")
+        assert finding.message.startswith("1.jpg: cat 10 10 110 60 and ")
+        assert finding.shown == (Shown("val", 1, (1, 2)),)
+        assert not finding.stops
+
+
+def test_regions_to_ignore_are_no_objects():
+    rows = [(0, 10, 10, 50, 50), (0, 10, 10, 50, 50), (1, 0, 0, 200, 100), (1, 5, 5, 7, 7)]
+    ignore = np.array([False, True, True, True])
+    assert box_findings(dataset_of(rows, ignore=ignore), "train") == []
+
+
+@pytest.mark.parametrize(
+    ("box", "kind"),
+    [
+        ((10, 10, 13, 40), "tiny box"),
+        ((10, 10, 40, 11), "tiny box"),
+        ((10, 10, 14, 14), None),
+        ((0, 0, 200, 100), "box covers the image"),
+        ((1, 1, 199, 99), "box covers the image"),
+        ((2, 0, 200, 100), None),
+        ((-20, -5, 210, 100), "box covers the image"),
+    ],
+)
+def test_tiny_and_whole(box, kind):
+    found = box_findings(dataset_of([], [(1, *box)]), "train")
+    assert kinds(found) == ([kind] if kind else [])
+    assert all(f.severity == "note" and f.shown == (Shown("train", 1, (0,)),) for f in found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 7), min_size=1, max_size=5),
+    seed=st.integers(0, 2**16),
+    portion=st.sampled_from([1, 3, 1000]),
+)
+def test_pairs_against_a_double_loop(counts, seed, portion):
+    """Whatever is compared at a time."""
+    rng = np.random.default_rng(seed)
+    images = [
+        [(int(rng.integers(2)), *corner, *(corner + 20 + rng.integers(0, 3, 2))) for corner in at]
+        for at in (rng.integers(0, 3, (count, 2)) for count in counts)
+    ]
+    data = dataset_of(*images)
+    expected = []
+    for index in range(len(data)):
+        rows = range(*data.rows(index).indices(len(data.labels)))
+        iou = np.asarray(pairwise_iou(data.boxes, data.boxes)) if rows else None
+        expected += [(i, j) for i in rows for j in rows if i < j and iou[i, j] >= NEAR_IOU - 1e-6]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(findings, "MAX_PAIRS", portion)
+        found = box_findings(data, "train")
+    assert sorted(finding.shown[0].rows for finding in found) == sorted(expected)
+
+
+# ------------------------------------------------------------------------------------------------
+# Classes
+# ------------------------------------------------------------------------------------------------
+
+
+def objects(label, count):
+    """That many images with an object of a class."""
+    return [[(label, 10, 10, 50, 50)]] * count
+
+
+def test_rare_and_absent_classes():
+    classes = ("a rare one", "many", "unseen", "val only")
+    train = dataset_of(*objects(0, 9), *objects(1, 10), classes=classes)
+    val = dataset_of(*objects(1, 1), *objects(3, 2), classes=classes)
+    found = class_findings(train, val)
+    assert kinds(found) == ["class with few objects", "class without objects", "class in val only"]
+    assert [finding.message.split(":")[0] for finding in found] == [
+        "'a rare one'",
+        "'unseen'",
+        "'val only'",
+    ]
+    assert all(finding.severity == "warning" and not finding.stops for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_alike"),
+    [
+        ("Cat", "cat", True),
+        ("traffic light", "traffic_light", True),
+        ("dog ", "dog", True),
+        ("Raspberry_Pi", "Rasberry_Pi", True),
+        ("type 1", "type 2", False),
+        ("ESP8266", "ESP32", False),
+        ("cat", "car", False),
+        ("fork", "knife", False),
+    ],
+)
+def test_names_that_look_alike(first, second, is_alike):
+    data = dataset_of(*objects(0, 10), *objects(1, 10), classes=(first, second))
+    found = class_findings(data, data)
+    assert kinds(found) == (["look-alike class names"] if is_alike else [])
+    assert all(repr(first) in f.message and repr(second) in f.message for f in found)
+
+
+def test_a_val_split_without_anything_to_find_stops_training():
+    train = dataset_of(*objects(0, 10), *objects(1, 10))
+    for val in (
+        dataset_of([]),
+        dataset_of(*objects(0, 1), difficult=np.array([True])),
+        dataset_of(*objects(0, 1), ignore=np.array([True])),
+    ):
+        (found,) = class_findings(train, val)
+        assert (found.kind, found.severity, found.stops) == (
+            "nothing to find in val",
+            "error",
+            True,
+        )
+
+
+# ------------------------------------------------------------------------------------------------
+# Readers' messages
+# ------------------------------------------------------------------------------------------------
+
+
+def with_defect(kind, message):
+    data = dataset_of([(0, 10, 10, 50, 50)])
+    data.defects.add(kind, message)
+    return data
+
+
+@pytest.mark.parametrize("policy", ["error", "drop"])
+def test_what_a_reader_rejects_stops_training_unless_it_is_dropped(policy):
+    data = with_defect("unknown class", "a/0.xml, object 2 ('x'), name: expected cat, found 'x'")
+    (found,) = reader_findings(data, "train", policy)
+    assert (found.kind, found.severity) == ("unknown class", "error")
+    assert found.stops == (policy == "error")
+    assert (found.file, found.object) == ("a/0.xml", "object 2 ('x')")
+    assert found.shown == (Shown("train", 0),), "the image of that stem"
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity"),
+    [("box clipped to the image", "note"), ("corner counted from 0, clipped", "warning")],
+)
+def test_what_a_reader_mends_stops_nothing(kind, severity):
+    (found,) = reader_findings(with_defect(kind, "x.xml, object 1: found"), "train", "error")
+    assert (found.severity, found.stops, found.shown) == (severity, False, ())
+
+
+def test_file_names_may_hold_commas_and_colons(tmp_path):
+    path = tmp_path / "a, b: c.csv"
+    path.write_text("")
+    (found,) = reader_findings(with_defect("bad number", f"{path}, line 3: expected"), "t", "drop")
+    assert (found.file, found.object) == (str(path), "line 3")
+
+
+def test_json_has_stable_keys():
+    (found,) = reader_findings(with_defect("bad number", "a.csv, line 3: x"), "train", "error")
+    assert json.loads(json.dumps(found.to_dict())) == {
+        "kind": "bad number",
+        "severity": "error",
+        "stops": True,
+        "split": "train",
+        "file": "a.csv",
+        "object": "line 3",
+        "message": "a.csv, line 3: x",
+    }

@@ -1,0 +1,60 @@
+"""Finding images by the names that annotations give."""
+
+import pytest
+
+from data.reading import ImageFinder, files_in, in_threads
+from data.records import DatasetError
+
+
+def touch(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_the_first_folder_that_has_the_name(tmp_path):
+    touch(tmp_path / "b/x.jpg", tmp_path / "c/x.jpg", tmp_path / "c/sub/y.jpg")
+    finder = ImageFinder([tmp_path / "not there", tmp_path / "b", tmp_path / "c"])
+    assert finder.find("x.jpg") == tmp_path / "b/x.jpg"
+    assert finder.find("sub/y.jpg") == tmp_path / "c/sub/y.jpg"
+    assert finder.find("sub\\y.jpg") == tmp_path / "c/sub/y.jpg"
+    assert finder.find(str(tmp_path / "c/x.jpg")) == tmp_path / "c/x.jpg"
+
+
+def test_another_suffix_counts_where_no_folder_has_the_name(tmp_path):
+    touch(tmp_path / "a/x.png", tmp_path / "b/x.tif.jpg", tmp_path / "b/y.jpg")
+    finder = ImageFinder([tmp_path / "a", tmp_path / "b"])
+    assert finder.find("x.tif") == tmp_path / "a/x.png"
+    assert finder.find("x.tif.png") == tmp_path / "b/x.tif.jpg"
+
+
+def test_several_of_the_stem_are_ambiguous(tmp_path):
+    touch(tmp_path / "x.png", tmp_path / "x.jpg")
+    assert ImageFinder([tmp_path]).find("x.jpg") == tmp_path / "x.jpg"
+    with pytest.raises(DatasetError, match=r"one image x\.\*, found x.jpg, x.png") as error:
+        ImageFinder([tmp_path]).find("x.tif")
+    assert error.value.kind == "ambiguous image"
+
+
+def test_a_missing_image_names_the_folders_looked_in(tmp_path):
+    touch(tmp_path / "x.txt")
+    with pytest.raises(DatasetError, match=r"expected the image x.jpg in .*, found none") as error:
+        ImageFinder([tmp_path]).find("x.jpg")
+    assert error.value.kind == "missing image"
+
+
+def test_only_images_are_listed(tmp_path):
+    touch(tmp_path / "b.JPG", tmp_path / "a.png", tmp_path / "._a.png", tmp_path / "c.txt")
+    assert [path.name for path in files_in(tmp_path)] == ["a.png", "b.JPG"]
+    assert files_in(tmp_path / "none") == []
+
+
+def test_threads_keep_the_order_and_hand_back_errors():
+    def halve(number):
+        if number % 2:
+            raise DatasetError(f"{number} is odd")
+        return number // 2
+
+    results = in_threads(halve, [4, 3, 2])
+    assert (results[0], results[2]) == (2, 1)
+    assert isinstance(results[1], DatasetError)
