@@ -26,7 +26,7 @@ from data.datasets import prepare, read_split
 from data.detections import DetectionTable, read_devkit, read_json, write_devkit, write_json
 from data.detections_coco import read_coco_results, write_coco_results
 from data.detections_odgt import read_odgt, write_odgt
-from data.records import Dataset
+from data.records import Dataset, DatasetError
 from detector import open_detector
 from scoring import Scores, draw, score, summarize
 from utils.diary import console, diary
@@ -107,6 +107,8 @@ def read_detections(path: str | Path, split: str, dataset: Dataset) -> Detection
 
 def is_of_images(path: Path) -> bool:
     """Whether a JSON file has an entry an image, as ours have; COCO's have one a detection."""
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such file or folder of detections")
     with open(path, "rb") as file:
         return b'"detections"' in file.read(4096)
 

@@ -288,9 +288,11 @@ def number(value: float) -> float | None:
 
 
 def scalars(result: Any) -> dict:
-    """The single numbers among a result's fields, JSON-ready."""
+    """The single numbers among the fields of a class's result, JSON-ready."""
+    values = {"objects": result.num_objects} | vars(result)
+    del values["num_objects"]
     return {
         name: number(value) if isinstance(value, float) else value
-        for name, value in vars(result).items()
+        for name, value in values.items()
         if isinstance(value, (int, float))
     }

@@ -20,7 +20,7 @@ from typing import IO
 
 from loguru import logger
 
-from utils.download import _alone_in, _reporter
+from utils.download import alone_in, reporter
 from utils.files import write_text
 
 BLOCK = 1 << 20  # bytes copied at once
@@ -61,7 +61,7 @@ def extract(
     """
     archive, folder = Path(archive), Path(folder)
     try:
-        with _alone_in(folder):
+        with alone_in(folder):
             if not extracted(archive.name, folder):
                 _extract(archive, folder, max_bytes, max_files, progress)
     except OSError as error:
@@ -95,7 +95,7 @@ def _extract(archive: Path, folder: Path, max_bytes: int, max_files: int, progre
         size = _declared_size(archive)
         require_space(folder, size, f"unpacking {archive.name}")
         part.mkdir()
-        with _reporter(archive.name, progress) as report:
+        with reporter(archive.name, progress) as report:
             names = _unpack(archive, part, max_bytes, max_files, partial(report, total=size))
         _check_clashes(archive, part, folder)
         _move(part, folder)
@@ -193,9 +193,9 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
                 refused = f"expected a file or folder, found type {info.type!r}"
             opener = partial(file.extractfile, info)
             yield _Member(info.name, info.size, info.isdir(), refused, opener)
-        # A header that cannot be read passes for the end.
+        # A header that cannot be read passes for the end, which is zeros or the file's own.
         file.fileobj.seek(file.offset)
-        if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        if file.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise tarfile.ReadError(f"expected a header or the end at byte {file.offset}")
 
 

@@ -272,7 +272,7 @@ def _try_fields(line: str, delimiter: str, width: int = 0) -> list[str]:
     width: so many at most between blanks, the first of which has the blanks to spare; 0: no limit.
     """
     if delimiter == " ":
-        return line.rsplit(None, width - 1)
+        return line.strip().rsplit(None, width - 1)
     try:
         return csv_fields(line, delimiter)
     except csv.Error:
@@ -299,6 +299,8 @@ def _columns(fields: Sequence[str], where: str) -> dict[str, int]:
     for column, aliases in COLUMNS.items():
         found = [names.index(alias) for alias in aliases if alias in names]
         columns |= {column: found[0]} if found else {}
+    if not {"width", "height"} <= columns.keys():
+        columns = {column: place for column, place in columns.items() if column in NEEDED}
     missing = [f"{name} ({', '.join(COLUMNS[name])})" for name in NEEDED if name not in columns]
     if missing:
         found = ", ".join(fields)[:300]
@@ -314,7 +316,7 @@ def _fields(line: str, delimiter: str, width: int, where: str) -> list[str]:
     """The fields of a line, as many as `width`."""
     problem = f"found {line[:60]!r}"
     if delimiter == " ":
-        fields = line.rsplit(None, width - 1)
+        fields = line.strip().rsplit(None, width - 1)
     else:
         try:
             fields = csv_fields(line, delimiter)
@@ -399,7 +401,7 @@ def _load(name: str, sizes: dict[tuple[str, ...], int], path: Path, finder: Imag
             continue
         where = f"{path}, line {line}, width and height"
         numbers = [_number(text) for text in size]
-        if len(size) < 2 or not np.isfinite(numbers).all():
+        if not np.isfinite(numbers).all():
             found = " x ".join(repr(text[:60]) for text in size)
             raise DatasetError(f"{where}: expected two numbers, found {found}", "bad number")
         check_size(tuple(numbers), header, where)

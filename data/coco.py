@@ -289,8 +289,8 @@ def _loose(source: _Source, key: str, number: int) -> dict:
 def _place(source: _Source, key: str, number: int) -> str:
     """File, place and id of an entry, and its category, for messages."""
     entry = _loose(source, key, number)
-    names = [c.name for c in source.categories if c.id == entry.get("category_id")]
-    words = [f"id {reprlib.repr(entry['id'])}"] * ("id" in entry) + [repr(name) for name in names]
+    words = [f"id {reprlib.repr(entry['id'])}"] if "id" in entry else []
+    words += [repr(c.name) for c in source.categories if c.id == entry.get("category_id")]
     return f"{source.path}, {key}[{number}]" + (f" ({', '.join(words)})" if words else "")
 
 

@@ -33,7 +33,9 @@ class _Entry(msgspec.Struct, gc=False):
     score: float
 
 
-def write_coco_results(path: str | Path, table: DetectionTable, category_ids: Sequence[int]) -> None:
+def write_coco_results(
+    path: str | Path, table: DetectionTable, category_ids: Sequence[int]
+) -> None:
     """Writes one entry a detection, in the table's order; one line an entry.
 
     path: file to write or replace; it is never left half-written.

@@ -112,7 +112,7 @@ def coco_files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
 
 
 def crowdhuman_files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
-    """Images and annotation file of a split, by that file; an image may lie in any Images/."""
+    """Images and annotation file of a split, by that file."""
     path = root / f"annotation_{split}.odgt"
     ids = []
     for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):
@@ -121,7 +121,8 @@ def crowdhuman_files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
                 ids.append(msgspec.json.decode(line, type=_CrowdHumanLine).ID)
             except msgspec.MsgspecError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
-    found = {path.stem: path for path in [*root.glob("Images/*.jpg"), *root.glob("*/Images/*.jpg")]}
+    images = [*root.glob("Images/*.jpg"), *root.glob(f"CrowdHuman_{split}*/Images/*.jpg")]
+    found = {path.stem: path for path in images}
     return [found.get(name, root / "Images" / f"{name}.jpg") for name in ids], [path]
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from lxml import etree
 
+from data.writers.voc import annotation
 from utils.draw import write_image
 
 CLASSES = ("circle", "square", "triangle", "star", "cross")
@@ -384,25 +384,20 @@ def _describe(placed, owner):
 
 def _annotation(filename, image_size, objects):
     """The VOC annotation of one image, as bytes of XML."""
-    root = etree.Element("annotation")
-
-    def add(parent, **fields):
-        for tag, value in fields.items():
-            etree.SubElement(parent, tag).text = str(value)
-
-    add(root, folder="JPEGImages", filename=filename)
-    add(etree.SubElement(root, "source"), database="shapes")
     height, width = image_size
-    add(etree.SubElement(root, "size"), width=width, height=height, depth=3)
-    add(root, segmented=0)
+    rows = []
     for item in objects:
         x1, y1, x2, y2 = item.stencil.box
-        node = etree.SubElement(root, "object")
-        add(node, name=item.stencil.name, pose="Unspecified")
-        add(node, truncated=int(item.stencil.truncated), difficult=int(item.difficult))
-        # VOC counts pixels from 1 and names the last one: the first column is 1, column c is c + 1.
-        add(etree.SubElement(node, "bndbox"), xmin=x1 + 1, ymin=y1 + 1, xmax=x2, ymax=y2)
-    return etree.tostring(root, pretty_print=True)
+        rows.append(
+            {
+                "name": item.stencil.name,
+                "truncated": item.stencil.truncated,
+                "difficult": item.difficult,
+                # VOC counts pixels from 1 and names the last one: column 0 is 1, column c is c + 1.
+                "corners": (x1 + 1, y1 + 1, x2, y2),
+            }
+        )
+    return annotation(filename, (width, height), rows, database="shapes")
 
 
 def _write(root, parameters):

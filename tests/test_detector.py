@@ -19,6 +19,7 @@ from data.pipeline import evaluation_batches
 from data.shapes import CLASSES, make_shapes
 from data.voc import read_voc
 from detector import Detector, gather_detections, open_detector
+from scoring import score, summarize
 from utils.checkpoints import CheckpointError, save_checkpoint
 
 SMALL = {
@@ -232,39 +233,45 @@ def test_evaluate_prints_the_headline_last_and_writes_every_file(run, capfd, tmp
     assert len(list((run / "evaluation" / "devkit").glob("comp4_det_val_*.txt"))) == 5
 
 
-def test_the_files_it_wrote_give_the_same_figure_without_a_model(run, root, tmp_path):
-    value = evaluate.main([str(run)])
+@pytest.mark.parametrize("metric", ["voc", "coco", "crowdhuman"])
+def test_the_files_it_wrote_give_the_same_figure_without_a_model(run, root, tmp_path, metric):
+    value = evaluate.main([str(run), "--metric", metric])
     config = tmp_path / "plain.py"
     config.write_text(
         "from configs import preset\n"
         f"config = preset('voc', {{'data.root': {str(root)!r}, 'data.val': 'val',"
         " 'data.train': 'train', 'evaluate.ap': 'area'})\n"
     )
-    for source in ("devkit", "detections.json"):
+    for source in ("devkit", "detections.json", "coco_results.json"):
         given = ["--detections", str(run / "evaluation" / source), "--config", str(config)]
-        assert evaluate.main(given) == pytest.approx(value, abs=1e-9)
+        assert evaluate.main([*given, "--metric", metric]) == pytest.approx(value, abs=1e-9)
+
+
+def test_detections_that_are_not_there(root):
+    given = ["--set", f"data.root={root}", "data.format=voc", "--detections", str(root / "none")]
+    with pytest.raises(ValueError, match="none: no such file or folder of detections"):
+        evaluate.main(given)
 
 
 def test_perfect_detections_score_one_and_missing_half_scores_less(root):
     config = configs.preset("shapes", {"evaluate.iou_thresholds": (0.5, 0.9)})
     dataset = read_voc(root, "val", CLASSES)
     table = perfect(dataset)
-    result = evaluate.score(table, dataset, config)
-    assert evaluate.mean_ap(result, config) == 1.0
-    assert evaluate.headline(result, config) == "VOC mAP@0.50: 1.0000"
+    scores = score(table, dataset, config)
+    assert scores.value == 1.0
+    assert scores.headline == "VOC mAP@0.50: 1.0000"
     half = DetectionTable(
         table.image_ids, table.classes, table.image[::2], table.boxes[::2], table.scores[::2],
         table.labels[::2],
     )  # fmt: skip
-    assert evaluate.mean_ap(evaluate.score(half, dataset, config), config) < 1.0
+    assert score(half, dataset, config).value < 1.0
 
 
 def test_a_class_without_objects_is_null_in_the_report(root):
     dataset = read_voc(root, "val", (*CLASSES, "hexagon"))
     config = configs.preset("shapes")
     table = perfect(dataset)
-    result = evaluate.score(table, dataset, config)
-    report = evaluate.summarize(result, table, dataset, config)
+    report = summarize(score(table, dataset, config), table)
     json.dumps(report, allow_nan=False)
     assert report["classes"]["hexagon"]["ap"]["0.5"]["area"] is None
     assert math.isclose(report["value"], 1.0)

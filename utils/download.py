@@ -69,7 +69,7 @@ def fetch(
         _check_existing(url, path, digests)
         return path
     try:
-        with _alone_in(path.parent):
+        with alone_in(path.parent):
             if not path.exists():  # meanwhile, by another process
                 _fetch(url, path, digests, timeout, attempts, progress)
     except OSError as error:
@@ -78,7 +78,7 @@ def fetch(
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Makes the folder and waits for other processes that download to it; not on Windows."""
     folder.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
@@ -97,7 +97,7 @@ def _fetch(
 ) -> None:
     part = _beside(path, ".part")
     try:
-        with _reporter(path.name, progress) as report:
+        with reporter(path.name, progress) as report:
             sha256 = _download(url, part, digests, attempts, timeout, report)
     except _AttemptError as error:
         by_hand = f"download {url} elsewhere and put it at {path.absolute()}"
@@ -286,7 +286,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _reporter(name: str, progress: bool) -> Iterator[Report]:
+def reporter(name: str, progress: bool) -> Iterator[Report]:
     """Yields a function that shows in a bar how much is done."""
     bar = progress_bar()
     bar.disable = bar.disable or not progress

@@ -78,7 +78,8 @@ def coco_metric(
     must not be found: a detection on one is left out, and so may be any number of them, with
     intersection / area of the detection for the IoU. Objects are small, medium or large by
     `ground_truth.areas`, detections by width x height. Equal scores keep their order within an
-    image and then go by image; equal overlaps go to the later object.
+    image and go by image across them (a COCO file's images by their ids, where the numbers are to
+    be those of pycocotools); equal overlaps go to the later object.
 
     detections, ground_truth: see `core.metrics.arrays`.
     num_images: M, those without objects and detections included.

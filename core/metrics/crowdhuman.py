@@ -29,7 +29,7 @@ class ClassResult:
     ap: area under the trapezoids between the curve's points; 0 without two detections.
     mr2: geometric mean of the miss rates at REFERENCES, less is better; 1 without detections, which
         miss everything, and 0 if one of those miss rates is 0.
-    ji: the best of ji_curve.
+    ji: the best of ji_curve; nan if all of it is.
     ji_score: the one of JI_SCORES that it comes from, the lowest among equals.
     recall: of all detections together; 0 without any.
     num_objects: ground-truth objects that are neither difficult nor to be ignored.
@@ -37,7 +37,7 @@ class ClassResult:
         descending score: false positives an image, 1 - recall, and so on. Detections that were
         dropped are not in it. miss_rate and recalls are nan if num_objects is 0.
     ji_curve: (10,) float64, the Jaccard index of the detections with score > each of JI_SCORES; nan
-        where no image has anything to count.
+        where no image has anything to count: no detection, no object but unmatched ones in regions.
     """
 
     ap: float
@@ -56,7 +56,7 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class CrowdHumanResult:
-    """What `crowdhuman_metric` returns; the means are over the classes with objects, or nan."""
+    """What `crowdhuman_metric` returns; the means leave out nan, and are nan if all of it is."""
 
     classes: tuple[ClassResult, ...]
 
@@ -73,8 +73,9 @@ class CrowdHumanResult:
         return self._mean("ji")
 
     def _mean(self, name: str) -> float:
-        present = [getattr(result, name) for result in self.classes if result.num_objects]
-        return float(np.mean(present)) if present else np.nan
+        values = np.array([getattr(result, name) for result in self.classes])
+        present = values[~np.isnan(values)]
+        return float(present.mean()) if present.size else np.nan
 
 
 class _Boxes(NamedTuple):
@@ -207,7 +208,9 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------
 
 
-def _greedy(by_score: np.ndarray, detection: np.ndarray, obj: np.ndarray, iou: np.ndarray):
+def _greedy(
+    by_score: np.ndarray, detection: np.ndarray, obj: np.ndarray, iou: np.ndarray
+) -> np.ndarray:
     """(D,) bool: the detections that get an object; pairs (P,), (P,), (P,).
 
     Detections choose one after another, so the pairs are walked down by the detection's rank, and
@@ -233,12 +236,12 @@ def _class_result(
         nan = (np.nan,) * 5
         return ClassResult(*nan, 0, fppi, nowhere, precisions, nowhere, scores, ji)
     recalls = true_positives / num_objects
-    best = 0 if np.isnan(ji).all() else int(np.nanargmax(ji))
+    best = int(np.argmax(np.nan_to_num(ji, nan=-1.0)))
     return ClassResult(
         ap=float(np.sum(np.diff(recalls) * (precisions[1:] + precisions[:-1]) / 2)),
         mr2=_log_average(fppi, 1 - recalls),
         ji=float(ji[best]),
-        ji_score=float(JI_SCORES[best]),
+        ji_score=float(JI_SCORES[best]) if ji[best] >= 0 else np.nan,
         recall=float(recalls[-1]) if len(recalls) else 0.0,
         num_objects=num_objects,
         fppi=fppi,

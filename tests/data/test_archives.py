@@ -7,6 +7,8 @@ import random
 import shutil
 import stat
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections import namedtuple
@@ -190,6 +192,22 @@ def test_a_run_killed_while_files_are_moved_is_repeated(tmp_path, folder, monkey
     assert tree(folder) == FILES
 
 
+def test_processes_that_unpack_the_same_take_turns(tmp_path, folder):
+    """The second one waits and finds it done."""
+    archive = make_zip(tmp_path / "x.zip", {f"d/{n}": bytes(1000) for n in range(2000)})
+    code = (
+        "import sys; from data.archives import extract; "
+        "extract(*sys.argv[1:], max_bytes=10**7, max_files=10**4, progress=False)"
+    )
+    command = [sys.executable, "-c", code, str(archive), str(folder)]
+    root = Path(__file__).parents[2]
+    processes = [subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE) for _ in range(2)]
+    said = b"".join(process.communicate()[1] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert said.count(b"2000 files unpacked") == 1
+    assert len(tree(folder)) == 2000
+
+
 def test_folders_and_odd_but_harmless_names(tmp_path, folder):
     def then(tar):
         add(tar, "./", type=tarfile.DIRTYPE)
@@ -362,8 +380,15 @@ def test_overlapping_members(tmp_path, folder):
     refuse(archive, folder, "'a' and 'b' overlap")
 
 
-@pytest.mark.parametrize("size", [-512, -1, 1 << 60])
-def test_a_tar_with_an_impossible_size(tmp_path, folder, size):
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (-512, "0 or more, found -512"),
+        (-1, "0 or more, found -1"),
+        (1 << 60, "10000 bytes at most"),
+    ],
+)
+def test_a_tar_with_an_impossible_size(tmp_path, folder, size, message):
     """Negative sizes send a reader backwards, round and round."""
     info = tarfile.TarInfo("bad")
     info.size = size
@@ -371,7 +396,7 @@ def test_a_tar_with_an_impossible_size(tmp_path, folder, size):
     good += bytes(-len(good) % 512)
     archive = tmp_path / "x.tar"
     archive.write_bytes(good + info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    refuse(archive, folder, "'bad'")
+    refuse(archive, folder, f"'bad': expected .*{message}")
 
 
 def test_a_sparse_file_is_refused(tmp_path, folder):
@@ -388,10 +413,12 @@ def test_a_sparse_file_is_refused(tmp_path, folder):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_cut_anywhere(tmp_path, folder, name):
-    """The tar's end mark is 1024 zero bytes and more of padding, of which 512 must be left."""
+    """Between two files of a tar no cut shows: there its digest must tell."""
     whole = MAKERS[name](tmp_path / name).read_bytes()
-    end = len(whole) - 1 if name == "x.zip" else len(whole.rstrip(b"\0")) + 400
+    end = len(whole) - 1 if name == "x.zip" else len(whole.rstrip(b"\0"))
     for size in range(0, end, 13):
+        if name == "x.tar" and size % 512 == 0 and size:
+            continue
         (tmp_path / name).write_bytes(whole[:size])
         refuse(tmp_path / name, folder, "broken or cut")
 

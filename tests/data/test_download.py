@@ -17,7 +17,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from loguru import logger
 
 from data.archives import ArchiveError
 from data.download import SOURCES, Archive, Split, main
@@ -117,7 +116,7 @@ def coco_tree():
 def served(server, archive, content, mirrors=1):
     """The archive as it stands in the table, but with this content at addresses of the server."""
     urls = [f"/{number}/{archive.name}" for number in range(mirrors)]
-    server.files |= {url: content for url in urls}
+    server.files |= dict.fromkeys(urls, content)
     digests = (f"md5:{hashlib.md5(content).hexdigest()}",)
     digests += (f"sha256:{hashlib.sha256(content).hexdigest()}",)
     size = len(content)
@@ -166,13 +165,8 @@ def run(sources, out, *words):
 
 def test_voc(server, voc, out, capsys):
     run(voc, out)
-    kit = {"VOCdevkit/VOC2007/ImageSets/Main/trainval.txt": b"01\n02\n05\n"}
-    assert tree(out) == sorted(
-        voc_tree("VOC2007", "trainval", ["01", "02", "05"])
-        | voc_tree("VOC2007", "test", ["03", "04"])
-    )
-    for name, content in kit.items():
-        assert (out / name).read_bytes() == content
+    trainval = voc_tree("VOC2007", "trainval", ["01", "02", "05"])
+    assert tree(out) == sorted(trainval | voc_tree("VOC2007", "test", ["03", "04"]))
     assert (out / "VOCdevkit/VOC2007/JPEGImages/04.jpg").read_bytes() == PICTURE
     screen = capsys.readouterr()
     assert "VOC2007/trainval: 3 images, 3 expected; 3 annotation files, 3 expected" in screen.err
@@ -275,7 +269,7 @@ def test_a_wrong_archive_put_there_by_hand_is_not_replaced(server, voc, out):
     path = out / "archives" / "VOCtrainval_06-Nov-2007.tar"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"mine")
-    with pytest.raises(DownloadError, match="delete it"):
+    with pytest.raises(DownloadError, match=r"delete it .* from http://[^ ]*/0/"):
         run(voc, out)
     assert path.read_bytes() == b"mine"
     assert server.asked == []
@@ -306,7 +300,7 @@ def test_a_list_that_names_more_than_there_is(server, voc, out):
 def test_another_number_of_images_than_expected(server, voc, out):
     splits = (Split("VOC2007/trainval", "trainval", 4), Split("VOC2007/test", "test", 2))
     sources = {"voc2007": replace(voc["voc2007"], splits=splits)}
-    with pytest.raises(ValueError, match="VOC2007/trainval: expected 4 images, found 3$"):
+    with pytest.raises(ValueError, match=r"VOC2007/trainval: expected 4 images, found 3$"):
         run(sources, out)
 
 
@@ -374,7 +368,7 @@ def test_crowdhuman_says_what_to_fetch(out, capsys):
 
 def test_crowdhuman_asks_only_for_what_is_not_there(out, capsys):
     lay_crowdhuman(out, {"CrowdHuman_train01": ["1,a"]}, {"train": ["1,a", "2,b", "3,c"]})
-    with pytest.raises(ValueError, match="train: 2 missing\n.*2,b.jpg\n.*3,c.jpg$"):
+    with pytest.raises(ValueError, match=r"train: 2 missing\n.*2,b.jpg\n.*3,c.jpg$"):
         main(["crowdhuman", "--out", str(out), "--parts", "train"])
     assert (out / "crowdhuman/CrowdHuman_train01/Images/1,a.jpg").read_bytes() == PICTURE
     screen = capsys.readouterr()
@@ -456,15 +450,7 @@ def test_parts_of_archives_and_splits_agree():
 
 def test_as_a_command(out):
     command = [sys.executable, "-m", "data.download", "crowdhuman", "--out", str(out)]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert process.returncode == 1
     assert process.stderr.startswith("error: crowdhuman is not complete\n")
     assert "CrowdHuman_train01.zip" in process.stdout
-
-
-@pytest.fixture(autouse=True)
-def own_sinks():
-    """main takes loguru over; tests after this one get the usual sink back."""
-    yield
-    logger.remove()
-    logger.add(sys.stderr)

@@ -68,7 +68,7 @@ def test_small_objects_get_smaller_anchors():
     assert len(fitted) <= len(PAPER)
     before, after = ((best_ious(boxes, anchors, GRID) >= 0.5).mean() for anchors in (PAPER, fitted))
     assert after >= before + MIN_GAIN
-    assert after > 0.9
+    assert before < 0.45 < 0.8 < after
 
 
 def test_long_objects_get_long_anchors_but_no_more_of_them():

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+
+from data.writers.common import check_names, number
+
+
+def test_numbers_are_short():
+    values = [0, 3, 100, 1e7, 0.1, 1 / 3, 639.9, 2**-20, -1.5]
+    texts = ["0", "3", "100", "10000000", "0.1", "0.33333334", "639.9", "0.00000095367432", "-1.5"]
+    assert [number(np.float32(value)) for value in values] == texts
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/a.png", "../a.png", "a/../../b.png", "", "a\\b.png", "a\nb.png", " a.png", "\udc80"],
+)
+def test_names_that_lead_elsewhere_are_refused(toolbox, name):
+    with pytest.raises(ValueError, match=r"z 1\.png: expected a name ") as caught:
+        check_names(["a.png", name, "c.png"], toolbox.dataset([]))
+    assert repr(name) in str(caught.value)
+
+
+def test_names_that_clash_are_both_named(toolbox):
+    dataset = toolbox.dataset([])
+    check_names(["x/a.png", "x/a.jpg", "a.png"], dataset)
+    clash = r"là\.png: would be called a\.png, and so would .*a#t=1\.png"
+    with pytest.raises(ValueError, match=clash):
+        check_names(["a.png", "a.jpg", "a.png"], dataset)
+    with pytest.raises(ValueError, match=r"là\.png: would be called x/a\.jpg, and so would .*z 1"):
+        check_names(["a.png", "x/a.png", "x/a.jpg"], dataset, by_stem=True)
