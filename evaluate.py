@@ -23,9 +23,16 @@ from loguru import logger
 import configs
 from configs import Config
 from data.datasets import prepare, read_split
-from data.detections import DetectionTable, read_devkit, read_json, write_devkit, write_json
+from data.detections import (
+    DetectionTable,
+    read_devkit,
+    read_json,
+    read_json_sizes,
+    write_devkit,
+    write_json,
+)
 from data.detections_coco import read_coco_results, write_coco_results
-from data.detections_odgt import read_odgt, write_odgt
+from data.detections_odgt import read_odgt, read_odgt_sizes, write_odgt
 from data.records import Dataset, DatasetError
 from detector import open_detector
 from scoring import Scores, draw, score, summarize
@@ -40,7 +47,8 @@ def main(argv: list[str] | None = None) -> float:
         if args.detections:
             run, config = None, configs.load(args.config or "config.py", args.overrides)
             split = args.split or config.data.val
-            dataset = read_split(config.data, split, prepare(config.data))
+            sizes = image_sizes(args.detections)
+            dataset = read_split(config.data, split, prepare(config.data), sizes)
             table = read_detections(args.detections, split, dataset)
         else:
             run, config, detector = open_detector(
@@ -103,6 +111,19 @@ def read_detections(path: str | Path, split: str, dataset: Dataset) -> Detection
     if is_of_images(path):
         return read_json(path, dataset.image_ids, dataset.classes)[0]
     return read_coco_results(path, dataset.image_ids, dataset.classes, dataset.category_ids)
+
+
+def image_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
+    """Image id -> (width, height) as far as a file of detections says; nothing for a folder.
+
+    Raises DatasetError where there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return {}
+    if path.suffix == ".odgt":
+        return read_odgt_sizes(path)
+    return read_json_sizes(path) if is_of_images(path) else {}
 
 
 def is_of_images(path: Path) -> bool:

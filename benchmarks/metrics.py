@@ -210,7 +210,7 @@ def plain_voc(detections: Detections, truth: GroundTruth, label: int) -> float:
 
 
 def plain_crowdhuman(detections: Detections, truth: GroundTruth, num_images: int) -> list[float]:
-    """AP, MR-2 and JI at ten scores, of one class, by CrowdDetection's rules."""
+    """AP, MR-2 and JI at ten scores, of one class, by CrowdDet's rules."""
     found = by_image(detections, np.argsort(-detections.scores, kind="stable"))
     objects = by_image(truth, np.arange(len(truth)))
     pooled, jaccard = [], [[] for _ in range(10)]

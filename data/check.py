@@ -26,7 +26,7 @@ from loguru import logger
 from rich.table import Table
 
 import configs
-from configs import Config, ConfigError
+from configs import Config
 from core.anchors import STRIDES
 from core.build import build_anchors
 from core.coverage import Coverage, anchor_coverage
@@ -50,7 +50,7 @@ from utils.files import write_text
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status. Raises ConfigError for a bad config."""
+    """Runs the command line; returns the exit status. Raises ValueError for a bad config."""
     args = parse_arguments(argv)
     config = configs.load(args.config, args.overrides)
     with diary():
@@ -152,7 +152,9 @@ def examine_anchors(config: Config, dataset: Dataset) -> dict:
                 "coverage": after.to_dict(),
             }
     if proposed:
-        logger.info("fitted to the data: {}; for config.py:\n{}", after.line(), fitted.snippet())
+        count = f"{len(fitted)} anchors a cell, {len(present)} before"
+        logger.info("fitted to the data, {}: {}; for config.py:", count, after.line())
+        logger.info("\n{}", fitted.snippet())
     else:
         logger.info("no other sizes and ratios cover one point more: the present set is fine")
     return {
@@ -219,6 +221,8 @@ def show(report: dict, findings: Sequence[Finding]) -> None:
     for name, counts in sides.items():
         table.add_row(name, *map(str, counts.values()))
     console.print(table)
+    if not findings:
+        return
     table = _table("findings", ["count"])
     table.add_column("for example", overflow="fold")
     for (severity, kind), group in by_kind(findings).items():
@@ -237,6 +241,6 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except ConfigError as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -11,6 +11,7 @@ import mmap
 import os
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -108,6 +109,7 @@ def read_coco(
     images: Sequence[str | Path] = (),
     on_bad_annotation: str = "error",
     check_images: bool = True,
+    need_images: bool = True,
 ) -> Dataset:
     """Reads one split of a dataset annotated in COCO's instances JSON.
 
@@ -123,6 +125,7 @@ def read_coco(
       image where the defect is the image's, and counts it in the dataset's `defects`.
     check_images: reads the images' headers and refuses a size that is not the file's. Without, the
       file's is trusted, and folders are only listed to see whether its images are there.
+    need_images: without, no image need be there: for judging detections that were made elsewhere.
 
     If there is a text file root/<split>.txt with a path a line, relative to root or absolute, just
     those images are read, from there and in its order; else all, in the order of the file. Crowds
@@ -139,8 +142,11 @@ def read_coco(
     chosen = [categories[i] for i in np.argsort(labels, kind="stable") if labels[i] >= 0]
     name = f"{root.resolve().name}/{source.split}"
     entries = _read_images(source, judge)
-    found = _find_images(root, source, entries, images, judge)
-    if check_images:
+    if need_images:
+        found = _find_images(root, source, entries, images, judge)
+    else:
+        found = {number: Path(entry.file_name) for number, entry in entries.items()}
+    if need_images and check_images:
         found = _check_sizes(source, entries, found, judge)
     if not found:
         raise no_images(name, judge.defects)
@@ -176,13 +182,13 @@ def choose_classes(
         return np.arange(len(declared))
     if not classes or len(set(classes)) != len(classes):
         raise ValueError(f"classes: expected different names, found {list(classes)}")
+    label_of = {name: label for label, name in enumerate(classes)}
     for name in classes:
         if name not in declared:
             close = difflib.get_close_matches(name, declared, n=1, cutoff=0.6)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             expected = f"expected one of {', '.join(declared)}"
             raise DatasetError(f"{where}: class {name!r}: {expected}{hint}", "unknown class")
-    label_of = {name: label for label, name in enumerate(classes)}
     return np.array([label_of.get(name, -1) for name in declared])
 
 
@@ -205,8 +211,8 @@ def _open(root: Path, split: str) -> _Source:
     contents = _decode_file(path)
     categories = tuple(sorted(contents.categories, key=attrgetter("id")))
     for field in ("id", "name"):
-        values = [getattr(category, field) for category in categories]
-        twice = next((value for value in values if values.count(value) > 1), None)
+        values = Counter(getattr(category, field) for category in categories)
+        twice = next((value for value, count in values.items() if count > 1), None)
         if twice is not None:
             expected = f"expected categories of different {field}s"
             raise DatasetError(f"{path}: {expected}, found {twice!r} twice", "duplicate id")
@@ -304,13 +310,14 @@ def _read_images(source: _Source, judge: Judge) -> dict[int, _Image]:
     images, ids, names = {}, {}, {}
     for numbers, entries in _chunks(source, "images", _Image, judge):
         for number, entry in zip(numbers.tolist(), entries, strict=True):
-            first = ids.setdefault(entry.id, number), names.setdefault(entry.file_name, number)
-            if first == (number, number):
+            same_id = ids.setdefault(entry.id, number)
+            same_name = names.setdefault(entry.file_name, number)
+            if same_id == same_name == number:
                 images[number] = entry
                 continue
-            where, earlier = _place(source, "images", number), min(first)
-            message = f"{where}: expected an id and a file_name of its own, found those or one of "
-            message += f"{_place(source, 'images', earlier)} ({entry.file_name!r})"
+            field, other = ("id", same_id) if same_id != number else ("file_name", same_name)
+            message = f"{_place(source, 'images', number)}: {field}: expected one of its own, "
+            message += f"found {getattr(entry, field)!r} of {_place(source, 'images', other)}"
             judge.reject(DatasetError(message, kind="duplicate id"))
     return images
 
@@ -461,9 +468,9 @@ class _Objects:
 
     def _leave_out(self, ids: np.ndarray) -> None:
         """Counts objects of classes that are not asked for: each one, but with one message."""
-        for category in self.source.categories:
-            count = int((ids == category.id).sum())
-            message = f"{self.source.path}: class {category.name!r} is not asked for"
+        names = {category.id: category.name for category in self.source.categories}
+        for category_id, count in Counter(ids.tolist()).items():
+            message = f"{self.source.path}: class {names[category_id]!r} is not asked for"
             self.judge.defects.messages.extend([("class left out", message)] * count)
 
 

@@ -113,7 +113,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--out", metavar="DIR", help="a new or empty folder")
     add("--splits", nargs="+", help="names, or annotation files below SOURCE; default: all")
     add("--images", choices=("link", "copy", "none"), default="link", help="default: link")
-    add("--images-from", nargs="+", default=(), metavar="DIR", help="where SOURCE's images lie")
+    add("--images-from", nargs="+", default=(), metavar="DIR",
+        help="where the images lie, relative to SOURCE or absolute")  # fmt: skip
     add("--on-bad-annotation", choices=POLICIES, default="error", help="default: error")
     add("--person-box", choices=("full", "visible"), help="of CrowdHuman; default: full")
     classes = parser.add_mutually_exclusive_group()
@@ -135,9 +136,13 @@ def _check_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     if bool(args.names) != bool(args.make_class_file):
         parser.error("--names and --make-class-file go together")
     if args.make_class_file:
+        if args.source or args.to or args.out:
+            parser.error("--make-class-file converts nothing: it takes --names alone")
         return
     if not args.source:
         parser.error("expected SOURCE, the folder of a dataset")
+    if args.make_class_map and (args.to or args.out):
+        parser.error("--make-class-map converts nothing: it takes neither --to nor --out")
     if not args.make_class_map and not (args.to and args.out):
         parser.error("expected --to and --out")
     if args.seed is not None and not args.split_fractions:

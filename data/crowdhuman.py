@@ -13,7 +13,7 @@ Letters: T objects.
 """
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +74,7 @@ def read_crowdhuman(
     images: Sequence[str | Path] = (),
     person_box: str = "full",
     on_bad_annotation: str = "error",
+    image_sizes: Mapping[str, tuple[int, int]] | None = None,
 ) -> Dataset:
     """Reads one split of a dataset annotated in CrowdHuman's .odgt.
 
@@ -86,6 +87,8 @@ def read_crowdhuman(
     person_box: "full" takes a person's fbox, "visible" its vbox.
     on_bad_annotation: "error" raises at the first defect; "drop" leaves the object out, or the
       image where the defect is the image's, and counts it in the dataset's `defects`.
+    image_sizes: ID -> (width, height), for judging detections that were made elsewhere: no image
+      need then be there.
 
     Order: images as in the file; in an image its gtboxes, of each its classes. An image id is the
     ID. Only counted, whatever `on_bad_annotation` says: a person without hbox has no head, an
@@ -98,7 +101,9 @@ def read_crowdhuman(
     path, name = _annotation_file(root, split)
     lines = _read_lines(path, judge)
     finder = ImageFinder(_image_folders(root, name, images))
-    loaded = in_threads(lambda item: _load(*item, finder), [(i, w) for i, (w, _) in lines.items()])
+    loaded = in_threads(
+        lambda item: _load(*item, finder, image_sizes), [(i, w) for i, (w, _) in lines.items()]
+    )
     kept: dict[str, tuple[Path, ImageHeader]] = {}
     objects: list[_Object] = []
     for (image_id, (where, gtboxes)), image in zip(lines.items(), loaded, strict=True):
@@ -209,7 +214,13 @@ def _decode(decoder: msgspec.json.Decoder, data: bytes, where: str, kind: str):
         raise DatasetError(f"{where}: {problem}", kind) from error
 
 
-def _load(image_id: str, where: str, finder: ImageFinder) -> tuple[Path, ImageHeader]:
+def _load(
+    image_id: str, where: str, finder: ImageFinder, sizes: Mapping[str, tuple[int, int]] | None
+) -> tuple[Path, ImageHeader]:
+    if sizes is not None:
+        if image_id not in sizes:
+            raise DatasetError(f"{where}: expected the image's size, found none", "missing image")
+        return Path(f"{image_id}.jpg"), ImageHeader(*sizes[image_id], orientation=1)
     try:
         image = finder.find(f"{image_id}.jpg")
     except DatasetError as error:

@@ -1,5 +1,6 @@
 """The dataset a config names: format -> reader, splits joined, one class list for all of them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from configs.schema import Data
@@ -35,13 +36,20 @@ def prepare(data: Data) -> tuple[str, ...]:
     return classes
 
 
-def read_split(data: Data, split: str, classes: tuple[str, ...]) -> Dataset:
+def read_split(
+    data: Data,
+    split: str,
+    classes: tuple[str, ...],
+    image_sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> Dataset:
     """Reads a split, or several joined by "+", each optionally with its folder: "VOC2007/train".
 
+    image_sizes: image id -> (width, height) as a file of detections knows them, perhaps of none:
+        then VOC and COCO's images need not be there, nor CrowdHuman's if it knows any.
     Raises DatasetError as the format's reader does.
     """
     _generate(data)
-    dataset = concatenate([_read(data, part, classes) for part in _parts(split)])
+    dataset = concatenate([_read(data, part, classes, image_sizes) for part in _parts(split)])
     return first_images(dataset, data.limit) if data.limit else dataset
 
 
@@ -56,23 +64,31 @@ def _parts(split: str) -> list[str]:
     return [part.strip() for part in split.split("+")]
 
 
-def _read(data: Data, part: str, classes: tuple[str, ...]) -> Dataset:
+def _read(
+    data: Data,
+    part: str,
+    classes: tuple[str, ...],
+    image_sizes: Mapping[str, tuple[int, int]] | None,
+) -> Dataset:
     policy = {"on_bad_annotation": data.on_bad_annotation}
+    if data.format not in ("voc", "shapes"):
+        policy["images"] = data.images
     match data.format:
         case "coco":
-            policy |= {"images": data.images, "check_images": data.check_images}
+            policy |= {"check_images": data.check_images, "need_images": image_sizes is None}
             return read_coco(data.root, part, classes, **policy)
         case "csv":
-            policy |= {"images": data.images, "val_fraction": data.val_fraction}
-            return read_csv(data.root, part, classes, **_layout(data), **policy)
+            policy |= {"val_fraction": data.val_fraction} | _layout(data)
+            return read_csv(data.root, part, classes, **policy)
         case "yolo":
-            return read_yolo(data.root, part, classes, images=data.images, **policy)
+            return read_yolo(data.root, part, classes, **policy)
         case "crowdhuman":
-            policy |= {"images": data.images, "person_box": data.person_box}
+            policy |= {"person_box": data.person_box, "image_sizes": image_sizes or None}
             return read_crowdhuman(data.root, part, classes, **policy)
         case _:
             root, name = _tree(data, part)
-            return read_voc(root, name, classes, val_fraction=data.val_fraction, **policy)
+            policy |= {"val_fraction": data.val_fraction, "need_images": image_sizes is None}
+            return read_voc(root, name, classes, **policy)
 
 
 def _classes(data: Data, part: str) -> tuple[str, ...]:

@@ -70,6 +70,12 @@ class DetectionTable:
         return len(self.image)
 
 
+class _ImageSize(msgspec.Struct):
+    image_id: str
+    width: int
+    height: int
+
+
 def write_json(path: str | Path, table: DetectionTable, sizes: np.ndarray) -> None:
     """Writes one entry an image, also for images without detections; one line an entry.
 
@@ -121,6 +127,16 @@ def read_json(
             _add_json(columns, index, detection, label_of, f"{where}, detection {place}")
     check_complete(path, image_ids, seen)
     return columns.table(image_ids, classes), sizes
+
+
+def read_json_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
+    """{image id: (width, height)} of the images of `write_json`'s file. Errors as `read_json`."""
+    entries = parse_json(read_bytes(path), list[_ImageSize], str(path))
+    for number, entry in enumerate(entries):
+        if not (0 < entry.width < 2**31 and 0 < entry.height < 2**31):
+            where = f"{path}: entry {number} (image_id {entry.image_id!r})"
+            raise DatasetError(f"{where}: expected width and height in pixels, found {entry}")
+    return {entry.image_id: (entry.width, entry.height) for entry in entries}
 
 
 def write_devkit(directory: str | Path, image_set: str, table: DetectionTable) -> list[Path]:

@@ -105,6 +105,15 @@ def read_odgt(
     return table, sizes
 
 
+def read_odgt_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
+    """{ID: (width, height)} of the images of an .odgt file. Errors as `read_odgt`."""
+    sizes = {}
+    for number, line in _read_lines(path):
+        _check_size(line, f"{path}, line {number} (ID {short(line.image_id)})")
+        sizes[line.image_id] = line.width, line.height
+    return sizes
+
+
 def _read_lines(path: str | Path) -> Iterable[tuple[int, _Line]]:
     for number, text in enumerate(read_bytes(path).split(b"\n"), start=1):
         if text.strip():
@@ -121,10 +130,14 @@ def _new_image(line: _Line, index_of: dict[str, int], seen: set[int], where: str
     where = f"{where} (ID {line.image_id!r})"
     if index_of[line.image_id] in seen:
         raise DatasetError(f"{where}: expected each image once, found it twice")
+    _check_size(line, where)
+    return index_of[line.image_id]
+
+
+def _check_size(line: _Line, where: str) -> None:
     if not all(0 < side < 2**31 for side in (line.width, line.height)):
         size = f"{short(line.width)} x {short(line.height)}"
         raise DatasetError(f"{where}: expected width and height in pixels, found {size}")
-    return index_of[line.image_id]
 
 
 def _lines(table: DetectionTable, sizes: np.ndarray) -> Iterable[str]:

@@ -49,10 +49,12 @@ class Judge:
         boxes: (T, 4) float64 xyxy, finite. sizes: (T, 2) width, height of each one's image.
         where: row -> file and object, for messages; called for bad rows only.
         may_leave_image: leaves boxes beyond the image as they are (CrowdHuman's full bodies).
-        Returns (T, 4) float64 and (T,) bool: not those that are empty or inverted, or that reach
+        Returns (T, 4) float64, rounded to float32, and (T,) bool: not those that are empty or inverted, or that reach
         more than MAX_OVERSHOOT beyond the image, or lie outside. Up to that much is clipped.
         """
-        boxes, sizes = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(sizes, np.float64)
+        with np.errstate(over="ignore"):  # as the dataset will hold them: thinner ones are empty
+            boxes = np.asarray(boxes, np.float32).astype(np.float64).reshape(-1, 4)
+        sizes = np.asarray(sizes, np.float64).reshape(-1, 2)
         is_good = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
         for row in np.flatnonzero(~is_good):
             expected = "expected a box with x1 < x2 and y1 < y2"
@@ -60,12 +62,12 @@ class Judge:
             self.reject(DatasetError(message, kind="empty or inverted box"))
         if may_leave_image:
             return boxes, is_good
-        limits = np.tile(sizes.reshape(-1, 2), 2)
+        limits = np.tile(sizes, 2)
         clipped = np.clip(boxes, 0, limits)
         overshoot = np.abs(clipped - boxes).max(axis=1, initial=0)
         is_inside = (overshoot <= MAX_OVERSHOOT) & (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
         for row in np.flatnonzero(is_good & ((overshoot > 0) | ~is_inside)):
-            width, height = sizes.reshape(-1, 2)[row]
+            width, height = sizes[row]
             message = (
                 f"{where(row)}: expected a box inside 0 0 {width:g} {height:g}, "
                 f"found {shown(boxes[row])}"

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from data.images import IMAGE_SUFFIXES, ImageHeader
 from data.records import DatasetError
@@ -60,20 +60,25 @@ class ImageFinder:
     def find(self, name: str) -> Path:
         """The image file `name`: a path below one of the folders, or an absolute one.
 
-        Where no file has that name, the one of the same stem is taken. Raises DatasetError of kind
-        "missing image" or "ambiguous image".
+        Of an absolute path that is not there, as files from other machines have them, the last part
+        is looked for. Where no file has the name, the one of the same stem is taken. Raises
+        DatasetError of kind "missing image" or "ambiguous image".
         """
         path = Path(name.replace("\\", "/"))
-        for folder in self.folders:
-            if path.name in self._listing((folder / path).parent).get(path.stem, ()):
-                return folder / path
-        for folder in self.folders:
-            found = self._listing((folder / path).parent).get(path.stem, [])
+        paths = [folder / path for folder in self.folders]
+        if path.is_absolute() or PureWindowsPath(path).drive:
+            paths += [folder / path.name for folder in self.folders]
+        for path in paths:
+            if path.name in self._listing(path.parent).get(path.stem, ()):
+                return path
+        for path in paths:
+            found = self._listing(path.parent).get(path.stem, [])
             if len(found) > 1:
-                message = f"expected one image {path.stem}.*, found {', '.join(found)} in {folder}"
+                there = f"{', '.join(found)} in {path.parent}"
+                message = f"expected one image {path.stem}.*, found {there}"
                 raise DatasetError(message, kind="ambiguous image")
             if found:
-                return (folder / path).with_name(found[0])
+                return path.with_name(found[0])
         looked = ", ".join(str(folder) for folder in self.folders)
         raise DatasetError(f"expected the image {name} in {looked}, found none", "missing image")
 

@@ -26,14 +26,15 @@ def stratified_splits(
     The class with the fewest images left comes first; each of its images goes to the split that
     lacks most of the class, among equals to the one that lacks most images. Images without objects
     count as a class of their own; a region to ignore is no object. Other than in the paper, a class
-    with J images or more is wanted in each split once at least, so that it can be measured there.
+    with J images or more is wanted in each split once at least, so that it can be measured there:
+    where many classes are that rare, a small split grows beyond its share.
     Files of the same bytes stay on one side.
     Who goes where follows from the images' ids, contents and classes and the seed, from no order.
     Returns J arrays of indices, ascending. Raises ValueError for other fractions and where a split
     would get no image, OSError for a file that cannot be read.
     """
     fractions = np.asarray(fractions, np.float64)
-    if not len(fractions) or (fractions <= 0).any() or abs(fractions.sum() - 1) > 1e-6:
+    if not (fractions > 0).all() or not abs(fractions.sum() - 1) < 1e-6:
         found = ", ".join(f"{fraction:g}" for fraction in fractions)
         raise ValueError(f"fractions: expected numbers above 0 that make 1 together, found {found}")
     units = _in_order(same_content(dataset.images), dataset.image_ids, seed)
@@ -118,7 +119,8 @@ def _distribute(presence: np.ndarray, sizes: np.ndarray, fractions: np.ndarray) 
     while left.any():
         rarest = np.argmin(np.where(left > 0, left, left.max() + 1))
         for unit in np.flatnonzero((sides < 0) & (presence[:, rarest] > 0)):
-            side = np.lexsort((lacking_images, lacking[:, rarest].round(6)))[-1]
+            lacks = lacking[:, rarest].round(6)  # rounding decides no tie
+            side = max(range(len(fractions)), key=lambda j: (lacks[j], lacking_images[j]))
             sides[unit] = side
             lacking[side] -= presence[unit]
             lacking_images[side] -= sizes[unit]

@@ -73,6 +73,7 @@ def read_voc(
     on_bad_annotation: str = "error",
     val_fraction: float = 0.2,
     seed: int = 0,
+    need_images: bool = True,
 ) -> Dataset:
     """Reads one split of a dataset annotated in Pascal VOC XML.
 
@@ -85,6 +86,8 @@ def read_voc(
     on_bad_annotation: "error" raises at the first defect; "drop" leaves the object out, or the
       image where the defect is the image's, and counts it in the dataset's `defects`.
     val_fraction, seed: of the split of a flat folder.
+    need_images: without, no image need be there and `<size>` is trusted: for judging detections
+      that were made elsewhere.
 
     Order: the image set's; by stem in a flat folder. 1-based inclusive corners become
     (xmin - 1, ymin - 1, xmax, ymax), as the devkit measures them. Up to 2 px outside the image are
@@ -95,7 +98,7 @@ def read_voc(
     reader = _Reader(on_bad_annotation)
     folder = _find_folder(Path(root))
     ids = _list_split(folder, split, val_fraction, seed, reader)
-    loaded = in_threads(lambda image_id: _load(folder, image_id), ids)
+    loaded = in_threads(lambda image_id: _load(folder, image_id, need_images), ids)
     name = f"{folder.root.resolve().name}/{split}"
     if classes is None:
         classes = _class_names([parts[0] for parts in loaded if isinstance(parts, tuple)])
@@ -303,7 +306,9 @@ def _texts(element: etree._Element | None) -> dict[str, str]:
     return {child.tag: (child.text or "").strip() for child in element}
 
 
-def _load(folder: _Folder, image_id: str) -> tuple[Annotation, Path, ImageHeader]:
+def _load(
+    folder: _Folder, image_id: str, need_images: bool
+) -> tuple[Annotation, Path, ImageHeader]:
     """What the files of one image say."""
     image = folder.images.get(image_id)
     if image_id not in folder.annotations:
@@ -315,6 +320,9 @@ def _load(folder: _Folder, image_id: str) -> tuple[Annotation, Path, ImageHeader
             )
         raise DatasetError(f"{expected}: expected the file, found {found}", "missing annotation")
     annotation = parse_annotation(folder.annotations[image_id])
+    if not need_images:
+        width, height = (int(side) for side in _stated_size(annotation))
+        return annotation, Path(f"{image_id}.jpg"), ImageHeader(width, height, orientation=1)
     if isinstance(image, DatasetError):
         raise image
     if image is None:
@@ -397,10 +405,13 @@ def _check_size(annotation: Annotation, header: ImageHeader) -> None:
     """Refuses a `<size>` that is filled in and not the image's: its boxes are another image's."""
     if all(text in (None, "", "0") for text in annotation.size):
         return
-    where = f"{annotation.path}, size"
-    width = _number(annotation.size[0], f"{where}/width")
-    height = _number(annotation.size[1], f"{where}/height")
-    check_size((width, height), header, where)
+    check_size(_stated_size(annotation), header, f"{annotation.path}, size")
+
+
+def _stated_size(annotation: Annotation) -> tuple[float, float]:
+    names, where = ("width", "height"), f"{annotation.path}, size"
+    sides = [_number(s, f"{where}/{n}") for n, s in zip(names, annotation.size, strict=True)]
+    return sides[0], sides[1]
 
 
 def _label(name: str | None, classes: Sequence[str], where: str) -> int:

@@ -9,6 +9,7 @@ Letters: T objects, G objects of one image, K classes.
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +192,7 @@ def _class_names(names: object, path: Path) -> tuple[str, ...]:
         names = [names.get(str(index)) for index in range(len(names))]
     if not _is_texts(names) or not all(names) or not names:
         raise DatasetError(f"{path}: expected class names, a list or a mapping of 0, 1 ... to them")
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise DatasetError(f"{path}: expected different class names, found {twice!r} twice")
     return tuple(names)
@@ -389,11 +390,10 @@ def _judge_objects(
     rows = np.concatenate([part.rows for part in parts])
     index = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
     declared = rows[:, 0].astype(np.int64)
-    for number, name in enumerate(description.classes):
-        count = int(((declared == number) & (labels[declared] < 0)).sum())
-        message = f"{description.path}: class {name!r} is not asked for"
-        judge.defects.messages.extend([("class left out", message)] * count)
     kept = labels[declared] >= 0
+    for number, count in Counter(declared[~kept].tolist()).items():
+        message = f"{description.path}: class {description.classes[number]!r} is not asked for"
+        judge.defects.messages.extend([("class left out", message)] * count)
     rows, index, declared = rows[kept], index[kept], declared[kept]
     sizes = np.array([(part.header.width, part.header.height) for part in parts])[index]
     with np.errstate(over="ignore"):  # to infinity, which is outside of any image

@@ -109,7 +109,7 @@ def crowdhuman_metric(
 
     Raises ValueError for labels outside 0 to num_classes - 1, images outside 0 to M - 1, and sizes
     of another shape or below 1.
-    Follows the evaluator of github.com/megvii-model/CrowdDetection (lib/evaluate). The paper: Shao
+    Follows the evaluator of github.com/Purkialo/CrowdDet (lib/evaluate). The paper: Shao
     et al., "CrowdHuman: A Benchmark for Detecting Human in a Crowd", 2018.
     """
     sizes = _check_inputs(detections, ground_truth, sizes, num_classes)

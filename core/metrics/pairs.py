@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-PAIRS_PER_CHUNK = 200_000  # of which ten arrays or so fit a processor's cache
+PAIRS_PER_CHUNK = 200_000  # bounds the memory, and lets a chunk's arrays stay in the cache
 
 
 def pair_chunks(

@@ -6,6 +6,7 @@ Letters: M images, T objects, P pairs of objects of one image.
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,13 @@ MENDED = {
     "box clipped to the image": "note",
     "class left out": "note",
     "corner counted from 0, clipped": "warning",
+    "gtbox tagged background": "note",
+    "ignored box without area": "note",
+    "ignored without a box": "note",
+    "image under another suffix": "note",
+    "image without label file": "note",
+    "person without head box": "note",
+    "zero box taken as no object": "note",
 }
 _OBJECT = re.compile(r"(?:, |: )((?:object|line|row|annotation|entry|box|image) [^,:]+)")
 
@@ -72,10 +80,13 @@ class Finding:
 
 
 def reader_findings(dataset: Dataset, split: str, on_bad_annotation: str) -> list[Finding]:
-    """The defects of a dataset that was read under "drop", judged by the config's policy."""
+    """The defects of a dataset that was read under "drop", judged by the config's policy.
+
+    A message that the reader repeats is one finding, which says how often.
+    """
     by_stem = {Path(image).stem: index for index, image in enumerate(dataset.images)}
     found = []
-    for kind, message in dataset.defects.messages:
+    for (kind, message), count in Counter(dataset.defects.messages).items():
         severity = MENDED.get(kind, "error")
         file, item = _place(message)
         image = by_stem.get(Path(file).stem)
@@ -86,7 +97,7 @@ def reader_findings(dataset: Dataset, split: str, on_bad_annotation: str) -> lis
                 split=split,
                 file=file,
                 object=item,
-                message=message,
+                message=message if count == 1 else f"{message} ({count} times)",
                 stops=severity == "error" and on_bad_annotation == "error",
                 shown=() if image is None else (Shown(split, image),),
             )

@@ -23,7 +23,9 @@ from data.records import Dataset, DatasetError
 from utils.diary import progress_bar
 
 THUMBNAIL = 16  # px a side of what images are compared by
-NEAR_RMS = 1.5  # grey levels between thumbnails up to which images are near-identical
+# Of a thumbnail's contrast, up to which another is the same picture: encoded again or smaller it is
+# within .08, refocused or a frame later within .17; different pictures of one scene begin at .5.
+NEAR_SHARE = 0.2
 CHUNK = 1024  # thumbnails compared at a time
 SUFFIXES = {"JPEG": (".jpg", ".jpeg", ".jfif"), "PNG": (".png",), "BMP": (".bmp",)}
 PLAIN = "RGB"
@@ -51,11 +53,13 @@ _PNG_DEPTH = 24  # offset of a PNG's bits a value
 class ImageFacts:
     """What is kept of an image once decoded.
 
-    digest: of the pixels and their shape. thumbnail: (THUMBNAIL, THUMBNAIL, 3) uint8 RGB.
+    size: width, height. digest: of the pixels and their shape.
+    thumbnail: (THUMBNAIL, THUMBNAIL, 3) uint8 RGB.
     format: "JPEG", "PNG" or "BMP", by content. colours: PLAIN or what it is instead.
     orientation: the EXIF value.
     """
 
+    size: tuple[int, int]
     digest: bytes
     thumbnail: np.ndarray
     format: str
@@ -81,9 +85,15 @@ def _facts(path: str) -> ImageFacts | DatasetError:
     except DatasetError as error:
         return error
     kind, colours = _stored_as(encoded)
-    digest = hashlib.blake2b(pixels, digest_size=16, salt=str(pixels.shape[:2]).encode()[:16])
-    thumbnail = cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
-    return ImageFacts(digest.digest(), thumbnail, kind, colours, encoded.header.orientation)
+    size = encoded.header.width, encoded.header.height
+    return ImageFacts(
+        size=size,
+        digest=hashlib.blake2b(pixels, digest_size=16, person=b"%dx%d" % size).digest(),
+        thumbnail=cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA),
+        format=kind,
+        colours=colours,
+        orientation=encoded.header.orientation,
+    )
 
 
 def _stored_as(image: EncodedImage) -> tuple[str, str]:
@@ -114,22 +124,30 @@ def file_findings(
         if isinstance(one, DatasetError):
             found.append(Finding(one.kind, "error", split, path, "", str(one), stops=True))
             continue
-        for kind, text in _remarks(path, one):
+        for kind, severity, text in _remarks(path, one, tuple(dataset.sizes[index].tolist())):
             shown = (Shown(split, index),)
-            found.append(Finding(kind, "note", split, path, "", f"{path}: {text}", shown=shown))
+            found.append(Finding(kind, severity, split, path, "", f"{path}: {text}", shown=shown))
     return found
 
 
-def _remarks(path: str, facts: ImageFacts) -> Iterator[tuple[str, str]]:
-    suffix = Path(path).suffix
-    if suffix.lower() not in SUFFIXES[facts.format]:
-        yield "mislabelled image file", f"is a {facts.format} file; it is read as what it is"
+def _remarks(
+    path: str, facts: ImageFacts, stated: tuple[int, int]
+) -> Iterator[tuple[str, str, str]]:
+    """(kind, severity, text) of each; stated: the size that the dataset says."""
+    if stated != facts.size:
+        expected, found = ("{}x{}".format(*size) for size in (facts.size, stated))
+        text = f"expected {expected} as the image has, found {found} in the annotations"
+        yield "size disagrees with the image", "warning", text
+    if Path(path).suffix.lower() not in SUFFIXES[facts.format]:
+        text = f"is a {facts.format} file; it is read as what it is"
+        yield "mislabelled image file", "note", text
     if facts.orientation != 1:
         text = f"EXIF orientation {facts.orientation}: the image is turned before boxes are laid"
-        yield "EXIF orientation", f"{text} on it; they fit if they were drawn on the turned one"
+        text = f"{text} on it; they fit if they were drawn on the turned one"
+        yield "EXIF orientation", "note", text
     if facts.colours != PLAIN:
         becomes = BECOMES.get(facts.colours, "the high byte is kept")
-        yield "not plain RGB", f"{facts.colours}: {becomes}"
+        yield "not plain RGB", "note", f"{facts.colours}: {becomes}"
 
 
 # ------------------------------------------------------------------------------------------------
@@ -186,20 +204,27 @@ def same_across(
             found.append(_leak(train, val, places[one.digest][0], index, "the same pixels"))
         else:
             rest.append(index)
-    for first, index, rms in _nearly_same(train_facts, val_facts, rest):
+    for first, index, rms in _nearest(train_facts, val_facts, rest):
         a, b = train.sizes[first], val.sizes[index]
-        if abs(a[0] * b[1] - a[1] * b[0]) <= 0.02 * a[1] * b[0]:  # the same shape
-            text = f"nearly the same pixels ({rms:.1f} grey levels apart)"
+        has_same_shape = abs(a[0] * b[1] - a[1] * b[0]) <= 0.02 * a[1] * b[0]
+        if has_same_shape and rms < NEAR_SHARE * _contrast(val_facts[index]):
+            text = f"nearly the same picture, {rms:.1f} grey levels apart,"
             found.append(_leak(train, val, first, index, text))
     return found
 
 
-def _nearly_same(
+def _contrast(facts: ImageFacts) -> float:
+    """Grey levels that the thumbnail's pixels are from their mean, RMS."""
+    pixels = facts.thumbnail.reshape(-1, 3).astype(np.float64)
+    return float(np.sqrt(pixels.var(axis=0).mean()))
+
+
+def _nearest(
     train_facts: Sequence[ImageFacts | DatasetError],
     val_facts: Sequence[ImageFacts | DatasetError],
     indices: Sequence[int],
 ) -> list[tuple[int, int, float]]:
-    """(train image, val image, RMS) of the nearest thumbnail to each of `indices` within reach."""
+    """(train image, val image, RMS between them) of each of `indices` and the thumbnail nearest."""
     others = [i for i, one in enumerate(train_facts) if isinstance(one, ImageFacts)]
     if not others or not indices:
         return []
@@ -215,7 +240,7 @@ def _nearly_same(
         nearest = np.where(value < best, np.array(portion)[closest], nearest)
         best = np.minimum(best, value)
     rms = np.sqrt(best / wanted.shape[1])
-    return [(int(nearest[i]), indices[i], float(rms[i])) for i in np.flatnonzero(rms <= NEAR_RMS)]
+    return list(zip(nearest.tolist(), indices, rms.tolist(), strict=True))
 
 
 def _vectors(facts: Sequence[ImageFacts | DatasetError], indices: Sequence[int]) -> np.ndarray:

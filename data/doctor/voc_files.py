@@ -8,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 from data.doctor.findings import Finding, Shown
 from data.reading import files_in, in_threads
 from data.records import Dataset, DatasetError
-from data.voc import ANNOTATION_FOLDERS, Annotation, parse_annotation
+from data.voc import ANNOTATION_FOLDERS, IMAGE_FOLDERS, Annotation, parse_annotation
 
 XML = (".xml",)
 _PATH = re.compile(r"<path>\s*([^<]*?)\s*</path>")
@@ -38,12 +38,13 @@ def voc_findings(datasets: dict[str, Dataset], reported: Sequence[str]) -> list[
 
 
 def _annotation_folder(images: Path) -> Path:
-    """Where the XML of the images in a folder lies: beside the folder, below it, or in it."""
-    for parent in (images.parent, images):
-        folders = {path.name.lower(): path for path in sorted(parent.iterdir()) if path.is_dir()}
-        for name in ANNOTATION_FOLDERS:
-            if name in folders and files_in(folders[name], XML):
-                return folders[name]
+    """Where the reader takes the XML of the images in a folder from."""
+    roots = [images.parent, images] if images.name.lower() in IMAGE_FOLDERS else [images]
+    for root in roots:
+        folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+        for folder in (*(folders[name] for name in ANNOTATION_FOLDERS if name in folders), root):
+            if files_in(folder, XML):
+                return folder
     return images
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data.records import Dataset
-from data.writers.common import check_names, lost, lost_numbers, number
+from data.writers.common import check_classes, check_names, lost, lost_numbers, number
 
 
 def write_csv(dataset: Dataset, root: str | Path, split: str, names: Sequence[str]) -> list[str]:
@@ -19,8 +19,9 @@ def write_csv(dataset: Dataset, root: str | Path, split: str, names: Sequence[st
     names: file names in the folder images, one for each image, subfolders and all.
     Coordinates have the digits it takes to read back as the same float32. Regions to ignore are
     left out: they would become objects.
-    Returns the losses. Raises ValueError for a name that cannot be used.
+    Returns the losses. Raises ValueError for a name or class that cannot be used.
     """
+    check_classes(dataset.classes)
     check_names(names, dataset)
     rows = []
     for index, name in enumerate(names):

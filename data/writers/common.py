@@ -1,5 +1,6 @@
 """What the writers share: numbers as text, names that are safe to write, losses in words."""
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
@@ -30,12 +31,26 @@ def check_names(names: Sequence[str], dataset: Dataset, by_stem: bool = False) -
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.name or "\\" in name:
             raise ValueError(f"{image}: expected a name below the image folder, found {name!r}")
-        if not name.isprintable() or name != name.strip():
-            raise ValueError(f"{image}: expected a name of printable characters, found {name!r}")
+        if name != name.strip() or any(map(_ends_line, name)):
+            expected = "expected a name that a line of text can hold"
+            raise ValueError(f"{image}: {expected}, found {name!r}")
         key = str(path.with_suffix("")) if by_stem else name
         if key in taken:
             raise ValueError(f"{image}: would be called {name}, and so would {taken[key]}")
         taken[key] = image
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    """Refuses class names that readers of text trim or break. Raises ValueError naming one."""
+    for name in classes:
+        if name != name.strip() or any(map(_ends_line, name)):
+            expected = "expected a name without line ends, nor blanks around it"
+            raise ValueError(f"class {name!r}: {expected}; rename it")
+
+
+def _ends_line(character: str) -> bool:
+    """Whether it is a control character, half of one (from a name not in UTF-8), a line's end."""
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
 def lost(count: int, what: str) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from lxml import etree
 
 from data.records import Dataset
-from data.writers.common import check_names, lost, lost_numbers, number, shortest
+from data.writers.common import check_classes, check_names, lost, lost_numbers, number, shortest
 
 
 def write_voc(dataset: Dataset, root: str | Path, split: str, names: Sequence[str]) -> list[str]:
@@ -21,9 +21,10 @@ def write_voc(dataset: Dataset, root: str | Path, split: str, names: Sequence[st
     float32 (x1 and y1 below 1e-8 px become 0 or a neighbour). Regions to ignore become difficult
     objects. A box at most 1 px wide or high is left out: its corners coincide, and readers, ours
     among them, take it for empty.
-    Returns the losses. Raises ValueError for a name that cannot be used, and for an image that is
-    there from another split with other objects.
+    Returns the losses. Raises ValueError for a name or class that cannot be used, and for an image
+    that is there from another split with other objects.
     """
+    check_classes(dataset.classes)
     check_names(names, dataset, by_stem=True)
     folder, sets = Path(root) / "Annotations", Path(root) / "ImageSets" / "Main"
     folder.mkdir(parents=True, exist_ok=True)

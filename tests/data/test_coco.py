@@ -294,8 +294,16 @@ def test_a_list_file_that_is_no_text(folder):
 
 NAMELESS = {"id": 3, "width": W, "height": H}
 BAD_IMAGES = {
-    "same-id": (image(1, "c.jpg"), "duplicate id", "(id 1): expected an id and a file_name of its"),
-    "same-name": (image(3, "a.jpg"), "duplicate id", "images[0] (id 1) ('a.jpg')"),
+    "same-id": (
+        image(1, "c.jpg"),
+        "duplicate id",
+        "(id 1): id: expected one of its own, found 1 of",
+    ),
+    "same-name": (
+        image(3, "a.jpg"),
+        "duplicate id",
+        "file_name: expected one of its own, found 'a.jpg'",
+    ),
     "zero-width": (
         image(3, "c.jpg", 0),
         "bad number",
@@ -357,6 +365,13 @@ def test_image_that_cannot_be_read(folder):
     (root / "val" / "b.jpg").write_bytes(b"")
     assert_defect(root, "unreadable image", "b.jpg: the file is empty", num_images=1, num_boxes=1)
     assert len(read_coco(root, "val", check_images=False)) == 2
+
+
+def test_without_images_the_file_alone_is_read(folder):
+    root = folder(instances([box()], [image(1, "gone/x.jpg"), image(2, "b.jpg", 80, 60)]))
+    dataset = read_coco(root, "val", need_images=False)
+    assert dataset.images == ("gone/x.jpg", "b.jpg")
+    np.testing.assert_array_equal(dataset.sizes, [[W, H], [80, 60]])
 
 
 def test_nothing_left_says_what_was_dropped(folder):

@@ -4,6 +4,7 @@
 made to exhaust time or memory is refused, in a process with little of both.
 """
 
+import copy
 import json
 import os
 import subprocess
@@ -108,7 +109,7 @@ def mutated_json(draw, value):
                 continue
             kind = draw(st.sampled_from(("set", "set", "remove", "double")))
             if kind == "set":
-                here[key] = draw(st.sampled_from(ODD_VALUES))
+                here[key] = copy.deepcopy(draw(st.sampled_from(ODD_VALUES)))
             elif kind == "remove":
                 del here[key]
             elif isinstance(here, list):

@@ -26,6 +26,8 @@ def clip(box, policy="drop", **options):
         ([40, 0, 41, 30], None, "box outside the image"),
         ([1e9, 1e9, 2e9, 2e9], None, "box outside the image"),
         ([5, 5, 5, 9], None, "empty or inverted box"),
+        ([5, 5, 5 + 1e-9, 9], None, "empty or inverted box"),
+        ([0, 0, 1e300, 9], None, "box outside the image"),
         ([9, 5, 5, 9], None, "empty or inverted box"),
         ([-9, -9, -9, -9], None, "empty or inverted box"),
     ],

@@ -28,6 +28,12 @@ def test_another_suffix_counts_where_no_folder_has_the_name(tmp_path):
     assert finder.find("x.tif.png") == tmp_path / "b/x.tif.jpg"
 
 
+@pytest.mark.parametrize("name", ["/home/someone/x.jpg", r"C:\Users\someone\x.jpg"])
+def test_of_another_machines_path_the_name_counts(tmp_path, name):
+    touch(tmp_path / "x.jpg")
+    assert ImageFinder([tmp_path]).find(name) == tmp_path / "x.jpg"
+
+
 def test_several_of_the_stem_are_ambiguous(tmp_path):
     touch(tmp_path / "x.png", tmp_path / "x.jpg")
     assert ImageFinder([tmp_path]).find("x.jpg") == tmp_path / "x.jpg"

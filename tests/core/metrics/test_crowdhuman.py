@@ -250,16 +250,29 @@ def test_hand_computed_curve():
     assert (got.ji_score, got.recall) == (0.0, 1.0)
 
 
-def test_miss_rate_at_the_references():
-    """A hundred images, an object in each; ten true positives before each false one."""
-    truth = objects(*[(i, 0, 0, *SQUARE) for i in range(100)])
-    hits = [(i, 0, 1 - i / 100 - 0.001, *SQUARE) for i in range(50)]
-    misses = [(i, 0, 1 - i / 100 - 0.1, *AWAY) for i in (0, 10, 20, 30, 40)]
-    got = only(detections(*hits, *misses), truth, np.full((100, 2), 100))
-    # fppi reaches .01 at the first false positive, .0178 (1.78 of 100) at the second, .0316 at the
-    # fourth (3.16 of 100), .0562 at none: from there on the last point counts.
-    missed = [0.9, 0.8, 0.6] + [0.5] * 6
-    np.testing.assert_allclose(got.mr2, math.exp(sum(map(math.log, missed)) / 9), rtol=1e-12)
+@pytest.mark.parametrize(
+    ("num_images", "num_detections", "found"),
+    [
+        # fppi is n / 10,000 from the n-th false positive on, before which n - 1 were found.
+        (10_000, 20_000, (99, 177, 315, 561, 999, 1777, 3161, 5622, 9999)),
+        # .01 is reached by the first of five, .0178 by the second, .0316 by the fourth, the others
+        # by none, so that the last point counts.
+        (100, 10, (0, 1, 3, 5, 5, 5, 5, 5, 5)),
+    ],
+)
+def test_miss_rate_at_the_references(num_images, num_detections, found):
+    """Two objects an image, and a curve that goes false, true, false, true, an image each time."""
+    place = np.arange(2 * num_images)
+    truth = GroundTruth(place // 2, np.tile([SQUARE, AWAY], (num_images, 1)), place * 0, place < 0)
+    place = np.arange(num_detections)
+    boxes = np.tile([(20, 20, 30, 30), SQUARE], (num_detections // 2, 1))
+    got = only(
+        Detections(place // 2, boxes, -place / 20_000, place * 0),
+        truth,
+        np.full((num_images, 2), 100),
+    )
+    logs = [math.log(1 - hits / (2 * num_images)) for hits in found]
+    assert got.mr2 == pytest.approx(math.exp(sum(logs) / 9), rel=1e-12)
 
 
 def test_second_choice():
@@ -314,10 +327,12 @@ def test_both_sides_are_clipped_to_the_image():
     assert only(detections((0, 0, 0.9, -40, 0, -20, 50)), left).recall == 0.0
 
 
-@pytest.mark.parametrize(("lower", "recall"), [(5.0, 0.0), (5.0001, 1.0)])
-def test_overlap_must_be_more_than_half(lower, recall):
-    got = only(detections((0, 0, 0.9, 0, 0, 10, lower)), objects((0, 0, 0, *SQUARE)))
-    assert got.recall == recall
+@pytest.mark.parametrize(("lower", "recall"), [(5.0, 0.0), (5.00001, 1.0)])
+@pytest.mark.parametrize("scale", [1, 100_000])  # from which on the 1e-6 is too small to matter
+def test_overlap_must_be_more_than_half(lower, recall, scale):
+    det = detections((0, 0, 0.9, 0, 0, 10 * scale, lower * scale))
+    truth = objects((0, 0, 0, 0, 0, 10 * scale, 10 * scale))
+    assert only(det, truth, SIZES * scale).recall == recall
 
 
 def test_equal_scores_go_by_image_and_then_by_the_order_of_the_input():

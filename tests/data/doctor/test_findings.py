@@ -1,6 +1,8 @@
 """Findings of boxes, classes and readers' messages; pairs against a plain double loop."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from data.doctor import findings
 from data.doctor.findings import (
+    MENDED,
     NEAR_IOU,
     Shown,
     box_findings,
@@ -213,6 +216,22 @@ def test_what_a_reader_rejects_stops_training_unless_it_is_dropped(policy):
 def test_what_a_reader_mends_stops_nothing(kind, severity):
     (found,) = reader_findings(with_defect(kind, "x.xml, object 1: found"), "train", "error")
     assert (found.severity, found.stops, found.shown) == (severity, False, ())
+
+
+def test_whatever_readers_mend_is_known_to_stop_nothing():
+    """A reader counts what it mends by `defects.add`; what it rejects goes through its judge."""
+    folder = Path(findings.__file__).parents[1]
+    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
+    mended = {kind for text in texts for kind in re.findall(r'defects\.add\(\s*"([^"]+)"', text)}
+    assert len(mended) > 5
+    assert mended <= set(MENDED)
+
+
+def test_a_message_that_is_repeated_is_one_finding():
+    data = with_defect("class left out", "a.json: class 'x' is not asked for")
+    data.defects.add("class left out", "a.json: class 'x' is not asked for")
+    (found,) = reader_findings(data, "train", "error")
+    assert found.message == "a.json: class 'x' is not asked for (2 times)"
 
 
 def test_file_names_may_hold_commas_and_colons(tmp_path):

@@ -1,18 +1,28 @@
 import numpy as np
 import pytest
 
-from data.writers.common import check_names, number
+from data.writers.common import check_classes, check_names, number
 
 
 def test_numbers_are_short():
     values = [0, 3, 100, 1e7, 0.1, 1 / 3, 639.9, 2**-20, -1.5]
-    texts = ["0", "3", "100", "10000000", "0.1", "0.33333334", "639.9", "0.00000095367432", "-1.5"]
+    texts = ["0", "3", "100", "10000000", "0.1", "0.33333334", "639.9", "0.0000009536743", "-1.5"]
     assert [number(np.float32(value)) for value in values] == texts
 
 
 @pytest.mark.parametrize(
     "name",
-    ["/etc/a.png", "../a.png", "a/../../b.png", "", "a\\b.png", "a\nb.png", " a.png", "\udc80"],
+    [
+        "/etc/a.png",
+        "../a.png",
+        "a/../../b.png",
+        "",
+        "a\\b.png",
+        "a\nb.png",
+        " a.png",
+        "\udc80",
+        "a\u2028b",
+    ],
 )
 def test_names_that_lead_elsewhere_are_refused(toolbox, name):
     with pytest.raises(ValueError, match=r"z 1\.png: expected a name ") as caught:
@@ -22,9 +32,17 @@ def test_names_that_lead_elsewhere_are_refused(toolbox, name):
 
 def test_names_that_clash_are_both_named(toolbox):
     dataset = toolbox.dataset([])
-    check_names(["x/a.png", "x/a.jpg", "a.png"], dataset)
+    check_names(["x/a.png", "x/a.jpg", "9.41\u202fPM.png"], dataset)
     clash = r"là\.png: would be called a\.png, and so would .*a#t=1\.png"
     with pytest.raises(ValueError, match=clash):
         check_names(["a.png", "a.jpg", "a.png"], dataset)
     with pytest.raises(ValueError, match=r"là\.png: would be called x/a\.jpg, and so would .*z 1"):
         check_names(["a.png", "x/a.png", "x/a.jpg"], dataset, by_stem=True)
+
+
+@pytest.mark.parametrize("name", [" dog", "dog\t", "hot\ndog", "\x1b[1m"])
+def test_class_names_that_text_cannot_hold_are_refused(name):
+    check_classes(("hot dog", "собака, большая"))
+    with pytest.raises(ValueError, match="expected a name without line ends") as caught:
+        check_classes(("cat", name))
+    assert repr(name) in str(caught.value)
