@@ -6,7 +6,8 @@ headline and `value`, by which the best epoch is chosen, are the metric's own.
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,9 @@ def score(table: DetectionTable, dataset: Dataset, config: Config) -> Scores:
     num_classes, settings = len(dataset.classes), config.evaluate
     match metric_name(config):
         case "coco":
+            rank = image_ranks(dataset.image_ids)
+            detections = replace(detections, image=rank[detections.image])
+            ground_truth = replace(ground_truth, image=rank[ground_truth.image])
             result = coco_metric(detections, ground_truth, len(dataset), num_classes)
             return CocoScores(result, dataset, config)
         case "crowdhuman":
@@ -224,6 +228,18 @@ def metric_name(config: Config) -> str:
     """The metric asked for, or the one that goes with the data's format."""
     asked = config.evaluate.metric
     return METRIC_OF_FORMAT.get(config.data.format, "voc") if asked == "auto" else asked
+
+
+def image_ranks(image_ids: Sequence[str]) -> np.ndarray:
+    """(M,) int64: the place of each image by its number, where all ids are numbers.
+
+    pycocotools goes through a file's images by id, which decides between equal scores.
+    """
+    if not all(image_id.isdecimal() for image_id in image_ids):
+        return np.arange(len(image_ids))
+    ranks = np.empty(len(image_ids), np.int64)
+    ranks[sorted(range(len(image_ids)), key=lambda i: int(image_ids[i]))] = np.arange(len(ranks))
+    return ranks
 
 
 def require_objects(dataset: Dataset) -> None:

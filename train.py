@@ -37,8 +37,8 @@ from core.build import (
     build_schedule,
     warmup_within,
 )
+from core.coverage import Coverage, anchor_coverage
 from core.engine import compiled, train_step, validation_step
-from core.targets import best_overlaps
 from core.weights.published import open_weights
 from core.weights.store import DETECTOR, Weights, stated
 from core.weights.transfer import class_sources, transfer
@@ -52,7 +52,7 @@ from data.pipeline import (
     training_batches,
 )
 from data.records import Dataset
-from data.resize import fitted_size
+from data.resize import at_input_size, padded_size
 from detector import Detector, gather_detections
 from evaluate import write_all
 from scoring import require_objects, score, summarize
@@ -70,7 +70,6 @@ COLUMNS = (
     "epoch", "learning_rate", *SCALARS, "images_per_second", "data_wait",
     *(f"val_{name}" for name in SCALARS), "val_map",
 )  # fmt: skip
-SIZES = (16, 32, 64, 128)  # pixels at the network's input: limits of the diary's size classes
 ADVICE = (
     "The last good weights are in checkpoints/last.npz, if there is one; a lower "
     "train.learning_rate, more train.warmup_steps or a smaller train.clip_norm may help"
@@ -309,7 +308,8 @@ class Progress:
 def fingerprint(dataset: Dataset) -> str:
     """Changes with any image id, box or label, so that a resumed run sees what it saw before."""
     digest = hashlib.sha256("\n".join(dataset.image_ids).encode())
-    for array in (dataset.row_splits, dataset.boxes, dataset.labels, dataset.difficult):
+    boxes = dataset.boxes.astype(np.float32)
+    for array in (dataset.row_splits, boxes, dataset.labels, dataset.difficult):
         digest.update(array.tobytes())
     if dataset.ignore.any():  # else the fingerprint of runs from before there were such regions
         digest.update(dataset.ignore.tobytes())
@@ -492,31 +492,18 @@ def describe(config: Config, device: str, train_set: Dataset, val_set: Dataset) 
                 "train.warmup_steps: {} are more than half of the {} steps of {} epochs; {} are",
                 phase.warmup_steps, steps, phase.epochs, warmup,
             )  # fmt: skip
-    logger.info(anchor_coverage(train_set, config))
+    logger.info(coverage(train_set, config).line())
 
 
-def anchor_coverage(dataset: Dataset, config: Config) -> str:
-    """Which share of the objects has an anchor at the positive IoU, by size, in one line.
+def coverage(dataset: Dataset, config: Config) -> Coverage:
+    """Which share of the objects has an anchor at the positive IoU, by size.
 
-    An object without one is never learnt unless matcher.low_quality is on. At most 5,000 objects
-    are looked at.
+    An object without one is never learnt unless matcher.low_quality is on.
     """
-    rows = np.linspace(0, len(dataset.labels) - 1, min(len(dataset.labels), 5000)).astype(int)
-    sizes = fitted_size(dataset.sizes[:, 1], dataset.sizes[:, 0], config.model.resize)
-    scales = sizes[:, [1, 0, 1, 0]] / dataset.sizes[:, [0, 1, 0, 1]]
-    boxes = (dataset.boxes * scales[dataset.image_index])[rows].astype(np.float32)
-    anchors = build_anchors(config.model)(*(int(side) for side in sizes.max(axis=0)))
-    covered = best_overlaps(anchors, tf.constant(boxes)).numpy() >= config.matcher.positive_iou
-    side = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
-    group = np.digitize(side, SIZES)
-    limits = ["0", *map(str, SIZES), "inf"]
-    shares = [
-        f"{limits[i]}-{limits[i + 1]} px {covered[group == i].mean():.1%} of {(group == i).sum()}"
-        for i in range(len(SIZES) + 1)
-        if (group == i).any()
-    ]
-    total = f"{covered.mean():.1%}" if len(covered) else "no objects"
-    return f"anchor coverage at IoU {config.matcher.positive_iou}: {total} ({', '.join(shares)})"
+    boxes, sizes = at_input_size(dataset, config.model.resize)
+    height, width = (int(side) for side in padded_size(sizes.max(axis=0), config.model.resize))
+    anchors = build_anchors(config.model)(height, width)
+    return anchor_coverage(anchors, boxes[~dataset.ignore], config.matcher.positive_iou)
 
 
 def describe_epoch(row: dict, optimizer, steps: int) -> str:

@@ -441,7 +441,7 @@ def _without_suffix(name: str) -> str:
 def _objects(
     rows: Sequence[_Row], classes: Sequence[str], path: Path, judge: Judge
 ) -> tuple[list[_Row], np.ndarray, np.ndarray]:
-    """The lines that hold objects, their (T, 4) float32 boxes and (T,) labels."""
+    """The lines that hold objects, their (T, 4) float64 boxes and (T,) labels."""
     label_of = {name: label for label, name in enumerate(classes)}
     objects, boxes, labels = [], [], []
     for row in rows:
@@ -460,8 +460,7 @@ def _objects(
             continue
         objects.append(row)
         boxes.append(box)
-    with np.errstate(over="ignore"):  # as the dataset holds them: a sliver may have no area
-        boxes = np.array(boxes, np.float64).reshape(-1, 4).astype(np.float32)
+    boxes = np.array(boxes, np.float64).reshape(-1, 4)
     return objects, boxes, np.array(labels, np.int32)
 
 

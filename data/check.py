@@ -32,7 +32,7 @@ from core.build import build_anchors
 from core.coverage import Coverage, anchor_coverage
 from data.datasets import prepare, read_split
 from data.doctor.anchor_fit import MIN_GAIN, AnchorSet, Grid, fit_anchors
-from data.doctor.figures import at_input_size, split_figures
+from data.doctor.figures import split_figures
 from data.doctor.findings import (
     SEVERITIES,
     Finding,
@@ -44,7 +44,7 @@ from data.doctor.page import by_kind, render
 from data.doctor.pixels import file_findings, read_facts, same_across, same_files, same_within
 from data.doctor.voc_files import voc_findings
 from data.records import Dataset, DatasetError
-from data.resize import padded_size
+from data.resize import at_input_size, padded_size
 from utils.diary import console, diary
 from utils.files import write_text
 

@@ -443,20 +443,22 @@ class _Objects:
         numbers, rows, index, label = numbers[kept], rows[kept], index[kept], label[kept]
         corner, size = rows["bbox"][:, :2], rows["bbox"][:, 2:]
         with np.errstate(over="ignore"):  # to infinity, which is outside of any image
-            # Judged as they are kept: in float64 0.1 + 639.9 is beyond 640.
-            boxes = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
-            areas = rows["area"].astype(np.float32)
+            boxes = np.concatenate([corner, corner + size], axis=1)
         boxes, good = self.judge.clip(
-            boxes, self.sizes[index], lambda row: _place(self.source, "annotations", numbers[row])
+            boxes,
+            self.sizes[index],
+            lambda row: _place(self.source, "annotations", numbers[row]),
+            beyond="keep",
         )
+        areas = rows["area"]
         of_boxes = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         return {
             "image_index": index[good],
-            "boxes": boxes[good].astype(np.float32),
+            "boxes": boxes[good],
             "labels": label[good],
             "difficult": rows["difficult"][good],
             "ignore": rows["iscrowd"][good],
-            "areas": np.where(np.isfinite(areas), areas, of_boxes)[good].astype(np.float32),
+            "areas": np.where(np.isfinite(areas), areas, of_boxes)[good],
         }
 
     def _reject(self, numbers: np.ndarray, ids: np.ndarray, mask: np.ndarray, what: str) -> None:

@@ -457,7 +457,6 @@ def keep_inside(datasets: dict[str, Dataset]) -> tuple[dict[str, Dataset], list[
     kept, losses = {}, []
     for name, dataset in datasets.items():
         boxes = dataset.boxes.clip(0, np.tile(dataset.sizes[dataset.image_index], 2))
-        boxes = boxes.astype(np.float32)
         is_clipped = (boxes != dataset.boxes).any(axis=1)
         is_inside = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
         areas = np.where(is_clipped, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), dataset.areas)

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from data.images import ImageHeader, read_header
-from data.judge import Judge, shown
+from data.judge import Judge, have_area, shown
 from data.reading import ImageFinder, files_in, in_threads
 from data.records import Dataset, DatasetError, assemble
 
@@ -271,11 +271,10 @@ def _boxes(objects: Sequence[_Object], judge: Judge) -> tuple[list[_Object], np.
     for row in np.flatnonzero(is_absurd):
         message = f"expected numbers up to {MAX_COORDINATE:g}, found {shown(xywh[row])}"
         judge.reject(DatasetError(f"{objects[row].where}: {message}", "bad number"))
-    boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    with np.errstate(over="ignore"):  # of the absurd
-        boxes = boxes.astype(np.float32)  # as the dataset holds them: a sliver may have no area
     is_ignored = np.array([item.is_ignored for item in objects], bool)
-    is_void = is_ignored & ~is_absurd & (boxes[:, :2] >= boxes[:, 2:]).any(axis=1)
+    with np.errstate(over="ignore"):  # of the absurd
+        boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        is_void = is_ignored & ~is_absurd & ~have_area(boxes)
     for row in np.flatnonzero(is_void):
         message = f"{objects[row].where}: found a region to ignore without area"
         judge.defects.add("ignored box without area", f"{message}, {shown(xywh[row])}")
@@ -284,6 +283,6 @@ def _boxes(objects: Sequence[_Object], judge: Judge) -> tuple[list[_Object], np.
         boxes[rows],
         np.zeros((len(rows), 2)),  # boxes may leave the image: its size does not matter
         lambda row: objects[rows[row]].where,
-        may_leave_image=True,
+        beyond="any",
     )
     return [objects[row] for row in rows[is_good]], boxes[is_good]

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data.records import DatasetError, Defects
+from data.records import DECIMALS, DatasetError, Defects
 
 MAX_OVERSHOOT = 2.0  # px beyond the image that are taken for rounding, and clipped
+ROUNDING = 0.01  # px beyond the image that decimals of a fraction make: not counted
 POLICIES = ("error", "drop")
 
 
@@ -42,41 +43,49 @@ class Judge:
         boxes: np.ndarray,
         sizes: np.ndarray,
         where: Callable[[int], str],
-        may_leave_image: bool = False,
+        beyond: str = "clip",
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes as the files give them -> boxes inside their images, and which are any good.
+        """Boxes as the files give them -> boxes to keep, and which are any good.
 
         boxes: (T, 4) float64 xyxy, finite. sizes: (T, 2) width, height of each one's image.
         where: row -> file and object, for messages; called for bad rows only.
-        may_leave_image: leaves boxes beyond the image as they are (CrowdHuman's full bodies).
-        Returns (T, 4) float64, rounded to float32, and (T,) bool: not those that are empty or inverted, or that reach
-        more than MAX_OVERSHOOT beyond the image, or lie outside. Up to that much is clipped.
+        beyond: what becomes of boxes that reach beyond the image: "clip" cuts off up to
+            MAX_OVERSHOOT, "keep" leaves that much as it is (COCO's metric knows no images), and
+            both reject what reaches further or lies outside; "any" leaves all (CrowdHuman).
+        Returns (T, 4) float64, rounded to DECIMALS, and (T,) bool: not those that are empty or
+        inverted, see `have_area`, nor those rejected.
         """
-        with np.errstate(over="ignore"):  # as the dataset will hold them: thinner ones are empty
-            boxes = np.asarray(boxes, np.float32).astype(np.float64).reshape(-1, 4)
-        sizes = np.asarray(sizes, np.float64).reshape(-1, 2)
-        is_good = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+        with np.errstate(over="ignore"):  # to infinity, which is outside of any image
+            boxes = np.round(np.asarray(boxes, np.float64).reshape(-1, 4), DECIMALS)
+            is_good = have_area(boxes)
         for row in np.flatnonzero(~is_good):
             expected = "expected a box with x1 < x2 and y1 < y2"
             message = f"{where(row)}: {expected}, found {shown(boxes[row])}"
             self.reject(DatasetError(message, kind="empty or inverted box"))
-        if may_leave_image:
+        if beyond == "any":
             return boxes, is_good
-        limits = np.tile(sizes, 2)
-        clipped = np.clip(boxes, 0, limits)
+        sizes = np.asarray(sizes, np.float64).reshape(-1, 2)
+        clipped = np.clip(boxes, 0, np.tile(sizes, 2))
         overshoot = np.abs(clipped - boxes).max(axis=1, initial=0)
-        is_inside = (overshoot <= MAX_OVERSHOOT) & (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
-        for row in np.flatnonzero(is_good & ((overshoot > 0) | ~is_inside)):
+        is_inside = (overshoot <= MAX_OVERSHOOT) & have_area(clipped)
+        for row in np.flatnonzero(is_good & ((overshoot > ROUNDING) | ~is_inside)):
             width, height = sizes[row]
             message = (
                 f"{where(row)}: expected a box inside 0 0 {width:g} {height:g}, "
                 f"found {shown(boxes[row])}"
             )
-            if is_inside[row]:
-                self.defects.add("box clipped to the image", message)
-            else:
+            if not is_inside[row]:
                 self.reject(DatasetError(message, kind="box outside the image"))
-        return clipped, is_good & is_inside
+            else:
+                what = "clipped to" if beyond == "clip" else "slightly beyond"
+                self.defects.add(f"box {what} the image", message)
+        return clipped if beyond == "clip" else boxes, is_good & is_inside
+
+
+def have_area(boxes: np.ndarray) -> np.ndarray:
+    """(T, 4) xyxy -> (T,) bool: neither empty nor inverted as float32, in which they are learnt."""
+    boxes = boxes.astype(np.float32)
+    return (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
 
 
 def shown(box: np.ndarray) -> str:

@@ -141,7 +141,7 @@ def _objects(dataset: Dataset, train_on_difficult: bool) -> Callable:
     """
     is_ignored = dataset.ignore if train_on_difficult else dataset.ignore | dataset.difficult
     limits = np.tile(dataset.sizes, 2)[dataset.image_index].astype(np.float32)
-    boxes = np.clip(dataset.boxes, 0, limits)
+    boxes = np.clip(dataset.boxes.astype(np.float32), 0, limits)
     is_seen = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
     labels = np.where(is_seen, np.where(is_ignored, IGNORE, dataset.labels), PADDING)
     labels = labels.astype(np.int32)

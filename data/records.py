@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+DECIMALS = 9  # of a pixel: what a file says in decimals survives sums and differences to the digit
 OF_OBJECTS = ("boxes", "labels", "difficult", "ignore", "areas")  # arrays of one row an object
 
 
@@ -33,7 +34,7 @@ class Record:
     image: path of the image file.
     image_id: the name results are filed under (for VOC the stem, e.g. "000005").
     width, height: pixels after EXIF orientation, as the decoder returns the image.
-    boxes: (G, 4) float32 xyxy, absolute pixels, continuous coordinates.
+    boxes: (G, 4) float64 xyxy, absolute pixels, continuous coordinates.
     labels: (G,) int32, index into the dataset's class list.
     difficult: (G,) bool, the VOC flag.
     ignore: (G,) bool, as in `Dataset`; None: no region is ignored.
@@ -70,11 +71,12 @@ class Dataset:
     classes: class names; a label is an index into it.
     images, image_ids: M strings each.
     sizes: (M, 2) int32 width, height.
-    boxes (T, 4) float32 xyxy, labels (T,) int32, difficult (T,) bool: all images one after another.
-      Boxes lie in their image, but for CrowdHuman's, which may leave it.
+    boxes (T, 4) float64 xyxy, labels (T,) int32, difficult (T,) bool: all images one after another.
+      Boxes are rounded to DECIMALS; they lie in their image, but COCO's may leave it by 2
+      px and CrowdHuman's by any distance.
     ignore: (T,) bool; a region of the class `labels` says, in which nothing is learnt and nothing
       is counted: COCO's crowds, what CrowdHuman ignores.
-    areas: (T,) float32, what COCO's size classes go by: the `area` of a COCO file, else the box's.
+    areas: (T,) float64, what COCO's size classes go by: the `area` of a COCO file, else the box's.
     row_splits: (M + 1,) int64; the objects of image i are rows row_splits[i]:row_splits[i + 1].
     category_ids: (K) numbers the classes have in COCO's files and results; else 1 to K.
     defects: what the reader dropped or mended.
@@ -154,7 +156,7 @@ def assemble(
     if not len(images):
         raise no_images(name, defects)
     _require_different(name, image_ids)
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    boxes = np.round(np.asarray(boxes, np.float64).reshape(-1, 4), DECIMALS)
     if areas is None:
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     image_index = np.asarray(image_index, np.int64)
@@ -171,7 +173,7 @@ def assemble(
         labels=np.asarray(labels, np.int32)[order],
         difficult=none if difficult is None else np.asarray(difficult, bool)[order],
         ignore=none if ignore is None else np.asarray(ignore, bool)[order],
-        areas=np.asarray(areas, np.float32)[order],
+        areas=np.asarray(areas, np.float64)[order],
         row_splits=splits.astype(np.int64),
         category_ids=tuple(category_ids or range(1, len(classes) + 1)),
         defects=defects,

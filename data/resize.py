@@ -1,8 +1,12 @@
-"""The rule that brings an image to the network's size."""
+"""The rule that brings an image, and its boxes, to the network's size.
+
+Letters: M images, T boxes.
+"""
 
 import numpy as np
 
 from configs.schema import Canvas, ShortLong
+from data.records import Dataset
 
 
 def fitted_size(height: np.ndarray, width: np.ndarray, rule: Canvas | ShortLong) -> np.ndarray:
@@ -26,3 +30,15 @@ def padded_size(size: np.ndarray, rule: Canvas | ShortLong) -> np.ndarray:
         return np.array([rule.height, rule.width], np.int32)
     cells = size // rule.multiple + 1 if rule.always_pad else -(-size // rule.multiple)
     return cells * rule.multiple
+
+
+def at_input_size(dataset: Dataset, rule: Canvas | ShortLong) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes as the network sees them without augmentation, cut off at their image's border.
+
+    Returns (T, 4) float32 xyxy and (M, 2) int32 height, width of the images, both at that size.
+    """
+    sizes = fitted_size(dataset.sizes[:, 1], dataset.sizes[:, 0], rule)
+    scales = sizes[:, [1, 0, 1, 0]] / dataset.sizes[:, [0, 1, 0, 1]]
+    limits = dataset.sizes[:, [0, 1, 0, 1]][dataset.image_index]
+    boxes = dataset.boxes.clip(0, limits) * scales[dataset.image_index]
+    return boxes.astype(np.float32), sizes

@@ -371,7 +371,7 @@ class _Reader(Judge):
             image_id=image_id,
             width=header.width,
             height=header.height,
-            boxes=np.array([box for box, _, _ in rows], np.float32).reshape(-1, 4),
+            boxes=np.array([box for box, _, _ in rows], np.float64).reshape(-1, 4),
             labels=np.array([label for _, label, _ in rows], np.int32),
             difficult=np.array([difficult for _, _, difficult in rows], bool),
         )

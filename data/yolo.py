@@ -397,7 +397,7 @@ def _judge_objects(
     rows, index, declared = rows[kept], index[kept], declared[kept]
     sizes = np.array([(part.header.width, part.header.height) for part in parts])[index]
     with np.errstate(over="ignore"):  # to infinity, which is outside of any image
-        boxes = (rows[:, 1:5] * np.tile(sizes, 2)).astype(np.float32)
+        boxes = rows[:, 1:5] * np.tile(sizes, 2)
     for number, count in enumerate(np.bincount(index[rows[:, 5] > 0], minlength=len(parts))):
         message = f"{parts[number].path}: expected boxes, found polygons"
         judge.defects.messages.extend([(_POLYGON, message)] * int(count))

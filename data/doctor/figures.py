@@ -10,25 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.records import Dataset
-from data.resize import fitted_size
+from data.resize import at_input_size
 
 COCO_LIMITS = (32**2, 96**2)  # px^2 between COCO's small, medium and large
 SIDES = (8, 16, 32, 64, 128, 256, 512)  # px between the bars of the sizes
 RATIOS = (0.2, 0.33, 0.5, 0.67, 0.8, 1.25, 1.5, 2.0, 3.0, 5.0)  # height / width
 COUNTS = (1, 2, 3, 5, 9, 17, 33, 65)  # boxes an image from which the next bar begins
 MAX_SIZES = 10  # image sizes that are listed
-
-
-def at_input_size(dataset: Dataset, rule) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes as the network sees them without augmentation, cut off at their image's border.
-
-    rule: `model.resize`. Returns (T, 4) float32 xyxy and (M, 2) int32 height, width of the images.
-    """
-    sizes = fitted_size(dataset.sizes[:, 1], dataset.sizes[:, 0], rule)
-    scales = sizes[:, [1, 0, 1, 0]] / dataset.sizes[:, [0, 1, 0, 1]]
-    limits = dataset.sizes[:, [0, 1, 0, 1]][dataset.image_index]
-    boxes = dataset.boxes.clip(0, limits) * scales[dataset.image_index]
-    return boxes.astype(np.float32), sizes
 
 
 def split_figures(dataset: Dataset, rule) -> dict:

@@ -27,6 +27,7 @@ MAX_PAIRS = 2_000_000  # compared at a time
 # What readers mend or leave out on purpose; whatever else they report, stops training.
 MENDED = {
     "box clipped to the image": "note",
+    "box slightly beyond the image": "note",
     "class left out": "note",
     "corner counted from 0, clipped": "warning",
     "gtbox tagged background": "note",
@@ -35,6 +36,7 @@ MENDED = {
     "image under another suffix": "note",
     "image without label file": "note",
     "person without head box": "note",
+    "polygon taken as its box": "note",
     "zero box taken as no object": "note",
 }
 _OBJECT = re.compile(r"(?:, |: )((?:object|line|row|annotation|entry|box|image) [^,:]+)")

@@ -17,8 +17,7 @@ def write_csv(dataset: Dataset, root: str | Path, split: str, names: Sequence[st
     """Writes one split as CSV, and classes.csv, which is the same for all splits.
 
     names: file names in the folder images, one for each image, subfolders and all.
-    Coordinates have the digits it takes to read back as the same float32. Regions to ignore are
-    left out: they would become objects.
+    Regions to ignore are left out: they would become objects.
     Returns the losses. Raises ValueError for a name or class that cannot be used.
     """
     check_classes(dataset.classes)

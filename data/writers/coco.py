@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.records import Dataset
-from data.writers.common import check_names, lost, number, shortest
+from data.writers.common import check_names, lost, number, pixels
 
 
 def write_coco(dataset: Dataset, root: str | Path, split: str, names: Sequence[str]) -> list[str]:
@@ -16,7 +16,7 @@ def write_coco(dataset: Dataset, root: str | Path, split: str, names: Sequence[s
     names: file names in the folder <split>, one for each image, subfolders and all.
     Image ids that are whole numbers are kept if all are; else the images are numbered from 1.
     A region to ignore has `iscrowd` 1; a difficult object the extra key `difficult`, which
-    `data.coco` reads and others pass over. x + width and y + height read back as the same float32.
+    `data.coco` reads and others pass over.
     Returns the losses. Raises ValueError for a name that cannot be used.
     """
     check_names(names, dataset)
@@ -57,14 +57,9 @@ def _objects(dataset: Dataset, image_ids: Sequence[str | int]) -> Iterable[str]:
 
 
 def _xywh(box: np.ndarray) -> tuple[str, str, str, str]:
-    """x, y, width, height of a float32 xyxy box."""
-    x, y = number(box[0]), number(box[1])
-    return x, y, _side(float(x), box[2]), _side(float(y), box[3])
-
-
-def _side(low: float, high: np.float32) -> str:
-    """The length from `low` that ends in `high`."""
-    return shortest(float(high) - low, lambda length: np.float32(low + length) == high)
+    """x, y, width, height of an xyxy box."""
+    x1, y1, x2, y2 = box
+    return number(x1), number(y1), pixels(x2 - x1), pixels(y2 - y1)
 
 
 def _is_number(image_id: str) -> bool:

@@ -1,23 +1,22 @@
 """What the writers share: numbers as text, names that are safe to write, losses in words."""
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
-from data.records import Dataset
+from data.records import DECIMALS, Dataset
 
 
-def number(value: np.floating) -> str:
-    """The shortest decimal that reads back as the same float32, without exponent or ".0"."""
-    return np.format_float_positional(np.float32(value), trim="-")
+def number(value: float) -> str:
+    """The shortest decimal that reads back as the same float64, without exponent or ".0"."""
+    return np.format_float_positional(value, trim="-")
 
 
-def shortest(value: float, reads_back: Callable[[float], bool]) -> str:
-    """The shortest decimal near `value` that `reads_back`; all digits of it if none does."""
-    texts = [f"{value:.0f}", *(f"{value:.{digits}g}" for digits in range(1, 17))]
-    return next((text for text in texts if reads_back(float(text))), repr(value))
+def pixels(value: float) -> str:
+    """A coordinate or side, calculated from rounded ones, as `number`: rounded again."""
+    return number(np.round(value, DECIMALS))
 
 
 def check_names(names: Sequence[str], dataset: Dataset, by_stem: bool = False) -> None:

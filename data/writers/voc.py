@@ -10,17 +10,16 @@ import numpy as np
 from lxml import etree
 
 from data.records import Dataset
-from data.writers.common import check_classes, check_names, lost, lost_numbers, number, shortest
+from data.writers.common import check_classes, check_names, lost, lost_numbers, number, pixels
 
 
 def write_voc(dataset: Dataset, root: str | Path, split: str, names: Sequence[str]) -> list[str]:
     """Writes one split as VOC XML; an image's id becomes the stem of its name.
 
     names: file names in JPEGImages, one for each image: no folders, different stems.
-    Corners are written 1-based and inclusive, with the digits it takes to read back as the same
-    float32 (x1 and y1 below 1e-8 px become 0 or a neighbour). Regions to ignore become difficult
-    objects. A box at most 1 px wide or high is left out: its corners coincide, and readers, ours
-    among them, take it for empty.
+    Corners are written 1-based and inclusive. Regions to ignore become difficult objects. A box at
+    most 1 px wide or high is left out: its corners coincide, and readers, ours among them, take it
+    for empty.
     Returns the losses. Raises ValueError for a name or class that cannot be used, and for an image
     that is there from another split with other objects.
     """
@@ -82,7 +81,7 @@ def _objects(dataset: Dataset, index: int) -> Iterable[dict]:
     rows = dataset.rows(index)
     for row in range(rows.start, rows.stop):
         x1, y1, x2, y2 = dataset.boxes[row]
-        corners = _one_based(x1), _one_based(y1), number(x2), number(y2)
+        corners = pixels(x1 + 1), pixels(y1 + 1), number(x2), number(y2)
         xmin, ymin, xmax, ymax = map(float, corners)
         if xmin < xmax and ymin < ymax:
             yield {
@@ -91,8 +90,3 @@ def _objects(dataset: Dataset, index: int) -> Iterable[dict]:
                 "difficult": dataset.difficult[row] or dataset.ignore[row],
                 "corners": corners,
             }
-
-
-def _one_based(value: np.float32) -> str:
-    """value + 1 with as many digits as a reader needs that takes 1 from it again."""
-    return shortest(float(value) + 1, lambda found: np.float32(found - 1) == value)

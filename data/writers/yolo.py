@@ -1,7 +1,5 @@
 """Dataset -> YOLO: labels/<split>/*.txt, data.yaml, images in images/<split>."""
 
-import itertools
-import math
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -54,7 +52,7 @@ def _lines(dataset: Dataset, index: int) -> list[str]:
     lines = []
     for row in range(rows.start, rows.stop):
         if not dataset.ignore[row]:
-            x1, y1, x2, y2 = dataset.boxes[row]
+            x1, y1, x2, y2 = dataset.boxes[row].tolist()
             x, width = fractions(x1, x2, int(size[0]))
             y, height = fractions(y1, y2, int(size[1]))
             lines.append(f"{dataset.labels[row]} {x!r} {y!r} {width!r} {height!r}\n")
@@ -62,19 +60,5 @@ def _lines(dataset: Dataset, index: int) -> list[str]:
 
 
 def fractions(low: float, high: float, side: int) -> tuple[float, float]:
-    """Centre and length of a float32 interval in fractions of a side.
-
-    Rounding may part centre - length / 2 from where it should be by a digit of float64: a neighbour
-    of either number then reads back as the same float32, but for ends below 1e-5 px.
-    """
-    low, high = float(low), float(high)
-    centre, length = (low + high) / 2 / side, (high - low) / side
-    for c, s in itertools.product(_and_neighbours(centre), _and_neighbours(length)):
-        ends = np.float32([(c - s / 2) * side, (c + s / 2) * side])
-        if ends[0] == low and ends[1] == high:
-            return c, s
-    return centre, length
-
-
-def _and_neighbours(value: float) -> tuple[float, float, float]:
-    return value, math.nextafter(value, -math.inf), math.nextafter(value, math.inf)
+    """Centre and length of an interval in fractions of a side."""
+    return (low + high) / 2 / side, (high - low) / side

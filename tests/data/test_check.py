@@ -13,8 +13,8 @@ import configs
 from configs import ConfigError
 from data import check
 from data.datasets import prepare, read_split
-from data.doctor.figures import at_input_size
 from data.records import DatasetError
+from data.resize import at_input_size
 
 CONFIG = Path(__file__).parents[2] / "configs" / "voc.py"
 W, H = 64, 48

@@ -20,6 +20,7 @@ def clip(box, policy="drop", **options):
     [
         ([0, 0, 40, 30], [0, 0, 40, 30], None),
         ([1.5, 2, 3, 4.25], [1.5, 2, 3, 4.25], None),
+        ([-0.01, 0, 40.001, 30], [0, 0, 40, 30], None),
         ([-2, 0, 40, 32], [0, 0, 40, 30], "box clipped to the image"),
         ([0, 0, 42.01, 30], None, "box outside the image"),
         ([-2.01, 0, 40, 30], None, "box outside the image"),
@@ -50,10 +51,17 @@ def test_the_message_says_where_what_was_expected_and_what_was_found():
 
 
 def test_boxes_may_leave_the_image_where_the_format_has_such():
-    found, is_good, defects = clip([-100, 5, 90, 60], may_leave_image=True)
+    found, is_good, defects = clip([-100, 5, 90, 60], beyond="any")
     assert (found, is_good) == ([-100, 5, 90, 60], True)
     assert not defects.messages
-    assert not clip([-100, 5, -100, 60], may_leave_image=True)[1], "but not be empty"
+    assert not clip([-100, 5, -100, 60], beyond="any")[1], "but not be empty"
+
+
+def test_a_little_beyond_the_image_may_be_kept():
+    found, is_good, defects = clip([-1, 5, 42, 30], beyond="keep")
+    assert (found, is_good) == ([-1, 5, 42, 30], True)
+    assert defects.counts() == {"box slightly beyond the image": 1}
+    assert not clip([-3, 5, 40, 30], beyond="keep")[1]
 
 
 def test_each_box_is_judged_by_its_own_image():

@@ -54,7 +54,7 @@ def test_pack(dataset):
     np.testing.assert_array_equal(dataset.boxes, expected)
     np.testing.assert_array_equal(dataset.row_splits, [0, 1, 1, 4, 4])
     dtypes = {name: getattr(dataset, name).dtype for name in ("boxes", "labels", "difficult")}
-    assert dtypes == {"boxes": np.float32, "labels": np.int32, "difficult": bool}
+    assert dtypes == {"boxes": np.float64, "labels": np.int32, "difficult": bool}
     assert (dataset.row_splits.dtype, dataset.sizes.dtype) == (np.int64, np.int32)
     assert dataset.defects.counts() == {"bad": 2, "odd": 1}
 

@@ -181,17 +181,17 @@ def compare(det, truth, sizes, num_classes):
 
 
 def random_case(seed, coarse):
-    """Three images, the last one often empty; coarse: corners on a grid, scores in eighths."""
+    """Three images, the last one often empty; coarse: whole corners, scores in eighths."""
     rng = np.random.default_rng(seed)
     sizes = rng.integers(9, 17, (3, 2))
-    num_detections, num_objects = rng.integers(0, 16), rng.integers(0, 12)
+    num_detections, num_objects = rng.integers(0, 25), rng.integers(0, 19)
 
     def boxes(n):
         if coarse:
-            corner = rng.integers(-2, 6, (n, 2)) * 2
-            return np.concatenate([corner, corner + rng.integers(2, 5, (n, 2)) * 2], axis=1)
-        corner = rng.integers(0, 3, (n, 2)) * 4 + rng.normal(0, 1, (n, 2))
-        return np.concatenate([corner, corner + rng.uniform(4, 8, (n, 2))], axis=1)
+            corner = rng.integers(-2, 8, (n, 2))
+            return np.concatenate([corner, corner + rng.integers(5, 9, (n, 2))], axis=1)
+        corner = rng.integers(-1, 2, (n, 2)) * 5 + rng.normal(0, 1, (n, 2))
+        return np.concatenate([corner, corner + rng.uniform(6, 8, (n, 2))], axis=1)
 
     scores = rng.integers(0, 9, num_detections) / 8 if coarse else rng.random(num_detections)
     det = Detections(
@@ -219,7 +219,7 @@ def chunked(request, monkeypatch):
 @pytest.mark.parametrize("coarse", [True, False])
 def test_equals_plain_loops(coarse):
     sharp = sum(compare(*random_case(seed, coarse), num_classes=2) for seed in range(200))
-    assert sharp > 2000  # of some 3,000 that there are
+    assert sharp > 2000  # the cases are neither empty nor all ties
 
 
 # ---------------------------------------------------------------- by hand

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from configs.schema import Canvas
-from data.doctor.figures import at_input_size, class_figures, split_figures
+from data.doctor.figures import class_figures, split_figures
 from data.records import Defects, assemble
+from data.resize import at_input_size
 
 RULE = Canvas(height=100, width=100)
 

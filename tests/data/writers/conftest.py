@@ -29,7 +29,7 @@ class Toolbox:
 
     def dataset(self, objects, image_ids=("a#t=1", "z 1", "été, là"), **changes):
         """Of objects (image, box, label, difficult, ignore, area); area None: the box's."""
-        boxes = np.array([box for _, box, *_ in objects], np.float32).reshape(-1, 4)
+        boxes = np.array([box for _, box, *_ in objects], np.float64).reshape(-1, 4)
         of_boxes = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         areas = [
             own if item[5] is None else item[5] for own, item in zip(of_boxes, objects, strict=True)
@@ -45,7 +45,7 @@ class Toolbox:
             labels=np.array([item[2] for item in objects], np.int32),
             difficult=np.array([item[3] for item in objects], bool),
             ignore=np.array([item[4] for item in objects], bool),
-            areas=np.array(areas, np.float32),
+            areas=np.array(areas, np.float64),
             defects=Defects(),
             **changes,
         )
