@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: train test parity bench lint images clean
+.PHONY: train test parity bench fuzz lint images clean
 
 train: .venv/.installed
 	$(BIN)/python train.py
@@ -26,6 +26,12 @@ bench: .venv-parity/.installed
 	.venv-parity/bin/python -m benchmarks.input $(BENCH)
 	.venv-parity/bin/python -m benchmarks.startup $(BENCH)
 	.venv-parity/bin/python -m benchmarks.growth $(BENCH)
+	.venv-parity/bin/python -m benchmarks.reading $(BENCH)
+	.venv-parity/bin/python -m benchmarks.metrics $(BENCH)
+
+# Readers fed with 10,000 mutated files of each format.
+fuzz: .venv/.installed-dev
+	FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/data/test_fuzz.py -n 2
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

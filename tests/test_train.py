@@ -463,7 +463,7 @@ def test_a_validation_split_without_objects_is_refused(tmp_path, shapes):
     empty.write_text(text[:start] + text[end:])
     (root / "ImageSets" / "Main" / "val.txt").write_text("val_00000\n")
     path = write_config(tmp_path, root, {"data.classes": CLASSES})
-    with pytest.raises(ValueError, match="objects that are not difficult"):
+    with pytest.raises(ValueError, match="objects that are neither difficult nor"):
         train.main(["--config", str(path)])
 
 
