@@ -10,7 +10,6 @@ Letters: T objects.
 """
 
 import csv
-import difflib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,11 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.class_files import csv_fields, read_class_file, text_lines
+from data.class_files import read_class_file
 from data.images import ImageHeader, read_header
 from data.judge import Judge
 from data.reading import ImageFinder, check_size, draw, files_in, in_threads
 from data.records import Dataset, DatasetError, assemble
+from data.texts import class_label, csv_fields, decimal, text_lines
 
 DELIMITERS = (",", ";", "\t", " ")
 NAMES = (
@@ -48,7 +48,6 @@ COLUMNS = {
 NEEDED = tuple(COLUMNS)[:6]
 MAX_PATH = 1000  # characters of an image's path
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _HASHED = ("train", "val", "all")
 _USUAL_SPLITS = (*_HASHED[:2], "trainval", "valid", "validation", "test")
 
@@ -282,7 +281,7 @@ def _try_fields(line: str, delimiter: str, width: int = 0) -> list[str]:
 def _is_box(fields: Sequence[str]) -> bool:
     corners = fields[1:5]
     return len(fields) == 6 and (
-        not any(corners) or all(np.isfinite(_number(corner)) for corner in corners)
+        not any(corners) or all(np.isfinite(decimal(corner)) for corner in corners)
     )
 
 
@@ -346,7 +345,7 @@ def _class_names(rows: Sequence[_Row]) -> tuple[str, ...]:
 
 
 def _is_zero(row: _Row) -> bool:
-    return all(_number(corner) == 0 for corner in row.corners)
+    return all(decimal(corner) == 0 for corner in row.corners)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -400,7 +399,7 @@ def _load(name: str, sizes: dict[tuple[str, ...], int], path: Path, finder: Imag
         if set(size) <= {"", "0"}:
             continue
         where = f"{path}, line {line}, width and height"
-        numbers = [_number(text) for text in size]
+        numbers = [decimal(text) for text in size]
         if not np.isfinite(numbers).all():
             found = " x ".join(repr(text[:60]) for text in size)
             raise DatasetError(f"{where}: expected two numbers, found {found}", "bad number")
@@ -445,7 +444,7 @@ def _objects(
     label_of = {name: label for label, name in enumerate(classes)}
     objects, boxes, labels = [], [], []
     for row in rows:
-        box = [_number(corner) for corner in row.corners]
+        box = [decimal(corner) for corner in row.corners]
         if not any(row.corners):
             continue
         if box == [0, 0, 0, 0]:
@@ -454,7 +453,7 @@ def _objects(
             continue
         try:
             _check_numbers(row, box, path)
-            labels.append(_label(row, label_of, path))
+            labels.append(class_label(row.name, label_of, f"{path}, line {row.line}, class"))
         except DatasetError as error:
             judge.reject(error)
             continue
@@ -469,23 +468,6 @@ def _check_numbers(row: _Row, box: Sequence[float], path: Path) -> None:
         if not np.isfinite(value):
             message = f"{_where(path, row)}, {column}: expected a number, found {text[:60]!r}"
             raise DatasetError(message, "bad number")
-
-
-def _label(row: _Row, label_of: dict[str, int], path: Path) -> int:
-    if row.name in label_of:
-        return label_of[row.name]
-    where = f"{path}, line {row.line}, class"
-    if not row.name:
-        raise DatasetError(f"{where}: expected a class name, found none", "missing name")
-    close = difflib.get_close_matches(row.name[:60], label_of, n=1, cutoff=0.6)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    message = f"expected one of {', '.join(label_of)}, found {row.name[:60]!r}{hint}"
-    raise DatasetError(f"{where}: {message}", "unknown class")
-
-
-def _number(text: str) -> float:
-    """A decimal number, nan for other texts: float() alone would take "inf" and "1_0"."""
-    return float(text) if len(text) < 100 and _NUMBER.fullmatch(text) else float("nan")
 
 
 def _where(path: Path, row: _Row) -> str:

@@ -1,13 +1,11 @@
-"""Lists of class names in text files: `name,id` lines as yhenon and fizyr write, or a name a line.
-
-What the readers of other text files need too is here: lines of a UTF-8 file, fields of a line.
-"""
+"""Class names in text files: `name,id` lines as yhenon and fizyr write, or a name a line."""
 
 import csv
 import re
 from pathlib import Path
 
 from data.records import DatasetError
+from data.texts import csv_fields, text_lines
 
 _ID = re.compile(r"\d{1,9}", re.ASCII)
 
@@ -42,37 +40,6 @@ def read_class_file(path: str | Path) -> tuple[str, ...]:
         return tuple(name for (name,) in rows)
     _check_widths(rows, places, "name,id like the lines before")
     return _by_id(rows, places)
-
-
-def text_lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 file, with or without BOM, ended by LF, CRLF or CR.
-
-    Raises DatasetError if the file cannot be read, is not UTF-8 or holds a NUL, with the line.
-    """
-    try:
-        data = Path(path).read_bytes()
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        message = f"expected text in UTF-8, found the byte {data[error.start]:#04x}"
-        raise DatasetError(f"{path}, line {line}: {message}") from error
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    if "\0" in text:
-        line = next(number for number, line in enumerate(lines, start=1) if "\0" in line)
-        raise DatasetError(f"{path}, line {line}: expected text, found a NUL character")
-    return lines
-
-
-def csv_fields(line: str, delimiter: str = ",") -> list[str]:
-    """The fields of one line, trimmed; one that holds the delimiter is in double quotes.
-
-    Raises csv.Error for quotes that are not closed, and for a field of more than csv's limit.
-    """
-    line = line.strip(" ")  # a closing quote must be the last
-    reader = csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True)
-    return [field.strip() for field in next(reader)]
 
 
 def _fields(line: str, where: str) -> list[str]:

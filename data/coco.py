@@ -6,7 +6,6 @@ Lin et al., "Microsoft COCO: Common Objects in Context", 2014; https://cocodatas
 Letters: M images, T objects, K classes.
 """
 
-import difflib
 import mmap
 import os
 import re
@@ -27,6 +26,7 @@ from data.images import MAX_PIXELS, read_header
 from data.judge import Judge
 from data.reading import ImageFinder, check_size, in_threads
 from data.records import Dataset, DatasetError, assemble, no_images
+from data.texts import choose_classes, numbered_lines
 
 MAX_BYTES = 2**31  # of a file; COCO's largest, train2017, has 0.45e9
 CHUNK = 2**13  # entries that are objects at a time
@@ -168,37 +168,6 @@ def read_coco(
 def coco_classes(root: str | Path, split: str) -> tuple[str, ...]:
     """The category names of a split by category id; arguments and errors as `read_coco`."""
     return tuple(category.name for category in _open(Path(root), split).categories)
-
-
-def choose_classes(
-    declared: Sequence[str], classes: Sequence[str] | None, where: str | Path
-) -> np.ndarray:
-    """(number of declared,) int64: the label each declared class gets, -1 for those left out.
-
-    classes: names in label order, None for all as declared. where: names the file in errors.
-    Raises DatasetError for a name that is not declared, ValueError for none or one given twice.
-    """
-    if classes is None:
-        return np.arange(len(declared))
-    if not classes or len(set(classes)) != len(classes):
-        raise ValueError(f"classes: expected different names, found {list(classes)}")
-    label_of = {name: label for label, name in enumerate(classes)}
-    for name in classes:
-        if name not in declared:
-            close = difflib.get_close_matches(name, declared, n=1, cutoff=0.6)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            expected = f"expected one of {', '.join(declared)}"
-            raise DatasetError(f"{where}: class {name!r}: {expected}{hint}", "unknown class")
-    return np.array([label_of.get(name, -1) for name in declared])
-
-
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """(number, text) of the lines of a text file that are not blank; DatasetError if it is none."""
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: expected a text file in UTF-8 ({error})") from error
-    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -359,7 +328,7 @@ def _list_images(
     names = (entry.file_name.replace("\\", "/") for entry in entries.values())
     numbers = dict(zip(map(os.path.normpath, names), entries, strict=True))
     listed: dict[int, tuple[str, str]] = {}
-    for line, text in read_lines(listing):
+    for line, text in numbered_lines(listing):
         where = f"{listing}, line {line}"
         parts = os.path.normpath(root.absolute() / text.replace("\\", "/")).split("/")
         ends = ("/".join(parts[start:]) for start in range(len(parts)))

@@ -28,7 +28,6 @@ Letters: T objects.
 import argparse
 import contextlib
 import csv
-import difflib
 import filecmp
 import os
 import re
@@ -44,13 +43,14 @@ from loguru import logger
 from rich.table import Table
 
 from data.boxes_csv import csv_classes, read_csv
-from data.class_files import csv_fields, read_class_file, text_lines
+from data.class_files import read_class_file
 from data.coco import coco_classes, read_coco
 from data.crowdhuman import CLASSES as CROWDHUMAN_CLASSES
 from data.crowdhuman import read_crowdhuman
 from data.judge import POLICIES
 from data.records import OF_OBJECTS, Dataset, DatasetError, concatenate, select
 from data.splits import stratified_splits
+from data.texts import csv_fields, expected_one_of, text_lines
 from data.voc import discover_classes, read_voc
 from data.writers import FORMATS
 from data.writers.boxes_csv import write_classes, write_rows
@@ -323,10 +323,7 @@ def class_mapping(args: argparse.Namespace, source: Source) -> dict[str, str]:
 def _require_known(names: Sequence[str], found: Sequence[str], where: Path) -> None:
     for name in names:
         if name not in found:
-            close = difflib.get_close_matches(name, found, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            expected = f"expected some of {', '.join(found)}"
-            raise DatasetError(f"--classes: {expected} as {where} has, found {name!r}{hint}")
+            raise DatasetError(f"--classes: {where}: {expected_one_of(found, name)}")
     if len(set(names)) < len(names):
         raise ValueError(f"--classes: expected each once, found {', '.join(names)}")
 

@@ -6,7 +6,7 @@ Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010
 Letters: G boxes of one image.
 """
 
-import difflib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from data.images import IMAGE_SUFFIXES, ImageHeader, read_header
 from data.judge import MAX_OVERSHOOT, Judge
 from data.reading import check_size, draw, files_in, in_threads
 from data.records import Dataset, DatasetError, Record, pack
+from data.texts import class_label, decimal, numbered_lines, quoted
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -27,7 +28,6 @@ ANNOTATION_FOLDERS = ("annotations", "annots", "labels")
 
 # The second column of a class's image set file ("dog_train.txt"): absent, difficult, present.
 _PRESENCE = re.compile(r"\s+(?:-1|0|1)$")
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,10 @@ def read_voc(
         classes = _class_names([parts[0] for parts in loaded if isinstance(parts, tuple)])
         if not classes and any(isinstance(parts, tuple) for parts in loaded):
             raise DatasetError(f"{name}: no object in the split to take the classes from")
+    label_of = {name: label for label, name in enumerate(classes)}
     records = [
-        reader.record(image_id, parts, classes) for image_id, parts in zip(ids, loaded, strict=True)
+        reader.record(image_id, parts, label_of)
+        for image_id, parts in zip(ids, loaded, strict=True)
     ]
     return pack(name, classes, [r for r in records if r is not None], reader.defects)
 
@@ -233,19 +235,14 @@ def _list_image_sets(folder: _Folder, split: str, judge: Judge) -> list[str]:
         if not path.is_file():
             there = sorted(p.stem for p in folder.image_sets.glob("*.txt"))
             raise DatasetError(f"{path}: no such image set; there are {', '.join(there) or 'none'}")
-        try:
-            lines = path.read_text("utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DatasetError(f"{path}: expected a text file in UTF-8 ({error})") from error
-        for number, line in enumerate(lines, start=1):
-            image_id = line.strip()
+        for number, image_id in numbered_lines(path):
             if image_id not in folder.annotations:  # a name may end in " 1" itself
                 image_id = _PRESENCE.sub("", image_id)
             here = f"{path}, line {number}"
             if image_id in ids:
                 message = f"{here}: {image_id!r} is listed twice, first in {ids[image_id]}"
                 judge.reject(DatasetError(message, kind="duplicate id"))
-            elif image_id:
+            else:
                 ids[image_id] = here
     return list(ids)
 
@@ -346,7 +343,7 @@ class _Reader(Judge):
     """Judges what an XML file says, in its own words and numbers."""
 
     def record(
-        self, image_id: str, parts: tuple | DatasetError, classes: Sequence[str]
+        self, image_id: str, parts: tuple | DatasetError, label_of: dict[str, int]
     ) -> Record | None:
         """The record of one image, None if the image is dropped."""
         try:
@@ -359,9 +356,9 @@ class _Reader(Judge):
             return None
         rows = []
         for item in annotation.objects:
-            where = f"{annotation.path}, object {item.number} ({_shown(item.name)})"
+            where = f"{annotation.path}, object {item.number} ({quoted(item.name)})"
             try:
-                label = _label(item.name, classes, where)
+                label = class_label(item.name, label_of, f"{where}, name")
                 box = self.inside(_corners(item, where), header, where)
                 rows.append((box, label, _difficult(item.difficult, where)))
             except DatasetError as error:
@@ -414,24 +411,13 @@ def _stated_size(annotation: Annotation) -> tuple[float, float]:
     return sides[0], sides[1]
 
 
-def _label(name: str | None, classes: Sequence[str], where: str) -> int:
-    if not name:
-        raise DatasetError(f"{where}, name: expected a class name, found none", "missing name")
-    if name in classes:
-        return list(classes).index(name)
-    close = difflib.get_close_matches(name, classes, n=1, cutoff=0.6)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    expected = f"expected one of {', '.join(classes)}"
-    raise DatasetError(f"{where}, name: {expected}, found {_shown(name)}{hint}", "unknown class")
-
-
 def _corners(item: VocObject, where: str) -> list[float]:
     """xmin, ymin, xmax, ymax as the file gives them; judged before anything is clipped."""
     values = [_number(item.corners[name], f"{where}, bndbox/{name}") for name in CORNERS]
     for low, high in ((0, 2), (1, 3)):
         if values[high] <= values[low]:
             expected = f"a number > {CORNERS[low]} = {values[low]:g}"
-            found = _shown(item.corners[CORNERS[high]])
+            found = quoted(item.corners[CORNERS[high]])
             message = f"{where}, bndbox/{CORNERS[high]}: expected {expected}, found {found}"
             raise DatasetError(message, kind="empty or inverted box")
     return values
@@ -439,22 +425,13 @@ def _corners(item: VocObject, where: str) -> list[float]:
 
 def _difficult(text: str | None, where: str) -> bool:
     if text not in (None, "", "0", "1"):
-        message = f"{where}, difficult: expected 0 or 1, found {_shown(text)}"
+        message = f"{where}, difficult: expected 0 or 1, found {quoted(text)}"
         raise DatasetError(message, kind="bad difficult flag")
     return text == "1"
 
 
 def _number(text: str | None, where: str) -> float:
-    """A finite decimal number; float() alone would take 'nan', 'inf' and '1_0'."""
-    if text is not None and len(text) < 100 and _NUMBER.fullmatch(text):
-        value = float(text)
-        if np.isfinite(value):
-            return value
-    raise DatasetError(f"{where}: expected a number, found {_shown(text)}", kind="bad number")
-
-
-def _shown(text: str | None) -> str:
-    """A text of the file for a message: one line, not endless."""
-    if text is None:
-        return "nothing"
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+    value = decimal(text)
+    if math.isnan(value):
+        raise DatasetError(f"{where}: expected a number, found {quoted(text)}", kind="bad number")
+    return value

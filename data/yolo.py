@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from data.coco import choose_classes, read_lines
 from data.images import ImageHeader, read_header
 from data.judge import Judge
 from data.reading import ImageFinder, files_in, in_threads
 from data.records import Dataset, DatasetError, assemble, no_images
+from data.texts import choose_classes, numbered_lines
 
 MAX_YAML_BYTES = 2**20
 SPLITS = ("train", "val", "test")  # what a YAML file has entries for
@@ -152,7 +152,7 @@ def _describe(root: Path) -> _Description:
     path = found[0]
     if path.suffix == ".yaml":
         return _parse_yaml(path)
-    lines = read_lines(path)
+    lines = numbered_lines(path)
     if len(lines) != (lines[-1][0] if lines else 0):
         raise DatasetError(f"{path}: expected a class name in every line, found a blank one")
     return _Description(path, _class_names([text for _, text in lines], path), root, {})
@@ -280,7 +280,7 @@ def _tree(folder: Path) -> list[Path]:
 def _listed(source: Path, folders: Sequence[Path], judge: Judge) -> Iterator[tuple[Path, str]]:
     """Yields (image, place in the list)."""
     finder = ImageFinder([*folders, source.parent])
-    for number, text in read_lines(source):
+    for number, text in numbered_lines(source):
         where = f"{source}, line {number}"
         try:
             yield finder.find(text), where
@@ -344,7 +344,7 @@ def _load(image: Path, label_of: dict[Path, Path], description: _Description) ->
     header = read_header(image)
     path = label_of.get(image.parent / image.stem)
     rows, defects = [], []
-    for number, text in read_lines(path) if path else []:
+    for number, text in numbered_lines(path) if path else []:
         try:
             rows.append((*_parse_line(text, len(description.classes)), number))
         except DatasetError as error:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.class_files import csv_fields, read_class_file, text_lines
+from data.class_files import read_class_file
 from data.records import DatasetError
 
 
@@ -73,18 +73,3 @@ def test_bad_class_files(classes, name):
 def test_a_file_that_is_not_there(tmp_path, name):
     with pytest.raises(DatasetError, match=r"No such file|Is a directory|null"):
         read_class_file(f"{tmp_path}/{name}")
-
-
-def test_lines_end_with_lf_crlf_or_cr_only(classes):
-    assert text_lines(classes("a\r\nb\nc\rd\x0b\x85\u2028e\n")) == [
-        "a",
-        "b",
-        "c",
-        "d\x0b\x85\u2028e",
-        "",
-    ]
-
-
-def test_fields_are_trimmed_after_quotes_are_taken_off():
-    assert csv_fields(' a b , "c, d",,"e""f" ') == ["a b", "c, d", "", 'e"f']
-    assert csv_fields("a,b;c", ";") == ["a,b", "c"]

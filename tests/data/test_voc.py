@@ -147,7 +147,7 @@ def test_listed_without_files(tree):
 
 def test_image_set_that_is_no_text(tree):
     write_text(tree / "ImageSets/Main/val.txt", b"\xff\xfe\x00")
-    with pytest.raises(DatasetError, match=r"val\.txt: expected a text file in UTF-8"):
+    with pytest.raises(DatasetError, match=r"val\.txt, line 1: expected text in UTF-8"):
         read_voc(tree, "val")
 
 
