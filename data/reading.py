@@ -54,8 +54,8 @@ class ImageFinder:
     """
 
     def __init__(self, folders: Sequence[str | Path]):
-        self.folders = list(dict.fromkeys(Path(folder) for folder in folders))
-        self._names: dict[Path, dict[str, list[str]]] = {}
+        self.folders = list(dict.fromkeys(str(folder) for folder in folders))
+        self._names: dict[str, dict[str, list[str]]] = {}
 
     def find(self, name: str) -> Path:
         """The image file `name`: a path below one of the folders, or an absolute one.
@@ -64,29 +64,29 @@ class ImageFinder:
         is looked for. Where no file has the name, the one of the same stem is taken. Raises
         DatasetError of kind "missing image" or "ambiguous image".
         """
-        path = Path(name.replace("\\", "/"))
-        paths = [folder / path for folder in self.folders]
-        if path.is_absolute() or PureWindowsPath(path).drive:
-            paths += [folder / path.name for folder in self.folders]
-        for path in paths:
-            if path.name in self._listing(path.parent).get(path.stem, ()):
-                return path
-        for path in paths:
-            found = self._listing(path.parent).get(path.stem, [])
+        inner, file = os.path.split(name.replace("\\", "/"))  # a Path takes ten times longer
+        places = [os.path.join(folder, inner) for folder in self.folders]
+        if inner.startswith("/") or PureWindowsPath(name).drive:
+            places += self.folders
+        stem = os.path.splitext(file)[0]
+        for place in places:
+            if file in self._listing(place).get(stem, ()):
+                return Path(place, file)
+        for place in places:
+            found = self._listing(place).get(stem, [])
             if len(found) > 1:
-                there = f"{', '.join(found)} in {path.parent}"
-                message = f"expected one image {path.stem}.*, found {there}"
+                message = f"expected one image {stem}.*, found {', '.join(found)} in {place}"
                 raise DatasetError(message, kind="ambiguous image")
             if found:
-                return path.with_name(found[0])
-        looked = ", ".join(str(folder) for folder in self.folders)
+                return Path(place, found[0])
+        looked = ", ".join(self.folders)
         raise DatasetError(f"expected the image {name} in {looked}, found none", "missing image")
 
-    def _listing(self, folder: Path) -> dict[str, list[str]]:
+    def _listing(self, folder: str) -> dict[str, list[str]]:
         """{stem: names} of the image files in a folder, listed once."""
         if folder not in self._names:
             names: dict[str, list[str]] = {}
-            for path in files_in(folder):
+            for path in files_in(Path(folder)):
                 names.setdefault(path.stem, []).append(path.name)
             self._names[folder] = names
         return self._names[folder]
