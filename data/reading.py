@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from data.images import IMAGE_SUFFIXES, ImageHeader
 from data.records import DatasetError
@@ -66,7 +66,7 @@ class ImageFinder:
         """
         inner, file = os.path.split(name.replace("\\", "/"))  # a Path takes ten times longer
         places = [os.path.join(folder, inner) for folder in self.folders]
-        if inner.startswith("/") or PureWindowsPath(name).drive:
+        if inner.startswith("/") or inner[1:2] == ":":
             places += self.folders
         stem = os.path.splitext(file)[0]
         for place in places:
@@ -86,19 +86,25 @@ class ImageFinder:
         """{stem: names} of the image files in a folder, listed once."""
         if folder not in self._names:
             names: dict[str, list[str]] = {}
-            for path in files_in(Path(folder)):
-                names.setdefault(path.stem, []).append(path.name)
+            for name in names_in(folder):
+                names.setdefault(os.path.splitext(name)[0], []).append(name)
             self._names[folder] = names
         return self._names[folder]
 
 
 def files_in(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Files of these suffixes directly in a folder, by name; none where it cannot be listed.
+    """Paths of `names_in` a folder."""
+    return [folder / name for name in names_in(folder, suffixes)]
+
+
+def names_in(folder: str | Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:
+    """Files of these suffixes directly in a folder, in order; none where it cannot be listed.
 
     Names that begin with a dot are what macOS leaves in archives.
     """
+    suffixes = tuple(suffixes)
     try:
-        names = sorted(e.name for e in os.scandir(folder) if not e.name.startswith("."))
+        names = os.listdir(folder)
     except (OSError, ValueError):  # ValueError: a name that no folder can have
         return []
-    return [folder / name for name in names if name.lower().endswith(tuple(suffixes))]
+    return sorted(n for n in names if n.lower().endswith(suffixes) and not n.startswith("."))
