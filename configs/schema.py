@@ -37,11 +37,8 @@ class Augment(Checked):
 class Csv(Checked):
     """How a CSV file is laid out, where its content does not tell."""
 
-    delimiter: str = ""  # empty: found out; else one character
+    delimiter: Literal["", ",", ";", "\t", " ", "|"] = ""  # empty: found out
     header: bool | None = None  # whether the first line names the columns; None: found out
-
-    def check(self):
-        self.require("delimiter", len(self.delimiter) <= 1, "one character, or none to find out")
 
 
 @dataclass(frozen=True)

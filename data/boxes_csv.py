@@ -25,7 +25,7 @@ from data.reading import ImageFinder, check_size, draw, files_in, in_threads
 from data.records import Dataset, DatasetError, assemble
 from data.texts import class_label, csv_fields, decimal, text_lines
 
-DELIMITERS = (",", ";", "\t", " ")
+DELIMITERS = (",", ";", "\t", " ", "|")
 NAMES = (
     "{}.csv",
     "{}_labels.csv",

@@ -1,10 +1,12 @@
 """What a config's `data` section reads: formats, splits joined by +, classes, the limit."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from configs.schema import Data
+from configs.schema import Csv, Data
 from data import datasets
 from data.datasets import prepare, read_split
 from data.records import DatasetError
@@ -129,3 +131,111 @@ def test_shapes_are_made_once(tmp_path, monkeypatch):
     assert (tmp_path / "shapes" / "shapes.json").stat().st_mtime_ns == before
     assert len(read_split(data, "train", classes)) == 6
     assert len(read_split(data, "val", classes)) == 2
+
+
+# ------------------------------------------------------------------------------------------------
+# Every format through the config
+# ------------------------------------------------------------------------------------------------
+
+
+COCO = """{"images": [{"id": 5, "file_name": "a.png", "width": 40, "height": 30}],
+"annotations": [{"id": 1, "image_id": 5, "category_id": 9, "bbox": [2, 3, 10, 8], "iscrowd": 0},
+{"id": 2, "image_id": 5, "category_id": 4, "bbox": [20, 3, 10, 8], "iscrowd": 1}],
+"categories": [{"id": 9, "name": "person"}, {"id": 4, "name": "head"}]}"""
+ODGT = (
+    '{"ID": "a", "gtboxes": [{"tag": "person", "fbox": [2, 3, 10, 8], "vbox": [2, 3, 5, 5], '
+    '"hbox": [20, 3, 10, 8]}]}'
+)
+FILES = {
+    "coco": {"train.json": COCO},
+    "csv": {"train.csv": "a.png;2;3;12;11;person\na.png;20;3;30;11;head\n"},
+    "yolo": {
+        "labels/train/a.txt": "1 0.175 0.233333333333 0.25 0.266666666667\n"
+        "0 0.625 0.233333333333 0.25 0.266666666667\n",
+        "data.yaml": "names: [head, person]\ntrain: images/train\nval: images/train\n",
+    },
+    "crowdhuman": {"train.odgt": ODGT},
+}
+
+
+@pytest.fixture(params=FILES)
+def other(tmp_path, request):
+    """A person and a head in one image of 40x30, in the folder `pictures`; the config's data."""
+    for name, text in FILES[request.param].items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    folder = tmp_path / ("images/train" if request.param == "yolo" else "pictures")
+    folder.mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(folder / "a.png")
+    images = () if request.param == "yolo" else ("pictures",)
+    return Data(format=request.param, root=str(tmp_path), val="train", images=images)
+
+
+EXPECTED = {"person": [2, 3, 12, 11], "head": [20, 3, 30, 11]}
+
+
+def test_every_format_is_read_as_the_config_says(other):
+    """The same two boxes, whatever the order of the classes."""
+    classes = prepare(other)
+    assert (
+        classes
+        == {
+            "coco": ("head", "person"),  # by category id
+            "csv": ("head", "person"),  # sorted
+            "yolo": ("head", "person"),  # as declared
+            "crowdhuman": ("person",),
+        }[other.format]
+    )
+    for chosen in (classes, ("person", "head")):
+        found = read_split(other, "train", chosen)
+        assert found.classes == chosen
+        boxes = {chosen[label]: box for label, box in zip(found.labels, found.boxes, strict=True)}
+        for name, box in boxes.items():
+            np.testing.assert_allclose(box, EXPECTED[name], atol=1e-6)
+        assert set(boxes) == set(chosen)
+        crowd = "head" if other.format == "coco" else None
+        assert [chosen[label] == crowd for label in found.labels] == found.ignore.tolist()
+
+
+def test_of_declared_classes_some_may_be_left_out(other):
+    if other.format == "csv":
+        with pytest.raises(DatasetError, match=r"line 2, class: expected one of person, found"):
+            read_split(other, "train", ("person",))
+        return
+    found = read_split(other, "train", ("person",))
+    assert len(found.labels) == 1
+    np.testing.assert_allclose(found.boxes[0], EXPECTED["person"], atol=1e-6)
+
+
+def test_classes_may_stand_in_a_file(tmp_path, other):
+    if other.format == "crowdhuman":
+        pytest.skip("its classes are person and head")
+    (tmp_path / "names.txt").write_text("person\nhead\n")
+    assert prepare(dataclasses.replace(other, class_file="names.txt")) == ("person", "head")
+
+
+def test_settings_of_a_format_reach_its_reader(other, tmp_path):
+    if other.format == "crowdhuman":
+        visible = dataclasses.replace(other, person_box="visible")
+        found = read_split(visible, "train", ("person",))
+        np.testing.assert_array_equal(found.boxes, [[2, 3, 7, 8]])
+    elif other.format == "coco":
+        text = (tmp_path / "train.json").read_text().replace('"width": 40', '"width": 41')
+        (tmp_path / "train.json").write_text(text)
+        with pytest.raises(DatasetError, match="expected 40x30 as the image has, found 41x30"):
+            read_split(other, "train", ("head",))
+        trusting = dataclasses.replace(other, check_images=False)
+        assert read_split(trusting, "train", ("head",)).sizes.tolist() == [[41, 30]]
+    elif other.format == "csv":
+        (tmp_path / "train.csv").write_text("filename|xmin|ymin|xmax|ymax|class\na.png|1|2|3|4|x,y")
+        piped = dataclasses.replace(other, csv=Csv(delimiter="|", header=True))
+        assert read_split(piped, "train", prepare(piped)).classes == ("x,y",)
+
+
+def test_sizes_in_place_of_images(other, tmp_path):
+    (tmp_path / "pictures" / "a.png").unlink(missing_ok=True)
+    if other.format in ("coco", "crowdhuman"):
+        found = read_split(other, "train", ("person",), {"a": (40, 30)})
+        assert found.sizes.tolist() == [[40, 30]]
+        with pytest.raises(DatasetError, match=r"expected the image a\.(png|jpg)"):
+            read_split(other, "train", ("person",))
