@@ -79,7 +79,7 @@ class ImageFinder:
                 raise DatasetError(message, kind="ambiguous image")
             if found:
                 return Path(place, found[0])
-        looked = ", ".join(self.folders)
+        looked, name = ", ".join(self.folders), name if len(name) <= 200 else f"{name[:197]}..."
         raise DatasetError(f"expected the image {name} in {looked}, found none", "missing image")
 
     def _listing(self, folder: str) -> dict[str, list[str]]:

@@ -262,7 +262,7 @@ def test_classes_of_a_share_are_those_of_its_images(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"delimiter": "|"}, r"delimiter: expected '' \(find out\), .* found '\|'"),
+        ({"delimiter": "!"}, r"delimiter: expected '' \(find out\), .* found '!'"),
         ({"val_fraction": 20}, "val_fraction: expected a number from 0 to 1, found 20"),
         ({"on_bad_annotation": "skip"}, "on_bad_annotation: expected 'error' or 'drop'"),
     ],
