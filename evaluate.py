@@ -22,7 +22,7 @@ from loguru import logger
 
 import configs
 from configs import Config
-from data.datasets import prepare, read_split
+from data.datasets import log_defects, prepare, read_split
 from data.detections import (
     DetectionTable,
     read_devkit,
@@ -48,8 +48,9 @@ def main(argv: list[str] | None = None) -> float:
             run, config = None, configs.load(args.config or "config.py", args.overrides)
             split = args.split or config.data.val
             sizes = image_sizes(args.detections)
-            dataset = read_split(config.data, split, prepare(config.data), sizes)
+            dataset = read_split(config.data, split, prepare(config.data, split), sizes)
             table = read_detections(args.detections, split, dataset)
+            warn_of_missing_classes(table, dataset)
         else:
             run, config, detector = open_detector(
                 args.weights, args.config, args.overrides, args.eager
@@ -60,6 +61,7 @@ def main(argv: list[str] | None = None) -> float:
             table = detector.detect_dataset(dataset, config.evaluate.batch_size)
             logger.info("{:.1f} images/s", len(dataset) / (time.perf_counter() - start))
         out = Path(args.out) if args.out else run and run / evaluation_folder(split, config)
+        log_defects(dataset)
         scores = score(table, dataset, config)
         report = summarize(scores, table)
         if out:
@@ -106,7 +108,7 @@ def read_detections(path: str | Path, split: str, dataset: Dataset) -> Detection
     path = Path(path)
     if path.is_dir():
         return read_devkit(path, image_set(split), dataset.image_ids, dataset.classes)
-    if path.suffix == ".odgt":
+    if is_odgt(path):
         return read_odgt(path, dataset.image_ids, dataset.classes)[0]
     if is_of_images(path):
         return read_json(path, dataset.image_ids, dataset.classes)[0]
@@ -121,17 +123,34 @@ def image_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
     path = Path(path)
     if path.is_dir():
         return {}
-    if path.suffix == ".odgt":
+    if is_odgt(path):
         return read_odgt_sizes(path)
     return read_json_sizes(path) if is_of_images(path) else {}
 
 
+def is_odgt(path: Path) -> bool:
+    """Whether a file has an object a line, not one list."""
+    return beginning(path).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+
+
 def is_of_images(path: Path) -> bool:
     """Whether a JSON file has an entry an image, as ours have; COCO's have one a detection."""
+    return b'"detections"' in beginning(path)
+
+
+def beginning(path: Path) -> bytes:
+    """Raises DatasetError where there is no such file."""
     if not path.is_file():
         raise DatasetError(f"{path}: no such file or folder of detections")
     with open(path, "rb") as file:
-        return b'"detections"' in file.read(4096)
+        return file.read(4096)
+
+
+def warn_of_missing_classes(table: DetectionTable, dataset: Dataset) -> None:
+    """Of classes that were perhaps not looked for: they count as not found at all."""
+    there = set(dataset.labels[~dataset.ignore].tolist()) - set(table.labels.tolist())
+    for label in sorted(there):
+        logger.warning("{}: no detection at all of {}", dataset.name, dataset.classes[label])
 
 
 def evaluation_folder(split: str, config: Config) -> str:

@@ -42,7 +42,7 @@ from core.engine import compiled, train_step, validation_step
 from core.weights.published import open_weights
 from core.weights.store import DETECTOR, Weights, stated
 from core.weights.transfer import class_sources, transfer
-from data.datasets import prepare, read_split
+from data.datasets import log_defects, prepare, read_split
 from data.detections import DetectionTable
 from data.pipeline import (
     checked,
@@ -480,10 +480,7 @@ def describe(config: Config, device: str, train_set: Dataset, val_set: Dataset) 
             dataset.name, len(dataset), empty, len(real), int(dataset.difficult.sum()),
             int(dataset.ignore.sum()), objects,
         )  # fmt: skip
-        for kind, count in dataset.defects.counts().items():
-            logger.warning("{}: {} x {}; each is in diary.log", dataset.name, count, kind)
-        for kind, message in dataset.defects.messages:
-            logger.debug("{}: {}", kind, message)
+        log_defects(dataset)
     for phase in config.train.all_phases():
         steps = steps_per_epoch(train_set, phase.batch_size) * phase.epochs
         warmup = warmup_within(phase, steps)

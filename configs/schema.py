@@ -37,7 +37,7 @@ class Augment(Checked):
 class Csv(Checked):
     """How a CSV file is laid out, where its content does not tell."""
 
-    delimiter: Literal["", ",", ";", "\t", " ", "|"] = ""  # empty: found out
+    delimiter: Literal["", "comma", "semicolon", "tab", "blank", "pipe"] = ""  # empty: found out
     header: bool | None = None  # whether the first line names the columns; None: found out
 
 

@@ -21,11 +21,11 @@ import numpy as np
 from data.class_files import read_class_file
 from data.images import ImageHeader, read_header
 from data.judge import Judge
-from data.reading import ImageFinder, check_size, draw, files_in, in_threads
+from data.reading import ImageFinder, check_size, files_in, find_images, in_threads, share
 from data.records import Dataset, DatasetError, assemble
 from data.texts import class_label, csv_fields, decimal, text_lines
 
-DELIMITERS = (",", ";", "\t", " ", "|")
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "blank": " ", "pipe": "|"}
 NAMES = (
     "{}.csv",
     "{}_labels.csv",
@@ -91,7 +91,8 @@ def read_csv(
       <split>, images, images/<split> and JPEGImages beside the file, and root.
     on_bad_annotation: "error" raises at the first defect; "drop" leaves the object out, or the
       image where the defect is the image's, and counts it in the dataset's `defects`.
-    delimiter: one of `DELIMITERS`; "" finds out. Between blanks, paths may have blanks in them.
+    delimiter: of the values of `DELIMITERS`; "" finds out. Between blanks, paths may have blanks in
+      them.
     header: whether the first line names the columns, see `COLUMNS`; None finds out. Without, they
       are path, x1, y1, x2, y2, class.
     val_fraction, seed: of the split of a single CSV.
@@ -164,7 +165,7 @@ def _rows_of_split(
     judge: Judge,
 ) -> tuple[Path, list[_Row]]:
     """The file of a split, and those of its lines that belong to it."""
-    if delimiter not in ("", *DELIMITERS):
+    if delimiter not in ("", *DELIMITERS.values()):
         expected = "expected '' (find out), ',', ';', '\\t' or ' '"
         raise ValueError(f"delimiter: {expected}, found {delimiter!r}")
     if not 0 <= val_fraction <= 1:
@@ -173,12 +174,12 @@ def _rows_of_split(
     rows = _read_rows(path, delimiter, header, judge)
     if not is_shared or split == "all" or not rows:
         return path, rows
-    is_val = {i: draw(_without_suffix(i), seed) < val_fraction for i in {r.image for r in rows}}
+    is_val = {i: share(_without_suffix(i), seed) < val_fraction for i in {r.image for r in rows}}
     chosen = [row for row in rows if is_val[row.image] == (split == "val")]
     if not chosen:
         raise DatasetError(
-            f"{path}: split {split!r} is empty: with val_fraction={val_fraction} and seed={seed} "
-            f"none of the {len(is_val)} images falls into it; change one of the two"
+            f"{path}: split {split!r} is empty: with val_fraction={val_fraction} "
+            f"none of the {len(is_val)} images falls into it; change data.val_fraction"
         )
     return path, chosen
 
@@ -259,7 +260,7 @@ def _read_rows(path: Path, delimiter: str, header: bool | None, judge: Judge) ->
 def _likely_delimiter(lines: Sequence[str]) -> str | None:
     """The delimiter between which one of the first lines makes sense; None if none does."""
     for line in [line for line in lines[:100] if line.strip()][:20]:
-        for delimiter in DELIMITERS:
+        for delimiter in DELIMITERS.values():
             if _is_header(_try_fields(line, delimiter)) or _is_box(_try_fields(line, delimiter, 6)):
                 return delimiter
     return None
@@ -368,32 +369,23 @@ def _find_images(
     lines: dict[str, dict[tuple[str, ...], int]] = {}  # of each image: sizes stated and where first
     for row in rows:
         lines.setdefault(row.image, {}).setdefault(row.size, row.line)
-    finder = ImageFinder(folders)
-    loaded = in_threads(lambda item: _load(*item, path, finder), list(lines.items()))
+    wanted = (
+        (name, name, lambda sizes=sizes: f"{path}, line {next(iter(sizes.values()))}")
+        for name, sizes in lines.items()
+    )
+    found = find_images(wanted, ImageFinder(folders), judge)
+    loaded = in_threads(lambda item: _load(item[1], lines[item[0]], path), list(found.items()))
     images: dict[str, _Image] = {}
-    name_of: dict[Path, str] = {}
-    for (name, sizes), image in zip(lines.items(), loaded, strict=True):
-        where = f"{path}, line {next(iter(sizes.values()))}"
+    for name, image in zip(found, loaded, strict=True):
         if isinstance(image, DatasetError):
             judge.reject(image)
-        elif image.path in name_of:
-            message = f"{where}: {name!r} is {image.path}, as is {name_of[image.path]!r}"
-            judge.reject(DatasetError(f"{message}: expected one name", "ambiguous image"))
         else:
-            images[name], name_of[image.path] = image, name
-            if PureWindowsPath(name).suffix and PureWindowsPath(name).name != image.path.name:
-                message = f"{where}: expected the image {name}, took {image.path}"
-                judge.defects.add("image under another suffix", message)
+            images[name] = image
     return images
 
 
-def _load(name: str, sizes: dict[tuple[str, ...], int], path: Path, finder: ImageFinder) -> _Image:
-    """Finds an image and judges the sizes stated of it; those left empty or 0 state nothing."""
-    try:
-        image = finder.find(name)
-    except DatasetError as error:
-        where = f"{path}, line {next(iter(sizes.values()))}"
-        raise DatasetError(f"{where}: {error}", error.kind) from error
+def _load(image: Path, sizes: dict[tuple[str, ...], int], path: Path) -> _Image:
+    """Reads an image's header and judges the sizes stated; those left empty or 0 state nothing."""
     header = read_header(image)
     for size, line in sizes.items():
         if set(size) <= {"", "0"}:
@@ -446,6 +438,9 @@ def _objects(
     for row in rows:
         box = [decimal(corner) for corner in row.corners]
         if not any(row.corners):
+            if row.name:
+                message = f"{_where(path, row)}: expected coordinates for a class, found none"
+                judge.reject(DatasetError(message, "class without coordinates"))
             continue
         if box == [0, 0, 0, 0]:
             message = f"{_where(path, row)}: found 0 0 0 0, taken for an image without objects"
@@ -460,6 +455,8 @@ def _objects(
         objects.append(row)
         boxes.append(box)
     boxes = np.array(boxes, np.float64).reshape(-1, 4)
+    if len(boxes) and boxes.min() >= 0 and boxes.max() <= 1:
+        raise DatasetError(f"{path}: expected pixels, found fractions: no number above 1")
     return objects, boxes, np.array(labels, np.int32)
 
 

@@ -6,10 +6,12 @@ Lin et al., "Microsoft COCO: Common Objects in Context", 2014; https://cocodatas
 Letters: M images, T objects, K classes.
 """
 
+import itertools
 import mmap
 import os
 import re
 import reprlib
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from msgspec import Meta, Raw, Struct
 
 from data.images import MAX_PIXELS, read_header
 from data.judge import Judge
-from data.reading import ImageFinder, check_size, in_threads
+from data.reading import ImageFinder, check_size, find_images, in_threads
 from data.records import Dataset, DatasetError, assemble, no_images
 from data.texts import choose_classes, numbered_lines
 
@@ -40,6 +42,7 @@ _Flag = Annotated[int, Meta(ge=0, le=1)] | bool
 class _Category(Struct, frozen=True, gc=False):
     id: _Id
     name: _Text
+    supercategory: str | None = None
 
 
 class _Image(Struct, frozen=True, gc=False):
@@ -125,7 +128,8 @@ def read_coco(
       image where the defect is the image's, and counts it in the dataset's `defects`.
     check_images: reads the images' headers and refuses a size that is not the file's. Without, the
       file's is trusted, and folders are only listed to see whether its images are there.
-    need_images: without, no image need be there: for judging detections that were made elsewhere.
+    need_images: without, no image need be there, and boxes are kept whatever they are, as
+      pycocotools keeps them: for judging detections that were made elsewhere.
 
     If there is a text file root/<split>.txt with a path a line, relative to root or absolute, just
     those images are read, from there and in its order; else all, in the order of the file. Crowds
@@ -138,14 +142,11 @@ def read_coco(
     if source.contents.annotations is None:
         raise DatasetError(f"{source.path}: expected 'annotations', found none: no ground truth")
     categories = source.categories
-    labels = choose_classes([c.name for c in categories], classes, source.path)
-    chosen = [categories[i] for i in np.argsort(labels, kind="stable") if labels[i] >= 0]
+    declared = [category.name for category in categories]
+    labels = choose_classes(declared, classes, source.path, judge.defects)
     name = f"{root.resolve().name}/{source.split}"
     entries = _read_images(source, judge)
-    if need_images:
-        found = _find_images(root, source, entries, images, judge)
-    else:
-        found = {number: Path(entry.file_name) for number, entry in entries.items()}
+    found = _find_images(root, source, entries, images, judge, need_images)
     if need_images and check_images:
         found = _check_sizes(source, entries, found, judge)
     if not found:
@@ -155,14 +156,23 @@ def read_coco(
     label_of = dict(zip((c.id for c in categories), labels.tolist(), strict=True))
     return assemble(
         name,
-        [category.name for category in chosen],
+        classes or declared,
         images=[str(path) for path in found.values()],
         image_ids=[str(entries[number].id) for number in found],
         sizes=sizes,
-        category_ids=[category.id for category in chosen],
+        category_ids=_category_ids(classes or declared, categories),
         defects=judge.defects,
-        **_Objects(source, index_of, label_of, sizes, judge).arrays(),
+        **_Objects(
+            source, index_of, label_of, sizes, judge, "keep" if need_images else "all"
+        ).arrays(),
     )
+
+
+def _category_ids(names: Sequence[str], categories: Sequence[_Category]) -> list[int]:
+    """The ids of categories by name; of those that are not declared numbers beyond them."""
+    id_of = {category.name: category.id for category in categories}
+    free = itertools.count(max(id_of.values()) + 1)
+    return [id_of[name] if name in id_of else next(free) for name in names]
 
 
 def coco_classes(root: str | Path, split: str) -> tuple[str, ...]:
@@ -178,7 +188,7 @@ def coco_classes(root: str | Path, split: str) -> tuple[str, ...]:
 def _open(root: Path, split: str) -> _Source:
     path = _find_file(root, split)
     contents = _decode_file(path)
-    categories = tuple(sorted(contents.categories, key=attrgetter("id")))
+    categories = _without_root(sorted(contents.categories, key=attrgetter("id")))
     for field in ("id", "name"):
         values = Counter(getattr(category, field) for category in categories)
         twice = next((value for value, count in values.items() if count > 1), None)
@@ -190,6 +200,16 @@ def _open(root: Path, split: str) -> _Source:
     if split.lower().endswith(".json"):
         split = path.stem.removeprefix("instances_")
     return _Source(path, split, contents, categories)
+
+
+def _without_root(categories: Sequence[_Category]) -> tuple[_Category, ...]:
+    """Leaves out Roboflow's category above all others, which no object is of."""
+    for root in categories:
+        others = [category for category in categories if category is not root]
+        above = {other.supercategory for other in others}
+        if root.supercategory == "none" and above == {root.name}:
+            return tuple(others)
+    return tuple(categories)
 
 
 def _find_file(root: Path, split: str) -> Path:
@@ -216,6 +236,8 @@ def _decode_file(path: Path) -> _File:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or error}") from error
+    if data[: len(BOM_UTF8)] == BOM_UTF8:
+        data = data[len(BOM_UTF8) :]
     try:
         return msgspec.json.decode(data, type=_File)
     except _BAD_JSON as error:
@@ -249,7 +271,8 @@ def _malformed(source: _Source, key: str, number: int, error: Exception) -> Data
     found = reprlib.repr(entry[field]) if field in entry else "nothing"
     problem = str(error).split(" - at ")[0]
     message = f"{_place(source, key, number)}: {field or 'entry'}: {problem}, found {found}"
-    return DatasetError(message, _KINDS.get(field, "bad number"))
+    kind = "missing field" if "missing required field" in problem else "bad number"
+    return DatasetError(message, _KINDS.get(field, kind))
 
 
 def _loose(source: _Source, key: str, number: int) -> dict:
@@ -297,6 +320,7 @@ def _find_images(
     entries: dict[int, _Image],
     folders: Sequence[str | Path],
     judge: Judge,
+    need_images: bool,
 ) -> dict[int, Path]:
     """The files of the images to read, by number, in the dataset's order."""
     listing = root / f"{source.split}.txt"
@@ -308,14 +332,16 @@ def _find_images(
         wanted = {number: (entry.file_name, "") for number, entry in entries.items()}
         usual = [root / source.split, root / "images" / source.split, root / "images", root]
         finder = ImageFinder([*given, *usual, source.path.parent, source.path.parent.parent])
-    found = {}
-    for number, (name, where) in wanted.items():
-        try:
-            found[number] = finder.find(name)
-        except (OSError, ValueError) as error:  # also of names that no file can have
-            message = f"{where or _place(source, 'images', number)}: {error}"
-            judge.reject(DatasetError(message, getattr(error, "kind", "missing image")))
-    return found
+    if not need_images:
+        return {number: Path(name) for number, (name, _) in wanted.items()}
+    return find_images(
+        (
+            (number, name, lambda n=number, where=where: where or _place(source, "images", n))
+            for number, (name, where) in wanted.items()
+        ),
+        finder,
+        judge,
+    )
 
 
 def _list_images(
@@ -384,7 +410,8 @@ def _index_of_ids(
 class _Objects:
     """Judges annotations, an array of them at a time.
 
-    index_of: of images by id; label_of: by category id; sizes: (M, 2) width, height.
+    index_of: of images by id; label_of: by category id; sizes: (M, 2) width, height; beyond: see
+    `Judge.clip`.
     """
 
     source: _Source
@@ -392,6 +419,7 @@ class _Objects:
     label_of: dict[int, int]
     sizes: np.ndarray
     judge: Judge
+    beyond: str
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What `assemble` takes, in the order of the file."""
@@ -417,7 +445,7 @@ class _Objects:
             boxes,
             self.sizes[index],
             lambda row: _place(self.source, "annotations", numbers[row]),
-            beyond="keep",
+            beyond=self.beyond,
         )
         areas = rows["area"]
         of_boxes = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)

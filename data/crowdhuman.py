@@ -88,7 +88,7 @@ def read_crowdhuman(
     on_bad_annotation: "error" raises at the first defect; "drop" leaves the object out, or the
       image where the defect is the image's, and counts it in the dataset's `defects`.
     image_sizes: ID -> (width, height), for judging detections that were made elsewhere: no image
-      need then be there.
+      need then be there, and boxes without area are kept, as the evaluators keep them.
 
     Order: images as in the file; in an image its gtboxes, of each its classes. An image id is the
     ID. Only counted, whatever `on_bad_annotation` says: a person without hbox has no head, an
@@ -100,6 +100,11 @@ def read_crowdhuman(
     fields = _fields(classes, person_box)
     path, name = _annotation_file(root, split)
     lines = _read_lines(path, judge)
+    for image_id, (where, _) in lines.items():
+        # No defect of the dataset: to drop what was not run would change the figures.
+        if image_sizes is not None and image_id not in image_sizes:
+            message = "expected the image among the detections, with or without any, found none"
+            raise DatasetError(f"{where}: {message}", "missing image")
     finder = ImageFinder(_image_folders(root, name, images))
     loaded = in_threads(
         lambda item: _load(*item, finder, image_sizes), [(i, w) for i, (w, _) in lines.items()]
@@ -113,7 +118,7 @@ def read_crowdhuman(
         for place, raw in enumerate(gtboxes):
             objects += _objects(raw, len(kept), fields, f"{where}, gtboxes[{place}]", judge)
         kept[image_id] = image
-    objects, boxes = _boxes(objects, judge)
+    objects, boxes = _boxes(objects, judge, "any" if image_sizes is None else "all")
     return assemble(
         f"{root.resolve().name}/{name}",
         classes,
@@ -218,8 +223,6 @@ def _load(
     image_id: str, where: str, finder: ImageFinder, sizes: Mapping[str, tuple[int, int]] | None
 ) -> tuple[Path, ImageHeader]:
     if sizes is not None:
-        if image_id not in sizes:
-            raise DatasetError(f"{where}: expected the image's size, found none", "missing image")
         return Path(f"{image_id}.jpg"), ImageHeader(*sizes[image_id], orientation=1)
     try:
         image = finder.find(f"{image_id}.jpg")
@@ -264,7 +267,9 @@ def _says_ignore(attributes: _Attributes | None) -> bool:
     return attributes is not None and attributes.ignore != 0
 
 
-def _boxes(objects: Sequence[_Object], judge: Judge) -> tuple[list[_Object], np.ndarray]:
+def _boxes(
+    objects: Sequence[_Object], judge: Judge, beyond: str
+) -> tuple[list[_Object], np.ndarray]:
     """The objects that are any good and their (T, 4) float64 xyxy boxes."""
     xywh = np.array([item.xywh for item in objects], np.float64).reshape(-1, 4)
     is_absurd = (np.abs(xywh) > MAX_COORDINATE).any(axis=1)
@@ -283,6 +288,6 @@ def _boxes(objects: Sequence[_Object], judge: Judge) -> tuple[list[_Object], np.
         boxes[rows],
         np.zeros((len(rows), 2)),  # boxes may leave the image: its size does not matter
         lambda row: objects[rows[row]].where,
-        beyond="any",
+        beyond,
     )
     return [objects[row] for row in rows[is_good]], boxes[is_good]

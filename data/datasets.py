@@ -1,39 +1,54 @@
 """The dataset a config names: format -> reader, splits joined, one class list for all of them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from loguru import logger
+
 from configs.schema import Data
-from data.boxes_csv import csv_classes, read_csv
+from data.boxes_csv import DELIMITERS, csv_classes, read_csv
 from data.class_files import read_class_file
 from data.coco import coco_classes, read_coco
 from data.crowdhuman import read_crowdhuman
 from data.records import Dataset, DatasetError, concatenate, first_images
 from data.shapes import make_shapes
+from data.texts import expected_one_of
 from data.voc import discover_classes, read_voc
 from data.yolo import read_yolo, yolo_classes
 
 
-def prepare(data: Data) -> tuple[str, ...]:
+def prepare(data: Data, split: str = "") -> tuple[str, ...]:
     """The class names: of the config, of its class file, or as the annotations have them.
 
     Classes are looked for in the training and the validation split together: declared ones (COCO,
     YOLO) keep the order of the files, others are sorted. CrowdHuman's is person unless said.
-    Raises DatasetError where neither split has an object.
+    split: the only one that is needed; the others are looked into if they are there.
+    Raises DatasetError where no split has an object, or has declared a class the config names.
     """
     _generate(data)
-    if data.classes:
-        return data.classes
+    classes = data.classes
     if data.class_file:
-        return read_class_file(Path(data.root) / data.class_file)
+        classes = read_class_file(Path(data.root) / data.class_file)
     if data.format == "crowdhuman":
-        return ("person",)
-    parts = dict.fromkeys(_parts(data.train) + _parts(data.val))
-    found = [name for part in parts for name in _classes(data, part)]
-    classes = tuple(dict.fromkeys(found) if data.format in ("coco", "yolo") else sorted(set(found)))
-    if not classes:
+        return classes or ("person",)
+    declares = data.format in ("coco", "yolo")
+    if classes and not declares:
+        return classes
+    found: dict[str, None] = {}
+    for part in dict.fromkeys(_parts(data.train) + _parts(data.val) + _parts(split or data.val)):
+        try:
+            found.update(dict.fromkeys(_classes(data, part)))
+        except DatasetError:
+            if not split or part in _parts(split):
+                raise
+    for name in classes:
+        if name not in found:
+            raise DatasetError(f"{data.root}, class: {expected_one_of(found, name)}")
+    if not found:  # for there is nothing, or nothing that can be read: then this says why
+        _read(replace(data, on_bad_annotation="error"), _parts(split or data.train)[0], None, None)
         raise DatasetError(f"{data.root}: no objects in {data.train} and {data.val}")
-    return classes
+    return classes or tuple(found if declares else sorted(found))
 
 
 def read_split(
@@ -49,8 +64,18 @@ def read_split(
     Raises DatasetError as the format's reader does.
     """
     _generate(data)
+    if not Path(data.root).is_dir():
+        raise DatasetError(f"{data.root}: no such folder")
     dataset = concatenate([_read(data, part, classes, image_sizes) for part in _parts(split)])
     return first_images(dataset, data.limit) if data.limit else dataset
+
+
+def log_defects(dataset: Dataset) -> None:
+    """What the reader dropped or mended: the counts as warnings, each one for the diary's file."""
+    for kind, count in dataset.defects.counts().items():
+        logger.warning("{}: {} x {}; each is in diary.log", dataset.name, count, kind)
+    for kind, message in dataset.defects.messages:
+        logger.debug("{}: {}", kind, message)
 
 
 def _generate(data: Data) -> None:
@@ -67,7 +92,7 @@ def _parts(split: str) -> list[str]:
 def _read(
     data: Data,
     part: str,
-    classes: tuple[str, ...],
+    classes: tuple[str, ...] | None,
     image_sizes: Mapping[str, tuple[int, int]] | None,
 ) -> Dataset:
     policy = {"on_bad_annotation": data.on_bad_annotation}
@@ -87,7 +112,7 @@ def _read(
             return read_crowdhuman(data.root, part, classes, **policy)
         case _:
             root, name = _tree(data, part)
-            policy |= {"val_fraction": data.val_fraction, "need_images": image_sizes is None}
+            policy |= {"val_fraction": data.val_fraction, "image_sizes": image_sizes}
             return read_voc(root, name, classes, **policy)
 
 
@@ -105,7 +130,7 @@ def _classes(data: Data, part: str) -> tuple[str, ...]:
 
 
 def _layout(data: Data) -> dict:
-    return {"delimiter": data.csv.delimiter, "header": data.csv.header}
+    return {"delimiter": DELIMITERS.get(data.csv.delimiter, ""), "header": data.csv.header}
 
 
 def _tree(data: Data, part: str) -> tuple[Path, str]:

@@ -33,7 +33,7 @@ from data.records import DatasetError
 class _Box(msgspec.Struct, gc=False):
     box: tuple[float, float, float, float]
     score: float
-    tag: int | str
+    tag: int | str = 1
 
 
 class _Line(msgspec.Struct, gc=False, rename={"image_id": "ID"}):
@@ -65,7 +65,7 @@ def read_odgt(
 
     image_ids, classes: what the results are of, usually the ground truth's; they give the indices.
     A tag is a class name, or a number from 1 to K: the class's place in `classes` (CrowdDet writes
-    1 for a person). Blank lines are passed over.
+    1 for a person); without, it is 1. Blank lines are passed over.
 
     Returns the table, with float64 boxes and scores and int64 indices, and sizes (M, 2) int64.
     Raises DatasetError naming file, line (from 1), place in dtboxes, expected and found. Images

@@ -51,13 +51,16 @@ class Judge:
         where: row -> file and object, for messages; called for bad rows only.
         beyond: what becomes of boxes that reach beyond the image: "clip" cuts off up to
             MAX_OVERSHOOT, "keep" leaves that much as it is (COCO's metric knows no images), and
-            both reject what reaches further or lies outside; "any" leaves all (CrowdHuman).
+            both reject what reaches further or lies outside; "any" leaves all (CrowdHuman); "all"
+            keeps even boxes without area, for metrics that count them.
         Returns (T, 4) float64, rounded to DECIMALS, and (T,) bool: not those that are empty or
         inverted, see `have_area`, nor those rejected.
         """
         with np.errstate(over="ignore"):  # to infinity, which is outside of any image
             boxes = np.round(np.asarray(boxes, np.float64).reshape(-1, 4), DECIMALS)
             is_good = have_area(boxes)
+        if beyond == "all":
+            return boxes, np.isfinite(boxes).all(axis=1)
         for row in np.flatnonzero(~is_good):
             expected = "expected a box with x1 < x2 and y1 < y2"
             message = f"{where(row)}: {expected}, found {shown(boxes[row])}"

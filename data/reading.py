@@ -2,12 +2,15 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from data.images import IMAGE_SUFFIXES, ImageHeader
+from data.judge import Judge
 from data.records import DatasetError
+
+NO_IMAGES = (".webp", ".tif", ".tiff", ".gif", ".heic", ".avif")  # that are none to our decoder
 
 
 def in_threads(function: Callable, items: Sequence) -> list:
@@ -23,7 +26,7 @@ def in_threads(function: Callable, items: Sequence) -> list:
         return list(pool.map(attempt, items))
 
 
-def draw(key: str, seed: int) -> float:
+def share(key: str, seed: int) -> float:
     """A number in [0, 1) that depends on nothing else: new files move no old one."""
     data = f"{seed}:{key}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(data, digest_size=7).digest()) / 2**56
@@ -60,19 +63,16 @@ class ImageFinder:
     def find(self, name: str) -> Path:
         """The image file `name`: a path below one of the folders, or an absolute one.
 
-        Of an absolute path that is not there, as files from other machines have them, the last part
-        is looked for. Where no file has the name, the one of the same stem is taken. Raises
-        DatasetError of kind "missing image" or "ambiguous image".
+        Of a path that is not there the last parts are looked for, ever fewer: files come from other
+        machines. Where no file has the name, the one of the same stem is taken. Raises DatasetError
+        of kind "missing image" or "ambiguous image".
         """
         inner, file = os.path.split(name.replace("\\", "/"))  # a Path takes ten times longer
-        places = [os.path.join(folder, inner) for folder in self.folders]
-        if inner.startswith("/") or inner[1:2] == ":":
-            places += self.folders
         stem = os.path.splitext(file)[0]
-        for place in places:
+        for place in self._places(inner):
             if file in self._listing(place).get(stem, ()):
                 return Path(place, file)
-        for place in places:
+        for place in self._places(inner):
             found = self._listing(place).get(stem, [])
             if len(found) > 1:
                 message = f"expected one image {stem}.*, found {', '.join(found)} in {place}"
@@ -80,7 +80,18 @@ class ImageFinder:
             if found:
                 return Path(place, found[0])
         looked, name = ", ".join(self.folders), name if len(name) <= 200 else f"{name[:197]}..."
-        raise DatasetError(f"expected the image {name} in {looked}, found none", "missing image")
+        others = [n for place in self._places(inner) for n in names_in(place, NO_IMAGES)]
+        found = next((n for n in others if os.path.splitext(n)[0] == stem), "none")
+        hint = "" if found == "none" else ", which is no JPEG, PNG or BMP"
+        message = f"expected the image {name} in {looked}, found {found}{hint}"
+        raise DatasetError(message, "missing image")
+
+    def _places(self, inner: str) -> Iterator[str]:
+        parts = inner.split("/") if inner else []
+        yield from (os.path.join(folder, inner) for folder in self.folders)
+        for start in range(1, len(parts) + 1):
+            rest = "/".join(parts[start:])
+            yield from (os.path.join(folder, rest) for folder in self.folders)
 
     def _listing(self, folder: str) -> dict[str, list[str]]:
         """{stem: names} of the image files in a folder, listed once."""
@@ -90,6 +101,33 @@ class ImageFinder:
                 names.setdefault(os.path.splitext(name)[0], []).append(name)
             self._names[folder] = names
         return self._names[folder]
+
+
+def find_images(
+    wanted: Iterable[tuple[Hashable, str, Callable[[], str]]], finder: ImageFinder, judge: Judge
+) -> dict:
+    """{key: file} of (key, name, function that says where it stands, for messages).
+
+    Rejected are images that are not found, and a second name for a file; taking a file of another
+    suffix is counted.
+    """
+    found, name_of = {}, {}
+    for key, name, where in wanted:
+        try:
+            path = finder.find(name)
+        except DatasetError as error:
+            judge.reject(DatasetError(f"{where()}: {error}", error.kind))
+            continue
+        other = name_of.setdefault(path, name)
+        if other != name:
+            message = f"{where()}: {name!r} is {path}, as is {other!r}: expected one name"
+            judge.reject(DatasetError(message, "ambiguous image"))
+            continue
+        found[key] = path
+        if not name.endswith(path.name) and os.path.splitext(name)[1]:
+            message = f"{where()}: expected the image {name}, took {path}"
+            judge.defects.add("image under another suffix", message)
+    return found
 
 
 def files_in(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:

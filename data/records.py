@@ -182,7 +182,11 @@ def assemble(
 
 def no_images(name: str, defects: Defects) -> DatasetError:
     """The error of a split without any image."""
-    return DatasetError(f"{name}: no images left to read ({defects.counts() or 'none listed'})")
+    if not defects.messages:
+        return DatasetError(f"{name}: no images left to read: none listed")
+    counts = ", ".join(f"{count} x {kind}" for kind, count in defects.counts().items())
+    first = defects.messages[0][1]
+    return DatasetError(f"{name}: no images left to read: {counts}; the first: {first}")
 
 
 def _require_different(name: str, image_ids: Sequence[str]) -> None:
@@ -195,16 +199,20 @@ def _require_different(name: str, image_ids: Sequence[str]) -> None:
 def concatenate(datasets: Sequence[Dataset]) -> Dataset:
     """Several splits of the same classes as one, in the given order.
 
-    Raises DatasetError where an image id occurs in two of them: results could not be told apart.
+    Where an image id occurs in two of them all are led by their dataset's name: "coco/train/17".
+    Raises DatasetError where two have the same name as well.
     """
     if len(datasets) == 1:
         return datasets[0]
+    image_ids = [image_id for dataset in datasets for image_id in dataset.image_ids]
+    if len(set(image_ids)) < len(image_ids):
+        image_ids = [f"{d.name}/{image_id}" for d in datasets for image_id in d.image_ids]
     first_image = np.cumsum([0] + [len(dataset) for dataset in datasets])
     return assemble(
         " + ".join(dataset.name for dataset in datasets),
         datasets[0].classes,
         images=[image for dataset in datasets for image in dataset.images],
-        image_ids=[image_id for dataset in datasets for image_id in dataset.image_ids],
+        image_ids=image_ids,
         image_index=np.concatenate(
             [d.image_index + first for d, first in zip(datasets, first_image, strict=False)]
         ),

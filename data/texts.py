@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.records import DatasetError
+from data.records import DatasetError, Defects
 
 SHOWN = 60  # characters of a text of the file in a message
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
@@ -83,12 +83,13 @@ def class_label(name: str | None, label_of: Mapping[str, int], where: str) -> in
 
 
 def choose_classes(
-    declared: Sequence[str], classes: Sequence[str] | None, where: str | Path
+    declared: Sequence[str], classes: Sequence[str] | None, where: str | Path, defects: Defects
 ) -> np.ndarray:
     """(number of declared,) int64: the label each declared class gets, -1 for those left out.
 
-    classes: names in label order, None for all as declared. where: names the file in errors.
-    Raises DatasetError for a name that is not declared, ValueError for none or one given twice.
+    classes: names in label order, None for all as declared. where: names the file in messages. A
+    name that is not declared has no objects here; another split may have some: it is counted.
+    Raises ValueError for no name or one given twice.
     """
     if classes is None:
         return np.arange(len(declared))
@@ -96,9 +97,8 @@ def choose_classes(
         raise ValueError(f"classes: expected different names, found {list(classes)}")
     for name in classes:
         if name not in declared:
-            raise DatasetError(
-                f"{where}: class: {expected_one_of(declared, name)}", "unknown class"
-            )
+            message = f"{where}: class: {expected_one_of(declared, name)}"
+            defects.add("class not declared", message)
     label_of = {name: label for label, name in enumerate(classes)}
     return np.array([label_of.get(name, -1) for name in declared])
 

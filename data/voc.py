@@ -8,16 +8,16 @@ Letters: G boxes of one image.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from lxml import etree
 
-from data.images import IMAGE_SUFFIXES, ImageHeader, read_header
+from data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageHeader, read_header
 from data.judge import MAX_OVERSHOOT, Judge
-from data.reading import check_size, draw, files_in, in_threads
+from data.reading import check_size, files_in, in_threads, share
 from data.records import Dataset, DatasetError, Record, pack
 from data.texts import class_label, decimal, numbered_lines, quoted
 
@@ -73,7 +73,7 @@ def read_voc(
     on_bad_annotation: str = "error",
     val_fraction: float = 0.2,
     seed: int = 0,
-    need_images: bool = True,
+    image_sizes: Mapping[str, tuple[int, int]] | None = None,
 ) -> Dataset:
     """Reads one split of a dataset annotated in Pascal VOC XML.
 
@@ -86,8 +86,8 @@ def read_voc(
     on_bad_annotation: "error" raises at the first defect; "drop" leaves the object out, or the
       image where the defect is the image's, and counts it in the dataset's `defects`.
     val_fraction, seed: of the split of a flat folder.
-    need_images: without, no image need be there and `<size>` is trusted: for judging detections
-      that were made elsewhere.
+    image_sizes: id -> (width, height), for judging detections that were made elsewhere: an image
+      need then not be there, and what is not among the sizes is as `<size>` says.
 
     Order: the image set's; by stem in a flat folder. 1-based inclusive corners become
     (xmin - 1, ymin - 1, xmax, ymax), as the devkit measures them. Up to 2 px outside the image are
@@ -98,7 +98,7 @@ def read_voc(
     reader = _Reader(on_bad_annotation)
     folder = _find_folder(Path(root))
     ids = _list_split(folder, split, val_fraction, seed, reader)
-    loaded = in_threads(lambda image_id: _load(folder, image_id, need_images), ids)
+    loaded = in_threads(lambda image_id: _load(folder, image_id, image_sizes), ids)
     name = f"{folder.root.resolve().name}/{split}"
     if classes is None:
         classes = _class_names([parts[0] for parts in loaded if isinstance(parts, tuple)])
@@ -219,11 +219,11 @@ def _list_split(
     stems = sorted(folder.annotations.keys() | folder.images.keys())
     if split == "all":
         return stems
-    ids = [s for s in stems if (draw(s, seed) < val_fraction) == (split == "val")]
+    ids = [s for s in stems if (share(s, seed) < val_fraction) == (split == "val")]
     if not ids:
         raise DatasetError(
-            f"{folder.root}: split {split!r} is empty: with val_fraction={val_fraction} and "
-            f"seed={seed} none of the {len(stems)} files falls into it; change one of the two"
+            f"{folder.root}: split {split!r} is empty: with val_fraction="
+            f"{val_fraction} none of the {len(stems)} files falls into it; change data.val_fraction"
         )
     return ids
 
@@ -304,7 +304,7 @@ def _texts(element: etree._Element | None) -> dict[str, str]:
 
 
 def _load(
-    folder: _Folder, image_id: str, need_images: bool
+    folder: _Folder, image_id: str, image_sizes: Mapping[str, tuple[int, int]] | None
 ) -> tuple[Annotation, Path, ImageHeader]:
     """What the files of one image say."""
     image = folder.images.get(image_id)
@@ -317,9 +317,13 @@ def _load(
             )
         raise DatasetError(f"{expected}: expected the file, found {found}", "missing annotation")
     annotation = parse_annotation(folder.annotations[image_id])
-    if not need_images:
-        width, height = (int(side) for side in _stated_size(annotation))
-        return annotation, Path(f"{image_id}.jpg"), ImageHeader(width, height, orientation=1)
+    if image is None and image_sizes is not None:
+        width, height = image_sizes.get(image_id) or _stated_size(annotation)
+        if not (width >= 1 <= height and width * height <= MAX_PIXELS):
+            message = f"{annotation.path}, size: expected the image's, found {width:g}x{height:g}"
+            raise DatasetError(message, kind="size disagrees with the image")
+        header = ImageHeader(int(width), int(height), orientation=1)
+        return annotation, Path(f"{image_id}.jpg"), header
     if isinstance(image, DatasetError):
         raise image
     if image is None:

@@ -24,6 +24,9 @@ from data.records import Dataset, DatasetError, assemble, no_images
 from data.texts import choose_classes, numbered_lines
 
 MAX_YAML_BYTES = 2**20
+YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml")
+CLASS_NAMES = ("classes.txt", "obj.names", "labels/classes.txt")  # the last as LabelImg writes it
+FAR_OUT = 10.0  # a fraction from which on it is none
 SPLITS = ("train", "val", "test")  # what a YAML file has entries for
 
 # Texts that lie among labels and are none.
@@ -80,7 +83,7 @@ def read_yolo(
     """Reads one split of a dataset annotated in YOLO's text labels.
 
     root: a folder with data.yaml, dataset.yaml or one other *.yaml, or else with the class names, a
-      line each, in classes.txt or a *.names file.
+      line each, in classes.txt, labels/classes.txt or a *.names file.
     split: one the YAML file has an entry for: a folder of images, a text file that lists some, or
       several of them; else images/<split>, <split>/images, <split>.txt or <split>. A path of the
       YAML file that is not there is looked for beside it, and without leading "../".
@@ -101,7 +104,7 @@ def read_yolo(
     """
     root, judge = Path(root), Judge(on_bad_annotation)
     description = _describe(root)
-    labels = choose_classes(description.classes, classes, description.path)
+    labels = choose_classes(description.classes, classes, description.path, judge.defects)
     given = [root / folder for folder in images]
     sources = _sources(root, split, description, given)
     paths, folders = _list_images(root, sources, [*given, description.base, root], judge)
@@ -118,7 +121,7 @@ def read_yolo(
         raise no_images(name, judge.defects)
     return assemble(
         name,
-        [description.classes[i] for i in np.argsort(labels, kind="stable") if labels[i] >= 0],
+        classes or description.classes,
         images=[str(path) for path in good],
         image_ids=[paths[path] for path in good],
         sizes=np.array([(part.header.width, part.header.height) for part in good.values()]),
@@ -140,17 +143,17 @@ def yolo_classes(root: str | Path, split: str) -> tuple[str, ...]:
 def _describe(root: Path) -> _Description:
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder")
-    named = [root / name for name in ("data.yaml", "dataset.yaml") if (root / name).is_file()]
-    found = named[:1] or sorted(root.glob("*.yaml"))
+    named = [root / name for name in YAML_NAMES if (root / name).is_file()]
+    found = named[:1] or sorted([*root.glob("*.yaml"), *root.glob("*.yml")])
     if not found:
-        named = [root / name for name in ("classes.txt", "obj.names") if (root / name).is_file()]
+        named = [root / name for name in CLASS_NAMES if (root / name).is_file()]
         found = named[:1] or sorted(root.glob("*.names"))
     if len(found) != 1:
-        expected = "expected data.yaml, dataset.yaml or one *.yaml, or classes.txt or one *.names"
+        expected = f"expected {YAML_NAMES[0]} or one *.yaml, or {CLASS_NAMES[0]} or one *.names"
         there = ", ".join(path.name for path in found) or "none"
         raise DatasetError(f"{root}: {expected}, found {there}")
     path = found[0]
-    if path.suffix == ".yaml":
+    if path.suffix in (".yaml", ".yml"):
         return _parse_yaml(path)
     lines = numbered_lines(path)
     if len(lines) != (lines[-1][0] if lines else 0):
@@ -229,10 +232,12 @@ def _sources(
 
 def _located(description: _Description, text: str) -> Path | None:
     name = text.replace("\\", "/")
-    for base in (description.base, description.path.parent):
-        for name_or_rest in (name, re.sub(r"^(\.\.?/)+", "", name)):
-            if os.path.exists(base / name_or_rest):
-                return base / name_or_rest
+    bases = description.base, description.path.parent
+    # Roboflow's "../train/images" lies beside the YAML file; so might another dataset's outside.
+    for rest in (re.sub(r"^(\.\.?/)+", "", name), name):
+        for base in bases:
+            if os.path.exists(base / rest):
+                return base / rest
     return None
 
 
@@ -284,9 +289,8 @@ def _listed(source: Path, folders: Sequence[Path], judge: Judge) -> Iterator[tup
         where = f"{source}, line {number}"
         try:
             yield finder.find(text), where
-        except (OSError, ValueError) as error:  # also of names that no file can have
-            kind = getattr(error, "kind", "missing image")
-            judge.reject(DatasetError(f"{where}: {error}", kind))
+        except DatasetError as error:
+            judge.reject(DatasetError(f"{where}: {error}", error.kind))
 
 
 def _image_id(path: Path, base: Path) -> str:
@@ -369,6 +373,9 @@ def _parse_line(text: str, num_classes: int) -> tuple[float, ...]:
     if index not in range(num_classes):
         message = f"class: expected a whole number from 0 to {num_classes - 1}, found {index:g}"
         raise DatasetError(message, "unknown class")
+    if max(map(abs, values[1:])) > FAR_OUT:
+        message = f"expected fractions of the image, found {text[:60]!r}: are these pixels?"
+        raise DatasetError(message, "bad number")
     if num > 5:
         x, y = values[1::2], values[2::2]
         return index, min(x), min(y), max(x), max(y), True

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import evaluate
 from data.detections import write_devkit, write_json
@@ -35,6 +36,54 @@ def test_coco_results_give_cocos_twelve_numbers(shared_data, tmp_path):
     assert report["headline"].startswith("COCO AP@[.50:.95]: 0.5046, AP@.50: 0.6970")
 
 
+def test_boxes_without_area_count_as_they_do_for_pycocotools(tmp_path):
+    """One of two objects has no width: it can be found by nobody, so that recall ends at a half."""
+    entry = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 8]}
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 40, "height": 30}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [entry | {"id": 1, "area": 80}, entry | {"id": 2, "bbox": [5, 5, 0, 9]}],
+    }
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    (tmp_path / "found.json").write_text(json.dumps([entry | {"score": 0.5}]))
+    report = run(tmp_path / "found.json", tmp_path, "coco", tmp_path, "val")
+    assert report["value"] == pytest.approx(51 / 101)
+
+
+def test_only_the_images_of_a_list_are_judged(tmp_path):
+    """With images and without."""
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 40, "height": 30} for i in (1, 2)]
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [1, 2, 10, 8], "id": i} for i in (1, 2)]
+    content = {"images": images, "categories": [{"id": 1, "name": "cat"}], "annotations": boxes}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    (tmp_path / "val.txt").write_text("1.jpg\n")
+    (tmp_path / "found.json").write_text(json.dumps([boxes[0] | {"score": 0.5}]))
+    assert run(tmp_path / "found.json", tmp_path, "coco", tmp_path, "val")[
+        "value"
+    ] == pytest.approx(1)
+
+
+def test_the_training_split_need_not_be_there(tmp_path):
+    (tmp_path / "test.csv").write_text("a.jpg,1,2,11,10,cat\n")
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")
+    entry = {"image_id": "a", "category_id": 1, "bbox": [1, 2, 10, 8], "score": 0.5}
+    (tmp_path / "found.json").write_text(json.dumps([entry]))
+    given = ["--detections", str(tmp_path / "found.json"), "--split", "test", "--set"]
+    assert evaluate.main([*given, "data.format=csv", f"data.root={tmp_path}"]) == 1
+
+
+def test_an_image_that_was_not_run_stops_the_evaluation(tmp_path):
+    """Under "drop", too: without it the figures would be better."""
+    line = {"gtboxes": [{"tag": "person", "fbox": [1, 2, 10, 20]}]}
+    lines = [{"ID": name} | line for name in "ab"]
+    (tmp_path / "val.odgt").write_text("\n".join(map(json.dumps, lines)))
+    found = {"ID": "a", "width": 40, "height": 30, "dtboxes": [{"box": [1, 2, 9, 20], "score": 1}]}
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=r"\(ID 'b'\): expected the image among the detections"):
+        run(tmp_path / "found.json", tmp_path, "crowdhuman", tmp_path, "val",
+            on_bad_annotation="drop")  # fmt: skip
+
+
 def test_crowdhuman_without_images(tmp_path):
     """Sizes are those of the detections: the box that leaves the image is cut off there."""
     boxes = [[10, 10, 10, 20], [30, -5, 40, 20]]
@@ -53,7 +102,7 @@ def test_crowdhuman_without_images(tmp_path):
 
 def test_voc_without_images(tmp_path):
     (tmp_path / "a.xml").write_text(VOC)
-    dataset = read_voc(tmp_path, "all", need_images=False)
+    dataset = read_voc(tmp_path, "all", image_sizes={})
     table = detect(dataset, [0], [0.5])
     write_json(tmp_path / "found.json", table, dataset.sizes)
     write_devkit(tmp_path / "devkit", "all", table)

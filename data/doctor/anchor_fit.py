@@ -3,14 +3,19 @@
 Both vary as the network's structure allows: five sizes, one a level, are scaled together; ratios
 are the present ones or cluster centres of the objects' own. Scales stay. NumPy only, and the same
 result every time.
-Letters: T objects, A anchors a cell, L levels.
+Letters: T objects, A anchors a cell, L levels, S size classes.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 MIN_GAIN = 0.01  # share of the objects that a change, or a further ratio, has to win over
+MIN_MORE = 10  # objects that it has to win over at least
+MAX_LOSS = 0.05  # share of a size class of at least MIN_MORE objects that it may lose at most
+MIN_FACTOR = 1.25  # between two fitted ratios
 MAX_OBJECTS = 3000  # looked at, evenly spread over the given ones
 STEPS = range(-8, 9)  # sizes are scaled by 2 ** (step / 4)
 NUM_RATIOS = (3, 4, 5)
@@ -80,25 +85,47 @@ def _overlap(first: np.ndarray, second: np.ndarray, away: np.ndarray) -> np.ndar
     return np.minimum(np.minimum(first, second), (first + second) / 2 - away).clip(0)
 
 
+def is_gain(before: np.ndarray, after: np.ndarray, total: int) -> bool:
+    """Whether clearly more of `total` objects are covered; (S,) objects of each size class."""
+    return int(after.sum() - before.sum()) >= max(MIN_GAIN * total, MIN_MORE)
+
+
+def is_harm(before: np.ndarray, after: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether a size class suffers. counts: (S,) objects; before, after: those covered."""
+    return bool(((counts >= MIN_MORE) & (before - after > MAX_LOSS * counts)).any())
+
+
 def fit_anchors(
-    boxes: np.ndarray, present: AnchorSet, grid: Grid, positive_iou: float
+    boxes: np.ndarray,
+    present: AnchorSet,
+    grid: Grid,
+    positive_iou: float,
+    limits: Sequence[float],
 ) -> AnchorSet:
     """The set that most objects have an anchor of at `positive_iou`; `present` if none is better.
 
-    boxes: (T, 4) xyxy at the network's input size. A set with as many anchors as the present one or
-    fewer has to cover MIN_GAIN more; one with more anchors that much more than any with fewer. Of
-    sets that cover the same to a tenth of a point, the one whose IoUs are higher on average wins.
+    boxes: (T, 4) xyxy at the network's input size. limits: sides in px between the size classes.
+    A set with as many anchors as the present one or fewer has to cover clearly more (`is_gain`);
+    one with more anchors that much more than any with fewer; none may harm a size class
+    (`is_harm`). Of sets that cover the same to a tenth of a point, the one whose IoUs are higher on
+    average wins.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     boxes = boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), MAX_OBJECTS)).astype(int)]
     if not len(boxes):
         return present
 
-    def rank(anchors: AnchorSet) -> tuple[float, float]:
-        ious = best_ious(boxes, anchors, grid)
-        return round(float((ious >= positive_iou).mean()), 3), float(ious.mean())
+    group = np.digitize(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)), limits)
+    counts = np.bincount(group, minlength=len(limits) + 1)
 
-    chosen, share = present, rank(present)[0]
+    def judged(anchors: AnchorSet) -> tuple[np.ndarray, tuple[float, float]]:
+        ious = best_ious(boxes, anchors, grid)
+        is_covered = ious >= positive_iou
+        covered = np.bincount(group[is_covered], minlength=len(counts))
+        return covered, (round(float(is_covered.mean()), 3), float(ious.mean()))
+
+    chosen, at_present = present, judged(present)[0]
+    most = at_present
     ratios = [present.ratios, *(ratio_clusters(boxes, count) for count in NUM_RATIOS)]
     by_count: dict[int, list[AnchorSet]] = {}
     for one in dict.fromkeys(ratios):
@@ -106,16 +133,18 @@ def fit_anchors(
         candidates = [replace(present, sizes=scaled, ratios=one) for scaled in sizes]
         by_count.setdefault(max(len(present), len(candidates[0])), []).extend(candidates)
     for count in sorted(by_count):
-        best = max(by_count[count], key=rank)
-        if rank(best)[0] >= share + MIN_GAIN:
-            chosen, share = best, rank(best)[0]
+        ranked = [(*judged(anchors), anchors) for anchors in by_count[count]]
+        ranked = [one for one in ranked if not is_harm(at_present, one[0], counts)]
+        covered, _, best = max(ranked, key=lambda one: one[1], default=(most, None, chosen))
+        if is_gain(most, covered, len(boxes)):
+            chosen, most = best, covered
     return chosen
 
 
 def ratio_clusters(boxes: np.ndarray, count: int) -> tuple[float, ...]:
     """Centres of at most `count` clusters of the boxes' log(height / width), as ratios, rising.
 
-    k-means in one dimension from evenly spread quantiles; fewer where centres coincide.
+    k-means in one dimension from evenly spread quantiles; fewer where two are not MIN_FACTOR apart.
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).clip(1e-6)
     values = np.sort(np.log(sides[:, 1] / sides[:, 0]))
@@ -128,7 +157,10 @@ def ratio_clusters(boxes: np.ndarray, count: int) -> tuple[float, ...]:
         if np.array_equal(moved, centres):
             break
         centres = moved
-    return tuple(sorted({round(float(ratio), 2) or 0.01 for ratio in np.exp(centres)}))
+    ratios = sorted({round(float(ratio), 2) or 0.01 for ratio in np.exp(centres)})
+    if any(high < MIN_FACTOR * low for low, high in itertools.pairwise(ratios)):
+        return ratio_clusters(boxes, count - 1)
+    return tuple(ratios)
 
 
 def _rounded(size: float) -> float:

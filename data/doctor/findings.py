@@ -6,14 +6,15 @@ Letters: M images, T objects, P pairs of objects of one image.
 
 import difflib
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
 from data.doctor.figures import class_figures
+from data.images import IMAGE_SUFFIXES
 from data.records import Dataset
 
 SEVERITIES = ("error", "warning", "note")
@@ -29,6 +30,7 @@ MENDED = {
     "box clipped to the image": "note",
     "box slightly beyond the image": "note",
     "class left out": "note",
+    "class not declared": "warning",
     "corner counted from 0, clipped": "warning",
     "gtbox tagged background": "note",
     "ignored box without area": "note",
@@ -39,7 +41,13 @@ MENDED = {
     "polygon taken as its box": "note",
     "zero box taken as no object": "note",
 }
-_OBJECT = re.compile(r"(?:, |: )((?:object|line|row|annotation|entry|box|image) [^,:]+)")
+_QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_OBJECT = re.compile(
+    r"(?:, |: )((?:object|line|row|entry) \d+|(?:images|annotations|categories)\[\d+\])"
+    rf"( \((?:{_QUOTED}|[^()'\"])*\))?(, gtboxes\[\d+\])?"
+)
+OF_ONE_IMAGE = (".xml", ".txt")  # annotation files; others hold those of many images
+FOLDERS = ("annotations", "annots", "images", "jpegimages", "labels")  # that pairs differ in
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,9 @@ class Finding:
     severity: "error": training would stop at it, if only under on_bad_annotation="error";
       "warning": it costs accuracy, or makes figures wrong; "note": seldom harmful.
     stops: whether training would stop at it as the config is.
-    file: the file it is in; object: which one there, empty where it is the whole file.
+    file: the file it is in; object: which one there, empty where it is the whole file; boxes there
+      and in messages about them are xyxy from 0, as in `Dataset`, whatever the format.
+    image: the image it is about, empty where that is not known, or none.
     """
 
     kind: str
@@ -69,10 +79,11 @@ class Finding:
     message: str
     stops: bool = False
     shown: tuple[Shown, ...] = ()
+    image: str = ""
 
     def to_dict(self) -> dict:
         """JSON-ready, without what pictures are made of."""
-        names = ("kind", "severity", "stops", "split", "file", "object", "message")
+        names = ("kind", "severity", "stops", "split", "file", "object", "image", "message")
         return {name: getattr(self, name) for name in names}
 
 
@@ -84,14 +95,15 @@ class Finding:
 def reader_findings(dataset: Dataset, split: str, on_bad_annotation: str) -> list[Finding]:
     """The defects of a dataset that was read under "drop", judged by the config's policy.
 
-    A message that the reader repeats is one finding, which says how often.
+    A message that the reader repeats is one finding, which says how often. Of what was dropped
+    there is no picture: the image would be shown without the culprit.
     """
-    by_stem = {Path(image).stem: index for index, image in enumerate(dataset.images)}
+    images = _Images(dataset.images)
     found = []
     for (kind, message), count in Counter(dataset.defects.messages).items():
         severity = MENDED.get(kind, "error")
         file, item = _place(message)
-        image = by_stem.get(Path(file).stem)
+        image = images.find(file)
         found.append(
             Finding(
                 kind=kind,
@@ -101,10 +113,41 @@ def reader_findings(dataset: Dataset, split: str, on_bad_annotation: str) -> lis
                 object=item,
                 message=message if count == 1 else f"{message} ({count} times)",
                 stops=severity == "error" and on_bad_annotation == "error",
-                shown=() if image is None else (Shown(split, image),),
+                shown=() if image is None or severity == "error" else (Shown(split, image),),
+                image=_image_named(file) if image is None else dataset.images[image],
             )
         )
     return found
+
+
+class _Images:
+    """Finds the image that an annotation file belongs to."""
+
+    def __init__(self, images: Sequence[str]):
+        self._indices = defaultdict(list)
+        for index, image in enumerate(images):
+            self._indices[image].append(index)
+            self._indices[_key(image)].append(index)
+
+    def find(self, file: str) -> int | None:
+        """The index of the image `file` is, or is the annotation of; None: of none or several.
+
+        Its path is the same but for the suffix and folders as "images", "labels" and the like.
+        """
+        found = self._indices.get(file, [])
+        if not found and file.lower().endswith(OF_ONE_IMAGE):
+            found = self._indices.get(_key(file), [])
+        return found[0] if len(found) == 1 else None
+
+
+def _key(file: str) -> tuple[str, ...]:
+    path = PurePath(file).with_suffix("") if file else PurePath()
+    return tuple(part for part in path.parts if part.lower() not in FOLDERS)
+
+
+def _image_named(file: str) -> str:
+    """The file, if it is an image: one that was left out."""
+    return file if file.lower().endswith(IMAGE_SUFFIXES) else ""
 
 
 def _place(message: str) -> tuple[str, str]:
@@ -112,7 +155,7 @@ def _place(message: str) -> tuple[str, str]:
     ends = [match.start() for match in re.finditer(r", |: ", message)]
     end = next((end for end in ends if _is_file(message[:end])), ends[0] if ends else 0)
     item = _OBJECT.match(message, end)
-    return message[:end], item[1] if item else ""
+    return message[:end], "".join(filter(None, item.groups())) if item else ""
 
 
 def _is_file(name: str) -> bool:
@@ -168,8 +211,9 @@ def _of_rows(
         split=split,
         file=file,
         object=items,
-        message=f"{file}: {items} {text}",
+        message=f"{file}: {items} {text} (x1 y1 x2 y2 from 0)",
         shown=(Shown(split, image, tuple(int(row) for row in rows)),),
+        image=file,
     )
 
 

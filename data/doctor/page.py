@@ -10,7 +10,7 @@ from data.doctor.findings import SEVERITIES, Finding
 from data.doctor.pictures import bars, examples, samples
 from data.records import Dataset
 
-MAX_LISTED = 100  # messages of a kind; report.json has all
+MAX_LISTED = 20  # messages of a kind; report.json has all
 MAX_CLASSES = 24  # as many as a picture has room for
 HISTOGRAMS = {
     "sides_at_input": "object size at the network's input, px",

@@ -26,6 +26,7 @@ THUMBNAIL = 16  # px a side of what images are compared by
 # Of a thumbnail's contrast, up to which another is the same picture: encoded again or smaller it is
 # within .08, refocused or a frame later within .17; different pictures of one scene begin at .5.
 NEAR_SHARE = 0.2
+SAME_SHAPE = 0.02  # of width / height, by which the same picture may differ in another size
 CHUNK = 1024  # thumbnails compared at a time
 SUFFIXES = {"JPEG": (".jpg", ".jpeg", ".jfif"), "PNG": (".png",), "BMP": (".bmp",)}
 PLAIN = "RGB"
@@ -122,11 +123,12 @@ def file_findings(
     found = []
     for index, (path, one) in enumerate(zip(dataset.images, facts, strict=True)):
         if isinstance(one, DatasetError):
-            found.append(Finding(one.kind, "error", split, path, "", str(one), stops=True))
+            stopped = Finding(one.kind, "error", split, path, "", str(one), True, image=path)
+            found.append(stopped)
             continue
         for kind, severity, text in _remarks(path, one, tuple(dataset.sizes[index].tolist())):
-            shown = (Shown(split, index),)
-            found.append(Finding(kind, severity, split, path, "", f"{path}: {text}", shown=shown))
+            shown, text = (Shown(split, index),), f"{path}: {text}"
+            found.append(Finding(kind, severity, split, path, "", text, shown=shown, image=path))
     return found
 
 
@@ -205,9 +207,7 @@ def same_across(
         else:
             rest.append(index)
     for first, index, rms in _nearest(train_facts, val_facts, rest):
-        a, b = train.sizes[first], val.sizes[index]
-        has_same_shape = abs(a[0] * b[1] - a[1] * b[0]) <= 0.02 * a[1] * b[0]
-        if has_same_shape and rms < NEAR_SHARE * _contrast(val_facts[index]):
+        if rms < NEAR_SHARE * _contrast(val_facts[index]):
             text = f"nearly the same picture, {rms:.1f} grey levels apart,"
             found.append(_leak(train, val, first, index, text))
     return found
@@ -224,17 +224,22 @@ def _nearest(
     val_facts: Sequence[ImageFacts | DatasetError],
     indices: Sequence[int],
 ) -> list[tuple[int, int, float]]:
-    """(train image, val image, RMS between them) of each of `indices` and the thumbnail nearest."""
+    """(train image, val image, RMS between them) of each of `indices` and the thumbnail nearest.
+
+    Of images of about the same shape; where there is none the RMS is infinite.
+    """
     others = [i for i, one in enumerate(train_facts) if isinstance(one, ImageFacts)]
     if not others or not indices:
         return []
-    wanted = _vectors(val_facts, indices)
+    wanted, ratios = _vectors(val_facts, indices), _ratios(val_facts, indices)
     best, nearest = np.full(len(indices), np.inf), np.zeros(len(indices), int)
     for start in range(0, len(others), CHUNK):
         portion = others[start : start + CHUNK]
         vectors = _vectors(train_facts, portion)
         squares = (wanted**2).sum(axis=1)[:, None] + (vectors**2).sum(axis=1)
         distance = (squares - 2 * wanted @ vectors.T).clip(0)
+        difference = _ratios(train_facts, portion) / ratios[:, None] - 1
+        distance[np.abs(difference) > SAME_SHAPE] = np.inf
         closest = distance.argmin(axis=1)
         value = distance[np.arange(len(indices)), closest]
         nearest = np.where(value < best, np.array(portion)[closest], nearest)
@@ -245,6 +250,11 @@ def _nearest(
 
 def _vectors(facts: Sequence[ImageFacts | DatasetError], indices: Sequence[int]) -> np.ndarray:
     return np.array([facts[i].thumbnail.ravel() for i in indices], np.float32)
+
+
+def _ratios(facts: Sequence[ImageFacts | DatasetError], indices: Sequence[int]) -> np.ndarray:
+    """Width / height."""
+    return np.array([facts[i].size[0] / facts[i].size[1] for i in indices])
 
 
 def _by_digest(facts: Sequence[ImageFacts | DatasetError]) -> dict[bytes, list[int]]:
@@ -269,4 +279,5 @@ def _of_image(
 ) -> Finding:
     severity = "note" if kind == "identical images" else "warning"
     path = dataset.images[index]
-    return Finding(kind, severity, split, path, "", f"{path}: {text}", shown=shown)
+    text = f"{path}: {text}"
+    return Finding(kind, severity, split, path, "", text, shown=shown, image=path)

@@ -126,7 +126,7 @@ def test_an_element_of_a_list_is_named_by_its_place(field, value, where):
         ("train.optimizer", ("sgd", "adam", "adamw", "a callable of your own")),
         ("train.schedule", ("constant", "cosine", "step", "polynomial", "exponential")),
         ("train.precision", ("float32", "mixed_float16", "mixed_bfloat16")),
-        ("data.csv.delimiter", (",", ";", "|")),
+        ("data.csv.delimiter", ("comma", "tab", "blank")),
         ("data.person_box", ("full", "visible")),
         ("evaluate.ap", ("area", "11point")),
     ],

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.boxes_csv import _image_ids, csv_classes, read_csv
-from data.reading import draw
+from data.reading import share
 from data.records import DatasetError
 from data.voc import read_voc
 
@@ -231,7 +231,7 @@ def test_shares_of_a_single_csv(tmp_path):
     assert everything.image_ids == tuple(name[:3] for name in names)
     train, val = (read_csv(tmp_path, split) for split in ("train", "val"))
     assert sorted(train.image_ids + val.image_ids) == list(everything.image_ids)
-    assert val.image_ids == tuple(i for i in everything.image_ids if draw(i, 0) < 0.2)
+    assert val.image_ids == tuple(i for i in everything.image_ids if share(i, 0) < 0.2)
     assert 10 <= len(val) <= 30
     assert (np.diff(val.row_splits) == 2).all()
     assert read_csv(tmp_path, "val", seed=1).image_ids != val.image_ids
@@ -250,7 +250,7 @@ def test_shares_of_a_single_csv(tmp_path):
 
 def test_classes_of_a_share_are_those_of_its_images(tmp_path):
     names = [f"{i:03}.bmp" for i in range(20)]
-    text = "\n".join(f"{name},1,2,3,4,{'v' if draw(name[:3], 0) < 0.2 else 't'}" for name in names)
+    text = "\n".join(f"{name},1,2,3,4,{'v' if share(name[:3], 0) < 0.2 else 't'}" for name in names)
     write_text(tmp_path / "boxes.csv", text)
     assert [csv_classes(tmp_path, s) for s in ("train", "val", "all")] == [
         ("t",),

@@ -128,11 +128,39 @@ def test_some_classes_in_an_order_of_their_own(folder):
     assert "class 'dog' is not asked for" in dataset.defects.messages[0][1]
 
 
-def test_classes_that_are_not_there(folder):
+def test_classes_that_are_not_there_have_no_objects_and_ids_of_their_own(folder):
+    """Another split may have them; `prepare` refuses what none has."""
+    root = folder(instances([box(1, DOG)]))
+    dataset = read_coco(root, "val", ["dgo", "dog"])
+    assert dataset.classes == ("dgo", "dog")
+    assert dataset.category_ids == (max(CAT, COW, DOG) + 1, DOG)
+    assert dataset.labels.tolist() == [1]
+    ((kind, message),) = dataset.defects.messages
+    assert kind == "class not declared"
+    assert "class: expected one of dog, cat, cow, found 'dgo'; did you mean 'dog'?" in message
+
+
+def test_roboflows_category_above_all_is_none(folder):
+    """The set is called as its class; another category of that name is one."""
+    content = instances([box(1, 1)])
+    content["categories"] = [
+        {"id": 0, "name": "fish", "supercategory": "none"},
+        {"id": 1, "name": "fish", "supercategory": "fish"},
+    ]
+    dataset = read_coco(folder(content), "val")
+    assert (dataset.classes, dataset.category_ids) == (("fish",), (1,))
+    content["categories"][1]["supercategory"] = "animal"
+    assert_refused(folder(content), "expected categories of different names, found 'fish' twice")
+
+
+def test_a_byte_order_mark_is_passed_over(folder):
+    root = folder(instances([box(1, DOG)]))
+    write(root / "val.json", b"\xef\xbb\xbf" + (root / "val.json").read_bytes())
+    assert len(read_coco(root, "val").labels) == 1
+
+
+def test_what_is_wrong_with_the_classes(folder):
     root = folder(instances())
-    assert_refused(
-        root, "class: expected one of dog, cat, cow, found 'dgo'; did", "'dog'?", classes=["dgo"]
-    )
     for classes in ([], ["dog", "dog"]):
         with pytest.raises(ValueError, match="classes: expected different names, found"):
             read_coco(root, "val", classes)
@@ -323,8 +351,8 @@ BAD_IMAGES = {
     "null": (None, "malformed entry", "images[2]: entry: Expected `object`, got `null`"),
     "missing": (image(3, "x.jpg"), "missing image", "(id 3): expected the image x.jpg in"),
     "zero-byte": (image(3, "x\0.jpg"), "missing image", "images[2] (id 3): "),
-    "zero-byte-folder": (image(3, "x\0/c.jpg"), "missing image", "images[2] (id 3): "),
-    "endless": (image(3, "x" * 5000 + "/c.jpg"), "missing image", "images[2] (id 3): "),
+    "zero-byte-folder": (image(3, "x\0/d.jpg"), "missing image", "images[2] (id 3): "),
+    "endless": (image(3, "x" * 5000 + "/d.jpg"), "missing image", "images[2] (id 3): "),
 }
 
 
@@ -372,7 +400,7 @@ def test_without_images_the_file_alone_is_read(folder):
 
 def test_nothing_left_says_what_was_dropped(folder):
     root = folder(instances(images=[image(1, "x.jpg"), image(2, "y.jpg")]))
-    with pytest.raises(DatasetError, match=r"set/val: no images left .*'missing image': 2"):
+    with pytest.raises(DatasetError, match=r"set/val: no images left .*2 x missing image"):
         read_coco(root, "val", on_bad_annotation="drop")
 
 
@@ -403,7 +431,7 @@ BAD_OBJECTS = {
         "bbox: Expected `float`, got `str`, found [2, 3",
     ),
     "null": (box(bbox=(2, 3, None, 5)), "bad number", "bbox: Expected `float`, got `null`, found"),
-    "no-bbox": ({"image_id": 1, "category_id": DOG}, "bad number", "bbox: Object missing required"),
+    "no-bbox": ({"image_id": 1, "category_id": DOG}, "missing field", "bbox: Object missing"),
     "area": (box(area=-1), "bad number", "area: Expected `float` >= 0.0, found -1"),
     "area-text": (
         box(area="1"),

@@ -228,7 +228,7 @@ def test_images_that_are_missing_or_broken(folder):
 
 
 def test_no_image_left(folder):
-    with pytest.raises(DatasetError, match=r"crowd/train: no images left .*'malformed line': 1"):
+    with pytest.raises(DatasetError, match=r"crowd/train: no images left .*1 x malformed line"):
         read_crowdhuman(folder("x"), "train", on_bad_annotation="drop")
     with pytest.raises(DatasetError, match="no images left"):
         read_crowdhuman(folder(""), "train")
@@ -373,7 +373,7 @@ def counts_of(dataset):
 
 def test_real_lines(shared_data, tmp_path):
     path = shared_data / "crowdhuman_like/real_lines.odgt"
-    with pytest.raises(DatasetError, match="'missing image': 5"):
+    with pytest.raises(DatasetError, match="5 x missing image"):
         read_crowdhuman(path.parent, path.name, on_bad_annotation="drop")
     ids = [json.loads(line)["ID"] for line in path.read_text().splitlines()]
     for image_id in ids:

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from loguru import logger
 from PIL import Image
 
 from configs.schema import Csv, Data
@@ -228,7 +229,7 @@ def test_settings_of_a_format_reach_its_reader(other, tmp_path):
         assert read_split(trusting, "train", ("head",)).sizes.tolist() == [[41, 30]]
     elif other.format == "csv":
         (tmp_path / "train.csv").write_text("filename|xmin|ymin|xmax|ymax|class\na.png|1|2|3|4|x,y")
-        piped = dataclasses.replace(other, csv=Csv(delimiter="|", header=True))
+        piped = dataclasses.replace(other, csv=Csv(delimiter="pipe", header=True))
         assert read_split(piped, "train", prepare(piped)).classes == ("x,y",)
 
 
@@ -239,3 +240,59 @@ def test_sizes_in_place_of_images(other, tmp_path):
         assert found.sizes.tolist() == [[40, 30]]
         with pytest.raises(DatasetError, match=r"expected the image a\.(png|jpg)"):
             read_split(other, "train", ("person",))
+
+
+def test_a_class_that_no_split_declares_is_refused(other):
+    if other.format in ("coco", "yolo"):
+        misspelt = dataclasses.replace(other, classes=("persn",))
+        with pytest.raises(DatasetError, match="found 'persn'; did you mean 'person'"):
+            prepare(misspelt)
+
+
+def test_a_split_that_declares_fewer_classes_has_no_objects_of_the_others(tmp_path, other):
+    if other.format == "coco":
+        text = COCO.replace('{"id": 9, "name": "person"}, ', "").replace('"category_id": 9', "9")
+        text = text.replace('"image_id": 5, 9,', '"image_id": 5, "category_id": 4,')
+        (tmp_path / "val.json").write_text(text)
+        both = dataclasses.replace(other, val="val")
+        assert prepare(both) == ("head", "person")
+        found = read_split(both, "val", prepare(both))
+        assert found.labels.tolist() == [0, 0]
+        assert found.defects.counts() == {"class not declared": 1}
+
+
+def test_only_the_split_that_is_judged_need_be_there(other):
+    absent = dataclasses.replace(other, train="none", val="none")
+    if other.format == "crowdhuman":
+        return
+    assert prepare(absent, "train") == ("head", "person")
+    if other.format != "yolo":  # whose classes stand elsewhere
+        with pytest.raises(DatasetError, match=r"none\.(csv|json)"):
+            prepare(absent)
+
+
+def test_no_class_found_says_what_hid_them(tmp_path):
+    (tmp_path / "train.csv").write_text("a.jpg,1,2,3,4,cat,9\n")
+    data = Data(format="csv", root=str(tmp_path), val="train")
+    with pytest.raises(DatasetError, match=r"train\.csv, line 1: expected 6 fields"):
+        prepare(data)
+
+
+def test_a_root_that_is_not_there(tmp_path):
+    for data_format in ("voc", "coco", "csv", "yolo", "crowdhuman"):
+        data = Data(format=data_format, root=str(tmp_path / "none"), classes=("person",))
+        with pytest.raises(DatasetError, match="none: no such folder"):
+            read_split(data, "train", ("person",))
+
+
+def test_defects_are_listed_in_the_diary(tmp_path):
+    (tmp_path / "train.csv").write_text("a.png,1,2,3,4,cat\nb.png,1,2,3,4,cat\n")
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    data = Data(format="csv", root=str(tmp_path), on_bad_annotation="drop")
+    lines = []
+    sink = logger.add(lines.append, format="{level} {message}")
+    datasets.log_defects(read_split(data, "train", ("cat",)))
+    logger.remove(sink)
+    assert "1 x missing image" in lines[0]
+    assert "WARNING" in lines[0]
+    assert "expected the image b.png" in lines[1]

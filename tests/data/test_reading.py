@@ -2,7 +2,8 @@
 
 import pytest
 
-from data.reading import ImageFinder, files_in, in_threads
+from data.judge import Judge
+from data.reading import ImageFinder, files_in, find_images, in_threads
 from data.records import DatasetError
 
 
@@ -64,3 +65,33 @@ def test_threads_keep_the_order_and_hand_back_errors():
     results = in_threads(halve, [4, 3, 2])
     assert (results[0], results[2]) == (2, 1)
     assert isinstance(results[1], DatasetError)
+
+
+def test_ever_fewer_of_the_last_folders_count(tmp_path):
+    """As CVAT and Linux machines of others write them; an exact place comes first."""
+    touch(tmp_path / "b/1.jpg", tmp_path / "a/1.jpg", tmp_path / "1.jpg")
+    finder = ImageFinder([tmp_path])
+    assert finder.find("data/x/b/1.jpg") == tmp_path / "b/1.jpg"
+    assert finder.find("/home/x/a/1.jpg") == tmp_path / "a/1.jpg"
+    assert finder.find("data/c/1.jpg") == tmp_path / "1.jpg"
+
+
+def test_an_image_of_another_kind_is_named(tmp_path):
+    touch(tmp_path / "x.webp")
+    with pytest.raises(DatasetError, match=r"found x\.webp, which is no JPEG, PNG or BMP"):
+        ImageFinder([tmp_path]).find("x.jpg")
+
+
+def test_each_name_has_a_file_of_its_own(tmp_path):
+    touch(tmp_path / "1.jpg", tmp_path / "2.png")
+    names = ("a/1.jpg", "b/1.jpg", "2.jpg", "3.jpg", "a/1.jpg")
+    wanted = [(key, name, lambda key=key: f"line {key}") for key, name in enumerate(names)]
+    judge = Judge("drop")
+    found = find_images(wanted, ImageFinder([tmp_path]), judge)
+    assert found == {0: tmp_path / "1.jpg", 2: tmp_path / "2.png", 4: tmp_path / "1.jpg"}
+    assert [kind for kind, _ in judge.defects.messages] == [
+        "ambiguous image", "image under another suffix", "missing image"
+    ]  # fmt: skip
+    assert "line 1: 'b/1.jpg' is" in judge.defects.messages[0][1]
+    with pytest.raises(DatasetError, match="line 3: expected the image 3"):
+        find_images(wanted[3:], ImageFinder([tmp_path]), Judge())

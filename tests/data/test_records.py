@@ -77,7 +77,7 @@ def test_a_dataset_without_any_object():
 
 
 def test_no_image_left_says_what_was_dropped():
-    with pytest.raises(DatasetError, match=r"set/train: no images .*'unreadable image': 2"):
+    with pytest.raises(DatasetError, match=r"set/train: no images .*2 x unreadable image"):
         pack("set/train", ["w"], [], defects("unreadable image", "unreadable image"))
 
 
@@ -102,11 +102,20 @@ def test_concatenate_of_one_is_that_one(dataset):
     assert concatenate([dataset]) is dataset
 
 
-def test_an_image_id_in_two_splits_is_refused(dataset):
+def test_image_ids_that_two_splits_have_are_led_by_their_split(dataset):
     """Detections are filed under the id: they could not be told apart."""
     other = pack("other/val", dataset.classes, [record("x"), record("c", 1)], Defects())
-    with pytest.raises(DatasetError, match=r"set/train \+ other/val: .*'c' 2 times"):
-        concatenate([dataset, other])
+    joined = concatenate([dataset, other])
+    assert joined.image_ids[2:] == ("set/train/c", "set/train/d", "other/val/x", "other/val/c")
+    with pytest.raises(DatasetError, match=r"set/train \+ set/train: .*'set/train/a' 2 times"):
+        concatenate([dataset, dataset])
+
+
+def test_no_image_left_says_why():
+    with pytest.raises(DatasetError, match=r"s: .* read: 1 x bad, 1 x odd; the first: some file"):
+        pack("s", ["x"], [], defects("bad", "odd"))
+    with pytest.raises(DatasetError, match=r"s: no images left to read: none listed"):
+        pack("s", ["x"], [], defects())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9])

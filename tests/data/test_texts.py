@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from data.records import DatasetError
+from data.records import DatasetError, Defects
 from data.texts import (
     choose_classes,
     class_label,
@@ -80,5 +80,10 @@ def test_class_labels():
 
 
 def test_choose_classes():
-    np.testing.assert_array_equal(choose_classes(["a", "b", "c"], None, "x"), [0, 1, 2])
-    np.testing.assert_array_equal(choose_classes(["a", "b", "c"], ["c", "a"], "x"), [1, -1, 0])
+    defects = Defects()
+    for classes, labels in ((None, [0, 1, 2]), (["c", "a"], [1, -1, 0])):
+        found = choose_classes(["a", "b", "c"], classes, "x", defects)
+        np.testing.assert_array_equal(found, labels)
+    assert not defects.messages
+    np.testing.assert_array_equal(choose_classes(["a"], ["b", "a"], "x", defects), [1])
+    assert defects.messages == [("class not declared", "x: class: expected one of a, found 'b'")]

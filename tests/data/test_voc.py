@@ -442,7 +442,7 @@ def test_small_overshoot_is_clipped_and_counted(flat, mode, box, expected, kinds
 
 def test_nothing_left_says_what_was_dropped(flat):
     root = flat(a="<x/>", b="<x/>")
-    with pytest.raises(DatasetError, match=r"set/all: no images left .*'not a VOC file': 2"):
+    with pytest.raises(DatasetError, match=r"set/all: no images left .*2 x not a VOC file"):
         read_voc(root, "all", on_bad_annotation="drop")
 
 
