@@ -6,9 +6,13 @@
     python -m data.check --anchors                        the anchors only
 
 Reads the splits as a training would, but goes on at defects, and decodes every image. Writes
-report.json and report.html to <config.output>/check or --out, in the place of those there.
+report.json and report.html to <config.output>/check or --out, in the place of those there; nothing
+where a split cannot be read at all.
 Exit status: 0 if training would accept the data, 1 if not, 2 for a command line or config that
-cannot be. The last line printed is the headline.
+cannot be; with --anchors 0 if the data can be read. The last line printed is the headline, with
+--anchors the coverage by the proposed ones.
+Image files that no split names are looked for in the folders of the images read, files without a
+partner in VOC folders only.
 """
 
 import argparse
@@ -29,9 +33,9 @@ import configs
 from configs import Config
 from core.anchors import STRIDES
 from core.build import build_anchors
-from core.coverage import Coverage, anchor_coverage
+from core.coverage import SIZES, Coverage, anchor_coverage
 from data.datasets import prepare, read_split
-from data.doctor.anchor_fit import MIN_GAIN, AnchorSet, Grid, fit_anchors
+from data.doctor.anchor_fit import AnchorSet, Grid, fit_anchors, is_gain, is_harm
 from data.doctor.figures import split_figures
 from data.doctor.findings import (
     SEVERITIES,
@@ -42,7 +46,9 @@ from data.doctor.findings import (
 )
 from data.doctor.page import by_kind, render
 from data.doctor.pixels import file_findings, read_facts, same_across, same_files, same_within
+from data.doctor.unlisted import unlisted_images
 from data.doctor.voc_files import voc_findings
+from data.pipeline import steps_per_epoch
 from data.records import Dataset, DatasetError
 from data.resize import at_input_size, padded_size
 from utils.diary import console, diary
@@ -57,11 +63,12 @@ def main(argv: list[str] | None = None) -> int:
         try:
             datasets = read(config)
         except DatasetError as error:
-            print(f"check: training would not accept the data: {error}", flush=True)
+            print(f"check: training would not accept the data: {error}; no report", flush=True)
             return 1
         anchors = examine_anchors(config, datasets["train"])
         if args.anchors:
-            print(anchors["proposed"]["line"] if anchors["proposed"] else anchors["line"])
+            proposed = anchors["proposed"]["line"] if anchors["proposed"] else "no other anchors"
+            print(f"present: {anchors['line']}\nproposed: {proposed}", flush=True)
             return 0
         findings = examine(config, datasets, args.pixels)
         report = summarize(config, datasets, findings, anchors)
@@ -107,14 +114,22 @@ def read(config: Config) -> dict[str, Dataset]:
 def examine(config: Config, datasets: dict[str, Dataset], pixels: bool) -> list[Finding]:
     """All findings; pixels: whether images are decoded for it."""
     train, val = datasets["train"], datasets.get("val")
-    found = []
+    if val is not None and _files(train) == _files(val):
+        val = None
+    found = training_findings(config, train)
     for split, dataset in datasets.items():
         found += reader_findings(dataset, split, config.data.on_bad_annotation)
+    reported = [finding.file for finding in found]
     if config.data.format in ("voc", "shapes"):
-        found += voc_findings(datasets, [finding.file for finding in found])
+        found += voc_findings(datasets, reported)
+    elif not config.data.limit:
+        found += unlisted_images(datasets, reported)
     for split, dataset in datasets.items():
         found += box_findings(dataset, split)
-    found += class_findings(train, train if val is None else val)
+    found += class_findings(train, datasets.get("val", train))
+    if val is None:
+        text = f"{train.name}: train and val are the same: what is learnt by heart counts as known"
+        found.append(Finding("train and val are the same split", "warning", "val", "", "", text))
     if pixels:
         facts = {split: read_facts(d.images, f"decoding {split}") for split, d in datasets.items()}
         for split, dataset in datasets.items():
@@ -125,6 +140,31 @@ def examine(config: Config, datasets: dict[str, Dataset], pixels: bool) -> list[
     elif val is not None:
         found += same_files(train, val)
     return found
+
+
+def training_findings(config: Config, train: Dataset) -> list[Finding]:
+    """What stops a training that has read its images: too few of them, nothing to learn."""
+    found = []
+    for batch_size in dict.fromkeys(phase.batch_size for phase in config.train.all_phases()):
+        try:
+            steps_per_epoch(train, batch_size)
+        except ValueError as error:
+            found.append(_of_train("fewer images than a batch", str(error)))
+    is_learnt = ~train.ignore
+    if not config.data.train_on_difficult:
+        is_learnt &= ~train.difficult
+    if not is_learnt.any():
+        text = f"{train.name}: expected objects to learn from, found none"
+        found.append(_of_train("nothing to learn in train", text))
+    return found
+
+
+def _of_train(kind: str, message: str) -> Finding:
+    return Finding(kind, "error", "train", "", "", message, stops=True)
+
+
+def _files(dataset: Dataset) -> set[str]:
+    return {os.path.realpath(image) for image in dataset.images}
 
 
 def examine_anchors(config: Config, dataset: Dataset) -> dict:
@@ -141,10 +181,12 @@ def examine_anchors(config: Config, dataset: Dataset) -> dict:
     present = AnchorSet(settings.sizes, settings.ratios, settings.scales)
     before, proposed = coverage(present), None
     logger.info(before.line())
-    fitted = fit_anchors(boxes, present, Grid(STRIDES, height, width, settings.center_offset), iou)
+    grid = Grid(STRIDES, height, width, settings.center_offset)
+    fitted = fit_anchors(boxes, present, grid, iou, SIZES)
     if fitted != present:
         after = coverage(fitted)
-        if after.share >= before.share + MIN_GAIN:
+        counted = before.covered, after.covered, before.counts
+        if is_gain(*counted) and not is_harm(*counted):
             proposed = {
                 **asdict(fitted),
                 "snippet": fitted.snippet(),
@@ -156,7 +198,7 @@ def examine_anchors(config: Config, dataset: Dataset) -> dict:
         logger.info("fitted to the data, {}: {}; for config.py:", count, after.line())
         logger.info("\n{}", fitted.snippet())
     else:
-        logger.info("no other sizes and ratios cover one point more: the present set is fine")
+        logger.info("no other sizes and ratios cover clearly more: the present set is fine")
     return {
         **asdict(present),
         "line": before.line(),

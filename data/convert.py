@@ -18,11 +18,14 @@ second column, where nothing leaves a class out, and convert:
     python -m data.convert datasets/mine --make-class-map map.csv
     python -m data.convert datasets/mine --to csv --out datasets/new --class-map map.csv
 
+A dataset with defects stops at the first; to leave out and count what is defective:
+
+    python -m data.convert datasets/mine --to coco --out datasets/new --on-bad-annotation drop
+
 What the target cannot hold is said, with counts. What no reader takes is not kept: VOC's truncated
 and pose, COCO's segmentations, keypoints and licences. DIR appears complete or not at all. Images
 are hard links where the disk allows: who changes the pixels of one changes the other; --images copy
 keeps them apart. New splits keep images of the same bytes together.
-Letters: T objects.
 """
 
 import argparse
@@ -49,23 +52,25 @@ from data.crowdhuman import CLASSES as CROWDHUMAN_CLASSES
 from data.crowdhuman import read_crowdhuman
 from data.judge import POLICIES
 from data.records import OF_OBJECTS, Dataset, DatasetError, concatenate, select
-from data.splits import stratified_splits
+from data.splits import make_whole, stratified_splits
 from data.texts import csv_fields, expected_one_of, text_lines
 from data.voc import discover_classes, read_voc
 from data.writers import FORMATS
 from data.writers.boxes_csv import write_classes, write_rows
 from data.writers.common import lost
-from data.yolo import read_yolo, yolo_classes
+from data.yolo import CLASS_NAMES, SPLITS, describe, read_yolo, yolo_classes
 from utils.diary import console, diary, progress_bar
 
 SOURCES = ("voc", "coco", "csv", "yolo", "crowdhuman")
-YOLO_SETTINGS = ("path", "names", "nc", "download", "kpt_shape", "flip_idx")  # no splits
+FLAT_VOC = ("*.xml", "[Aa]nnotations/*.xml", "annots/*.xml", "labels/*.xml")
+SPLIT_NAME = r"\w[\w.-]*"
 MAX_LISTED = 20  # defects of a kind that are shown one by one
+MAX_OFF = 0.05  # by which a new split's share of the images differs from the wanted one untold
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is converted. splits: by the name in the target, what the reader is asked for."""
+    """What is converted. splits: by the name in the target, what stands for it in the source."""
 
     root: Path
     format: str
@@ -83,6 +88,7 @@ def main(argv: list[str] | None = None) -> None:
             write_classes(new_file(args.make_class_file), class_names(args.names))
             logger.info("class file written to {}", args.make_class_file)
             return
+        check_shares(args.split_fractions)
         source = open_source(args)
         if args.make_class_map:
             rows = [(name, name) for name in source_classes(source)]
@@ -98,6 +104,8 @@ def main(argv: list[str] | None = None) -> None:
         datasets, more = keep_inside(datasets)
         losses += more + write(datasets, names, Path(args.out), args.to, args.images)
         show(datasets, losses, args.out)
+        for remark in remarks(datasets, args.to, args.split_fractions):
+            logger.warning(remark)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -111,7 +119,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--from", choices=SOURCES, dest="format", help="default: recognised")
     add("--to", choices=FORMATS)
     add("--out", metavar="DIR", help="a new or empty folder")
-    add("--splits", nargs="+", help="names, or annotation files below SOURCE; default: all")
+    add("--splits", nargs="+",
+        help="names, annotation files or (VOC) folders below SOURCE; default: all")  # fmt: skip
     add("--images", choices=("link", "copy", "none"), default="link", help="default: link")
     add("--images-from", nargs="+", default=(), metavar="DIR",
         help="where the images lie, relative to SOURCE or absolute")  # fmt: skip
@@ -120,7 +129,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     classes = parser.add_mutually_exclusive_group()
     classes.add_argument("--classes", nargs="+", help="only these, in this order of labels")
     classes.add_argument("--class-map", metavar="FILE", help="lines of old,new")
-    add("--split-fractions", nargs="+", type=_fraction, metavar="NAME=SHARE",
+    add("--split-fractions", nargs="+", type=_fraction, default=(), metavar="NAME=SHARE",
         help="distribute the images of all splits anew, stratified by class")  # fmt: skip
     add("--seed", type=int, help="of the new splits; default: 0")
     add("--make-class-map", metavar="FILE", help="write a map of SOURCE's classes and stop")
@@ -151,12 +160,24 @@ def _check_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -
 
 def _fraction(text: str) -> tuple[str, float]:
     name, _, share = text.partition("=")
-    if not re.fullmatch(r"[\w.-]+", name):
+    if not re.fullmatch(SPLIT_NAME, name):
         raise argparse.ArgumentTypeError(f"expected NAME=SHARE, found {text!r}")
     try:
         return name, float(share)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected NAME=SHARE, found {text!r}") from None
+
+
+def check_shares(shares: Sequence[tuple[str, float]]) -> None:
+    """Raises ValueError for a name given twice, and for shares that make no whole."""
+    names = [name for name, _ in shares]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"--split-fractions: expected each name once, found {name!r} again")
+    if shares and not make_whole([share for _, share in shares]):
+        found = ", ".join(f"{name}={share:g}" for name, share in shares)
+        expected = "expected shares above 0 that make 1 together"
+        raise ValueError(f"--split-fractions: {expected}, found {found}")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -188,12 +209,16 @@ def open_source(args: argparse.Namespace) -> Source:
 
 def recognise(root: Path) -> str:
     """The one format of which annotations lie in `root`. Raises DatasetError for none or more."""
-    found = [name for name in SOURCES if _annotations(root, name)]
+    found, problems = [], []
+    for name in SOURCES:
+        try:
+            found += [name] if _annotations(root, name) else []
+        except DatasetError as error:  # another format's YAML file, or the only one and broken
+            problems.append(f" ({error})")
     if len(found) != 1:
+        what = ", ".join(found) or "".join(["none", *problems])
         expected = "expected annotations of one format"
-        raise DatasetError(
-            f"{root}: {expected}, found {', '.join(found) or 'none'}; say it: --from"
-        )
+        raise DatasetError(f"{root}: {expected}, found {what}; say it: --from")
     return found[0]
 
 
@@ -208,16 +233,18 @@ def found_splits(root: Path, format_name: str) -> dict[str, str]:
 def named_splits(splits: Sequence[str]) -> dict[str, str]:
     """{name in the target: split}; of an annotation file its stem, less what formats add to it.
 
+    Where tools give all files the same name, the folder's counts. A single folder `images` is all.
     Raises ValueError for two of one name.
     """
     named: dict[str, str] = {}
     for split in splits:
         path = PurePosixPath(split)
-        if path.name == "_annotations.coco.json":
+        if path.name in ("_annotations.coco.json", "_annotations.csv") and path.parent.name:
             path = path.parent
         stem = path.stem if path.suffix in (".json", ".csv", ".odgt", ".txt") else path.name
         name = re.sub(r"^(instances|annotation)_|_labels$", "", stem)
-        if not re.fullmatch(r"[\w.-]+", name):
+        name = "all" if name == "images" else name
+        if not re.fullmatch(SPLIT_NAME, name):
             raise ValueError(f"--splits: expected a name or a file, found {split!r}")
         if name in named:
             raise ValueError(f"--splits: {named[name]} and {split} would both be called {name!r}")
@@ -235,14 +262,15 @@ def _annotations(root: Path, format_name: str) -> list[str]:
     match format_name:
         case "voc":
             sets = [below(f"{up}ImageSets/Main/*.txt") for up in ("", "*/", "*/*/")]
-            flat = below("*.xml", "[Aa]nnotations/*.xml", "annots/*.xml", "labels/*.xml")
-            return _image_sets(root, next(filter(None, sets), [])) or ["all"] * bool(flat)
+            sets = _image_sets(root, next(filter(None, sets), []))
+            return sets or ["all"] * _is_flat_voc(root) or _flat_voc_below(root)
         case "coco":
             files = below("annotations/*.json", "instances_*.json", "*/_annotations.coco.json")
             instances = [file for file in files if Path(file).name.startswith("instances_")]
             return instances or files or below("train.json", "val.json", "test.json")
         case "csv":
-            return [file for file in below("*.csv") if _has_boxes(root, file)]
+            files = below("*.csv", "*/_annotations.csv")
+            return [file for file in files if _has_boxes(root, file)]
         case "yolo":
             return _yolo_splits(root)
         case _:
@@ -258,6 +286,23 @@ def _image_sets(root: Path, files: Sequence[str]) -> list[str]:
         if stem.rpartition("_")[2] not in stems.keys() - {stem}
         or not re.match(r"\S+\s+-?[01]\s", path.read_text("utf-8", errors="replace"))
     ]
+
+
+def _is_flat_voc(folder: Path) -> bool:
+    return any(path.is_file() for pattern in FLAT_VOC for path in folder.glob(pattern))
+
+
+def _flat_voc_below(root: Path) -> list[str]:
+    """The subfolders that are flat VOC folders; hidden ones are editors'."""
+    folders = [path for path in sorted(root.glob("[!.]*")) if path.is_dir()]
+    return [folder.name for folder in folders if _is_flat_voc(folder)]
+
+
+def voc_place(root: Path, split: str) -> tuple[Path, str]:
+    """Root and split for VOC's reader: where splits are flat folders, the folder, whole."""
+    if split in _annotations(root, "voc") and split in _flat_voc_below(root):
+        XX
+    return root, split
 
 
 def _has_boxes(root: Path, file: str) -> bool:

@@ -34,7 +34,7 @@ def stratified_splits(
     would get no image, OSError for a file that cannot be read.
     """
     fractions = np.asarray(fractions, np.float64)
-    if not (fractions > 0).all() or not abs(fractions.sum() - 1) < 1e-6:
+    if not make_whole(fractions):
         found = ", ".join(f"{fraction:g}" for fraction in fractions)
         raise ValueError(f"fractions: expected numbers above 0 that make 1 together, found {found}")
     units = _in_order(same_content(dataset.images), dataset.image_ids, seed)
@@ -48,6 +48,12 @@ def stratified_splits(
         message = f"expected images for every split, found {sizes} of {len(dataset)}"
         raise ValueError(f"{dataset.name}: {message} ({len(units)} different files)")
     return splits
+
+
+def make_whole(fractions: Sequence[float]) -> bool:
+    """Whether they are above 0 and make 1 together."""
+    fractions = np.asarray(fractions, np.float64)
+    return bool((fractions > 0).all() and abs(fractions.sum() - 1) < 1e-6)
 
 
 def same_content(paths: Sequence[str]) -> list[list[int]]:

@@ -47,7 +47,7 @@ class _Loader(yaml.BaseLoader):
 
 
 @dataclass(frozen=True)
-class _Description:
+class Description:
     """What the YAML or names file at `path` declares.
 
     base: the folder that the paths in `splits`, as they are written, are relative to.
@@ -103,7 +103,7 @@ def read_yolo(
     that makes no sense.
     """
     root, judge = Path(root), Judge(on_bad_annotation)
-    description = _describe(root)
+    description = describe(root)
     labels = choose_classes(description.classes, classes, description.path, judge.defects)
     given = [root / folder for folder in images]
     sources = _sources(root, split, description, given)
@@ -132,7 +132,7 @@ def read_yolo(
 
 def yolo_classes(root: str | Path, split: str) -> tuple[str, ...]:
     """The class names by index: those of the YAML or names file, the same for every split."""
-    return _describe(Path(root)).classes
+    return describe(Path(root)).classes
 
 
 # ------------------------------------------------------------------------------------------------
@@ -140,7 +140,11 @@ def yolo_classes(root: str | Path, split: str) -> tuple[str, ...]:
 # ------------------------------------------------------------------------------------------------
 
 
-def _describe(root: Path) -> _Description:
+def describe(root: Path) -> Description:
+    """What the YAML or names file of a dataset declares. Raises DatasetError for none or a bad one.
+
+    No split need have an entry.
+    """
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder")
     named = [root / name for name in YAML_NAMES if (root / name).is_file()]
@@ -158,10 +162,10 @@ def _describe(root: Path) -> _Description:
     lines = numbered_lines(path)
     if len(lines) != (lines[-1][0] if lines else 0):
         raise DatasetError(f"{path}: expected a class name in every line, found a blank one")
-    return _Description(path, _class_names([text for _, text in lines], path), root, {})
+    return Description(path, _class_names([text for _, text in lines], path), root, {})
 
 
-def _parse_yaml(path: Path) -> _Description:
+def _parse_yaml(path: Path) -> Description:
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_YAML_BYTES + 1)
@@ -186,7 +190,7 @@ def _parse_yaml(path: Path) -> _Description:
         raise DatasetError(f"{path}, path: expected a path, found {type(base).__name__}")
     base = path.parent / (base or ".")
     names = _class_names(content["names"], path)
-    return _Description(path, names, base if os.path.isdir(base) else path.parent, splits)
+    return Description(path, names, base if os.path.isdir(base) else path.parent, splits)
 
 
 def _class_names(names: object, path: Path) -> tuple[str, ...]:
@@ -211,7 +215,7 @@ def _is_texts(value: object) -> bool:
 
 
 def _sources(
-    root: Path, split: str, description: _Description, given: Sequence[Path]
+    root: Path, split: str, description: Description, given: Sequence[Path]
 ) -> list[Path]:
     """Folders of images, and texts that list some."""
     usual = [f"images/{split}", f"{split}/images", f"{split}.txt", split]
@@ -230,7 +234,7 @@ def _sources(
     return wanted
 
 
-def _located(description: _Description, text: str) -> Path | None:
+def _located(description: Description, text: str) -> Path | None:
     name = text.replace("\\", "/")
     bases = description.base, description.path.parent
     # Roboflow's "../train/images" lies beside the YAML file; so might another dataset's outside.
@@ -344,7 +348,7 @@ def _labels(folder: Path, stems: set[str]) -> list[Path]:
 # ------------------------------------------------------------------------------------------------
 
 
-def _load(image: Path, label_of: dict[Path, Path], description: _Description) -> _Objects:
+def _load(image: Path, label_of: dict[Path, Path], description: Description) -> _Objects:
     header = read_header(image)
     path = label_of.get(image.parent / image.stem)
     rows, defects = [], []
@@ -384,7 +388,7 @@ def _parse_line(text: str, num_classes: int) -> tuple[float, ...]:
 
 
 def _judge_objects(
-    good: dict[Path, _Objects], labels: np.ndarray, description: _Description, judge: Judge
+    good: dict[Path, _Objects], labels: np.ndarray, description: Description, judge: Judge
 ) -> dict[str, np.ndarray]:
     """What `assemble` takes; labels: (K,) label of each declared class, -1 for those left out."""
     for image, part in good.items():

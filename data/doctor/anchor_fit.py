@@ -85,13 +85,13 @@ def _overlap(first: np.ndarray, second: np.ndarray, away: np.ndarray) -> np.ndar
     return np.minimum(np.minimum(first, second), (first + second) / 2 - away).clip(0)
 
 
-def is_gain(before: np.ndarray, after: np.ndarray, total: int) -> bool:
-    """Whether clearly more of `total` objects are covered; (S,) objects of each size class."""
-    return int(after.sum() - before.sum()) >= max(MIN_GAIN * total, MIN_MORE)
+def is_gain(before: np.ndarray, after: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether clearly more is covered. (S,) of each size class: covered before, after; objects."""
+    return int(after.sum() - before.sum()) >= max(MIN_GAIN * counts.sum(), MIN_MORE)
 
 
 def is_harm(before: np.ndarray, after: np.ndarray, counts: np.ndarray) -> bool:
-    """Whether a size class suffers. counts: (S,) objects; before, after: those covered."""
+    """Whether a size class covers clearly less. Arguments as of `is_gain`."""
     return bool(((counts >= MIN_MORE) & (before - after > MAX_LOSS * counts)).any())
 
 
@@ -126,19 +126,24 @@ def fit_anchors(
 
     chosen, at_present = present, judged(present)[0]
     most = at_present
+    for candidates in _candidates(boxes, present):
+        ranked = [(*judged(anchors), anchors) for anchors in candidates]
+        ranked = [one for one in ranked if not is_harm(at_present, one[0], counts)]
+        covered, _, best = max(ranked, key=lambda one: one[1], default=(most, None, chosen))
+        if is_gain(most, covered, counts):
+            chosen, most = best, covered
+    return chosen
+
+
+def _candidates(boxes: np.ndarray, present: AnchorSet) -> list[list[AnchorSet]]:
+    """Sets to choose from: those of no more anchors than the present one, then ever more."""
     ratios = [present.ratios, *(ratio_clusters(boxes, count) for count in NUM_RATIOS)]
     by_count: dict[int, list[AnchorSet]] = {}
     for one in dict.fromkeys(ratios):
         sizes = (tuple(_rounded(s * 2 ** (step / 4)) for s in present.sizes) for step in STEPS)
-        candidates = [replace(present, sizes=scaled, ratios=one) for scaled in sizes]
-        by_count.setdefault(max(len(present), len(candidates[0])), []).extend(candidates)
-    for count in sorted(by_count):
-        ranked = [(*judged(anchors), anchors) for anchors in by_count[count]]
-        ranked = [one for one in ranked if not is_harm(at_present, one[0], counts)]
-        covered, _, best = max(ranked, key=lambda one: one[1], default=(most, None, chosen))
-        if is_gain(most, covered, len(boxes)):
-            chosen, most = best, covered
-    return chosen
+        sets = [replace(present, sizes=scaled, ratios=one) for scaled in sizes]
+        by_count.setdefault(max(len(present), len(sets[0])), []).extend(sets)
+    return [by_count[count] for count in sorted(by_count)]
 
 
 def ratio_clusters(boxes: np.ndarray, count: int) -> tuple[float, ...]:

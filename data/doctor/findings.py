@@ -141,8 +141,8 @@ class _Images:
 
 
 def _key(file: str) -> tuple[str, ...]:
-    path = PurePath(file).with_suffix("") if file else PurePath()
-    return tuple(part for part in path.parts if part.lower() not in FOLDERS)
+    parts = PurePath(file).with_suffix("").parts
+    return tuple(part for part in parts if part.lower() not in FOLDERS)
 
 
 def _image_named(file: str) -> str:

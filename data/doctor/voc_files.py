@@ -55,9 +55,7 @@ def _of_annotation(
 
     def note(kind: str, field: str, text: str) -> Finding:
         message, shown = f"{path}, {field}: {text}", (Shown(split, index),)
-        return Finding(
-            kind, "note", split, path, field, message, shown=shown, image=str(image)
-        )
+        return Finding(kind, "note", split, path, field, message, shown=shown, image=str(image))
 
     if annotation.size != (None, None) and all(side in ("", "0") for side in annotation.size):
         yield note("size not filled in", "size", "expected the image's, found 0x0 or nothing")

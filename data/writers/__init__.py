@@ -18,17 +18,19 @@ class Format:
     """write: the writer. image_folder: where its images lie below root, with {split} in it.
 
     by_stem: whether two images may not differ in the suffix alone. flat: no subfolders.
+    needed: splits that the format's own tools do not train without.
     """
 
     write: Callable
     image_folder: str
     by_stem: bool = False
     flat: bool = False
+    needed: tuple[str, ...] = ()
 
 
 FORMATS = {
     "voc": Format(write_voc, "JPEGImages", by_stem=True, flat=True),
     "coco": Format(write_coco, "{split}"),
     "csv": Format(write_csv, "images"),
-    "yolo": Format(write_yolo, "images/{split}", by_stem=True),
+    "yolo": Format(write_yolo, "images/{split}", by_stem=True, needed=("train", "val")),
 }

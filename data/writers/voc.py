@@ -41,7 +41,10 @@ def write_voc(dataset: Dataset, root: str | Path, split: str, names: Sequence[st
     (sets / f"{split}.txt").write_text(listing, encoding="utf-8")
     num_small = len(dataset.labels) - num_written
     return [
-        *lost(np.count_nonzero(dataset.ignore), "regions to ignore: became difficult objects"),
+        *lost(
+            np.count_nonzero(dataset.ignore),
+            "regions to ignore: became difficult objects; train with data.train_on_difficult=False",
+        ),
         *lost(
             num_small, "boxes at most 1 px wide or high: left out, VOC's readers find them empty"
         ),

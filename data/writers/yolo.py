@@ -15,7 +15,9 @@ def write_yolo(dataset: Dataset, root: str | Path, split: str, names: Sequence[s
 
     names: file names in images/<split>, one for each image, subfolders and all; different stems.
     Fractions have all their digits. An image without objects has an empty file. Regions to ignore
-    are left out: they would become objects. data.yaml lists all splits written so far.
+    are left out: they would become objects. data.yaml lists all splits written so far, without the
+    key `path`: Ultralytics takes a relative one, "." as well, for one below its own folder of
+    datasets, and without it the YAML file's folder.
     Returns the losses. Raises ValueError for a name that cannot be used.
     """
     check_names(names, dataset, by_stem=True)
@@ -38,11 +40,8 @@ def write_yolo(dataset: Dataset, root: str | Path, split: str, names: Sequence[s
 
 def _write_settings(root: Path, classes: Sequence[str]) -> None:
     splits = sorted(path.name for path in (root / "labels").iterdir())
-    settings = {
-        "path": ".",
-        **{split: f"images/{split}" for split in splits},
-        "names": dict(enumerate(classes)),
-    }
+    settings = {split: f"images/{split}" for split in splits}
+    settings["names"] = dict(enumerate(classes))
     text = yaml.safe_dump(settings, allow_unicode=True, sort_keys=False)
     (root / "data.yaml").write_text(text, encoding="utf-8")
 

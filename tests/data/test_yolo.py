@@ -5,11 +5,9 @@ import time
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from data.records import Dataset, DatasetError
+from data.records import DatasetError
 from data.yolo import read_yolo, yolo_classes
 
 W, H = 40, 20
@@ -456,69 +454,3 @@ def test_a_polygon_without_area(folder):
 def test_label_file_that_is_no_text(folder):
     root = folder(a=LINE, b=b"\xff\xfe\x00")
     assert_defect(root, "unreadable", "b.txt, line 1: expected text in UTF-8", num_boxes=1)
-
-
-SAMPLE = (LINE + "0 .1 .1 .2 .1 .2 .2\n2 0.5 0.5 1 1\n").encode()
-SAMPLE_YAML = b"path: .\nval: images/val\nnames:\n  0: dog\n  1: cat\n  2: 'no'\n"
-SNIPPETS = [
-    b"",
-    b" ",
-    b"\n",
-    b"-",
-    b"nan",
-    b"1e999",
-    b"\0",
-    b"\xff",
-    b"_",
-    b"9" * 30,
-    b"\xe2\x80\xa8",
-]
-SNIPPETS += [
-    b"[",
-    b"{",
-    b"&a ",
-    b"*a",
-    b"!!int ",
-    b"!!timestamp x",
-    b"? ",
-    b"|",
-    b"%",
-    b"- ",
-    b"<<: ",
-]
-EDITS = st.lists(
-    st.tuples(
-        st.integers(0, 70),
-        st.integers(0, 12),
-        st.sampled_from(SNIPPETS) | st.binary(max_size=4),
-    ),
-    max_size=4,
-)
-
-
-def edited(text, edits):
-    for start, length, new in edits:
-        text = text[:start] + new + text[start + length :]
-    return text
-
-
-@settings(max_examples=300, deadline=None)
-@given(of_labels=EDITS, of_yaml=EDITS, policy=st.sampled_from(["error", "drop"]))
-def test_damaged_files_give_a_dataset_or_a_dataset_error(
-    tmp_path_factory, of_labels, of_yaml, policy
-):
-    root = tmp_path_factory.getbasetemp() / "damaged_yolo"
-    if not root.is_dir():
-        write_image(root / "images" / "val" / "a.jpg")
-    write(root / "labels" / "val" / "a.txt", edited(SAMPLE, of_labels))
-    write(root / "data.yaml", edited(SAMPLE_YAML, of_yaml))
-    try:
-        dataset = read_yolo(root, "val", on_bad_annotation=policy)
-    except DatasetError:
-        return
-    assert isinstance(dataset, Dataset)
-    assert np.isfinite(dataset.boxes).all()
-    assert (dataset.boxes[:, :2] >= 0).all()
-    assert (dataset.boxes[:, 2:] <= [W, H]).all()
-    assert (dataset.boxes[:, 2:] > dataset.boxes[:, :2]).all()
-    assert ((dataset.labels >= 0) & (dataset.labels < len(dataset.classes))).all()

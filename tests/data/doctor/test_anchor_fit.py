@@ -7,13 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.anchors import STRIDES, AnchorGenerator
+from core.coverage import SIZES as LIMITS
 from core.targets import best_overlaps
 from data.doctor.anchor_fit import (
+    MAX_LOSS,
     MIN_GAIN,
+    MIN_MORE,
     AnchorSet,
     Grid,
     best_ious,
     fit_anchors,
+    is_gain,
+    is_harm,
     ratio_clusters,
 )
 
@@ -59,10 +64,49 @@ def test_clusters_that_coincide_are_one():
     assert ratio_clusters(boxes_of([(30, 60)]), 5) == (2.0,)
 
 
+def test_ratios_that_hardly_differ_are_one():
+    """Long plates: .25, .27 and .31 are noise; 1 and 4 are none."""
+    sides = [(100, 25), (100, 27), (100, 31)]
+    (ratio,) = ratio_clusters(boxes_of(sides, count=15), 3)
+    assert 0.25 <= ratio <= 0.31
+    assert ratio_clusters(boxes_of([*sides, (60, 60)], count=16), 4)[-1] == 1.0
+    assert len(ratio_clusters(boxes_of([(100, 100), (100, 126)]), 2)) == 2
+    assert len(ratio_clusters(boxes_of([(100, 100), (100, 124)]), 2)) == 1
+
+
+@pytest.mark.parametrize(("small", "is_changed"), [(MIN_MORE - 1, False), (MIN_MORE, True)])
+def test_few_objects_are_no_reason(small, is_changed):
+    """Of 60 objects those of 12 px are far more than MIN_GAIN: ten of them count, nine do not."""
+    boxes = np.concatenate([boxes_of([(80, 80)], 60 - small), boxes_of([(12, 12)], small)])
+    fitted = fit_anchors(boxes, PAPER, GRID, 0.5, LIMITS)
+    assert (fitted != PAPER) == is_changed
+
+
+@pytest.mark.parametrize(("large", "is_changed"), [(9, True), (10, False)])
+def test_no_size_class_pays_for_another(large, is_changed):
+    """Only anchors a fourth as large serve objects of 8 px, and none then those of 300."""
+    grid = Grid(STRIDES, 640, 640)
+    boxes = [boxes_of([(8, 8)], 60, grid=grid), boxes_of([(300, 300)], large, grid=grid)]
+    small = AnchorSet((32.0, 64.0, 128.0, 256.0, 300.0), (1.0,), (1.0,))
+    fitted = fit_anchors(np.concatenate(boxes), small, grid, 0.5, LIMITS)
+    assert (fitted != small) == is_changed
+
+
+def test_gain_and_harm_by_hand():
+    before, counts = np.array([0, 100, 9]), np.array([500, 100, 9])
+    assert is_gain(before, before + [10, 0, 0], counts)
+    assert not is_gain(before, before + [9, 0, 0], counts)
+    assert not is_gain(before, before + [15, -6, 0], counts)
+    assert not is_gain(before * 0, np.array([19, 0, 0]), np.array([2000, 0, 0]))
+    assert not is_harm(before, before - [0, round(100 * MAX_LOSS), 0], counts)
+    assert is_harm(before, before - [0, round(100 * MAX_LOSS) + 1, 0], counts)
+    assert not is_harm(before, before - [0, 0, 9], counts), "of fewer than MIN_MORE objects"
+
+
 def test_small_objects_get_smaller_anchors():
     """Of 12 px boxes none has an anchor of 32 px at IoU .5; sizes are scaled, ratios stay."""
     boxes = boxes_of([(12, 12), (14, 11), (16, 16), (24, 26), (40, 40)])
-    fitted = fit_anchors(boxes, PAPER, GRID, 0.5)
+    fitted = fit_anchors(boxes, PAPER, GRID, 0.5, LIMITS)
     assert fitted.sizes[0] < 20
     np.testing.assert_allclose(np.diff(np.log2(fitted.sizes)), 1, atol=0.1)
     assert len(fitted) <= len(PAPER)
@@ -73,7 +117,7 @@ def test_small_objects_get_smaller_anchors():
 
 def test_long_objects_get_long_anchors_but_no_more_of_them():
     boxes = boxes_of([(200, 30), (180, 28), (90, 80), (240, 34)])
-    fitted = fit_anchors(boxes, PAPER, GRID, 0.5)
+    fitted = fit_anchors(boxes, PAPER, GRID, 0.5, LIMITS)
     assert min(fitted.ratios) < 0.25
     assert len(fitted) <= len(PAPER)
     assert (best_ious(boxes, fitted, GRID) >= 0.5).all()
@@ -83,7 +127,7 @@ def test_more_ratios_only_where_fewer_do_not_do():
     """Five shapes with a strict IoU: three ratios cannot serve them."""
     sides = [(160, 16), (120, 40), (64, 64), (40, 120), (16, 160)]
     boxes = boxes_of(sides, count=500)
-    fitted = fit_anchors(boxes, PAPER, GRID, 0.6)
+    fitted = fit_anchors(boxes, PAPER, GRID, 0.6, LIMITS)
     three = [
         AnchorSet(tuple(size * 2 ** (step / 4) for size in PAPER.sizes), ratios, OCTAVE)
         for step in range(-8, 9)
@@ -96,13 +140,15 @@ def test_more_ratios_only_where_fewer_do_not_do():
 
 def test_a_set_that_serves_stays():
     boxes = boxes_of([(40, 40), (64, 64), (100, 60), (150, 160)])
-    assert fit_anchors(boxes, PAPER, GRID, 0.5) is PAPER
-    assert fit_anchors(np.zeros((0, 4)), PAPER, GRID, 0.5) is PAPER
+    assert fit_anchors(boxes, PAPER, GRID, 0.5, LIMITS) is PAPER
+    assert fit_anchors(np.zeros((0, 4)), PAPER, GRID, 0.5, LIMITS) is PAPER
 
 
 def test_the_same_every_time():
     boxes = boxes_of(np.random.default_rng(1).uniform(6, 60, (300, 2)), count=300)
-    assert fit_anchors(boxes, PAPER, GRID, 0.5) == fit_anchors(boxes.copy(), PAPER, GRID, 0.5)
+    assert fit_anchors(boxes, PAPER, GRID, 0.5, LIMITS) == fit_anchors(
+        boxes.copy(), PAPER, GRID, 0.5, LIMITS
+    )
 
 
 def test_the_snippet_can_be_pasted():

@@ -1,7 +1,9 @@
 """Findings of boxes, classes and readers' messages; pairs against a plain double loop."""
 
+import ast
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +78,8 @@ def test_boxes_that_are_nearly_the_same(second, kind):
         assert (finding.severity, finding.split, finding.file) == ("warning", "val", "1.jpg")
         assert finding.object.startswith("cat 10 10 110 60 and ")
         assert finding.message.startswith("1.jpg: cat 10 10 110 60 and ")
+        assert finding.message.endswith(" IoU (x1 y1 x2 y2 from 0)")
+        assert finding.image == finding.file
         assert finding.shown == (Shown("val", 1, (1, 2)),)
         assert not finding.stops
 
@@ -193,8 +197,8 @@ def test_a_val_split_without_anything_to_find_stops_training():
 # ------------------------------------------------------------------------------------------------
 
 
-def with_defect(kind, message):
-    data = dataset_of([(0, 10, 10, 50, 50)])
+def with_defect(kind, message, images=("a/0.jpg",)):
+    data = replace(dataset_of(*[[(0, 10, 10, 50, 50)]] * len(images)), images=tuple(images))
     data.defects.add(kind, message)
     return data
 
@@ -206,7 +210,8 @@ def test_what_a_reader_rejects_stops_training_unless_it_is_dropped(policy):
     assert (found.kind, found.severity) == ("unknown class", "error")
     assert found.stops == (policy == "error")
     assert (found.file, found.object) == ("a/0.xml", "object 2 ('x')")
-    assert found.shown == (Shown("train", 0),), "the image of that stem"
+    assert found.shown == (), "the picture would be without the object"
+    assert found.image == "a/0.jpg"
 
 
 @pytest.mark.parametrize(
@@ -218,13 +223,108 @@ def test_what_a_reader_mends_stops_nothing(kind, severity):
     assert (found.severity, found.stops, found.shown) == (severity, False, ())
 
 
+@pytest.mark.parametrize(
+    ("file", "images", "shown"),
+    [
+        ("s/labels/a/0.txt", ("s/images/a/0.jpg", "s/images/b/0.jpg"), 0),
+        ("s/labels/b/0.txt", ("s/images/a/0.jpg", "s/images/b/0.jpg"), 1),
+        ("s/labels/c/0.txt", ("s/images/a/0.jpg", "s/images/b/0.jpg"), None),
+        ("s/a/labels/0.txt", ("s/b/images/0.png", "s/a/images/0.png"), 1),
+        ("s/Annotations/0.xml", ("s/JPEGImages/0.JPG",), 0),
+        ("s/0.v1.xml", ("s/0.jpg", "s/0.v1.jpg"), 1),
+        ("s/0.xml", ("s/0.jpg", "s/0.png"), None),
+        ("s/images/0.png", ("s/images/0.jpg", "s/images/0.png"), 1),
+        ("s/train.csv", ("s/train.jpg",), None),
+        ("s/train.json", ("s/train.jpg",), None),
+        ("s/train.odgt", ("s/train.jpg",), None),
+    ],
+)
+def test_the_image_of_an_annotation_file(file, images, shown):
+    """Never one that only has the same stem, or one of two."""
+    data = with_defect("box clipped to the image", f"{file}, line 1: found", images)
+    (found,) = reader_findings(data, "val", "error")
+    assert found.shown == (() if shown is None else (Shown("val", shown),))
+    assert found.image == ("" if shown is None else images[shown])
+
+
+def test_an_image_that_was_left_out_is_named():
+    data = with_defect("unreadable image", "s/1.PNG: the file is empty", ("s/1.jpg",))
+    (found,) = reader_findings(data, "val", "error")
+    assert (found.image, found.shown) == ("s/1.PNG", ())
+
+
+PLACES = {
+    "a.xml, object 3 ('x'), name: expected": "object 3 ('x')",
+    "a.xml, object 3 ('x, (y): z'), bndbox/xmin: expected": "object 3 ('x, (y): z')",
+    """a.xml, object 3 ("cat's"): expected""": """object 3 ("cat's")""",
+    "a.xml, object 3 (nothing), name: expected": "object 3 (nothing)",
+    "a.xml, size: expected": "",
+    "a.csv, line 7, class: expected": "line 7",
+    "a.csv, line 7 ('dog'), xmin: expected": "line 7 ('dog')",
+    "a.txt, line 3: expected": "line 3",
+    "a.json, annotations[2] (id 9, 'dog'): expected": "annotations[2] (id 9, 'dog')",
+    "a.json, annotations[2]: image id: expected": "annotations[2]",
+    "a.json, images[0] (id 7): file_name: expected": "images[0] (id 7)",
+    "a.json, categories[1] (id 7): expected": "categories[1] (id 7)",
+    "a.json: class 'x' is not asked for": "",
+    "a.odgt, line 1 (ID 'a'), gtboxes[0]: expected": "line 1 (ID 'a'), gtboxes[0]",
+    "a.odgt, line 1 (ID 'a'), gtboxes[0], hbox: expected": "line 1 (ID 'a'), gtboxes[0]",
+    "a.jpg: the file is empty": "",
+}
+
+
+@pytest.mark.parametrize("message", PLACES)
+def test_file_and_object_of_every_readers_messages(message):
+    (found,) = reader_findings(with_defect("a kind", message), "train", "error")
+    assert found.file == re.split("[,:] ", message)[0]
+    assert found.object == PLACES[message]
+
+
+def kind_patterns(tree):
+    """Of each `defects.add(kind, ...)` and `messages.extend([(kind, ...)] * n)` a regex."""
+    constants = {
+        node.targets[0].id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    for node in ast.walk(tree):
+        name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        if name.endswith("messages.extend"):
+            kind = next(part for part in ast.walk(node) if isinstance(part, ast.Tuple)).elts[0]
+        elif name.endswith("defects.add"):
+            kind = node.args[0]
+        else:
+            continue
+        kind = constants[kind.id] if isinstance(kind, ast.Name) else kind
+        parts = kind.values if isinstance(kind, ast.JoinedStr) else [kind]
+        if ast.unparse(kind) != "error.kind":  # what a judge rejects
+            yield "".join(
+                re.escape(p.value) if isinstance(p, ast.Constant) else ".+" for p in parts
+            )
+
+
 def test_whatever_readers_mend_is_known_to_stop_nothing():
-    """A reader counts what it mends by `defects.add`; what it rejects goes through its judge."""
+    """A reader counts what it mends in its defects; what it rejects goes through its judge."""
     folder = Path(findings.__file__).parents[1]
-    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
-    mended = {kind for text in texts for kind in re.findall(r'defects\.add\(\s*"([^"]+)"', text)}
-    assert len(mended) > 5
-    assert mended <= set(MENDED)
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in folder.rglob("*.py")]
+    patterns = {pattern for tree in trees for pattern in kind_patterns(tree)}
+    assert len(patterns) > 10
+    known = {p: [kind for kind in MENDED if re.fullmatch(p, kind)] for p in patterns}
+    assert [pattern for pattern, found in known.items() if not found] == []
+    assert {kind for found in known.values() for kind in found} == set(MENDED), "and no others"
+
+
+def test_each_kind_of_defect_in_the_tree_is_seen():
+    source = """
+_X = "polygon"
+defects.add("one", message)
+self.judge.defects.messages.extend([("two", message)] * count)
+judge.defects.messages.extend([(_X, message)] * count)
+judge.defects.add(f"box {what} the image", message)
+self.defects.add(error.kind, str(error))
+"""
+    found = set(kind_patterns(ast.parse(source)))
+    assert found == {"one", "two", "polygon", r"box\ .+\ the\ image"}
 
 
 def test_a_message_that_is_repeated_is_one_finding():
@@ -250,5 +350,6 @@ def test_json_has_stable_keys():
         "split": "train",
         "file": "a.csv",
         "object": "line 3",
+        "image": "",
         "message": "a.csv, line 3: x",
     }

@@ -140,4 +140,5 @@ def test_long_lists_are_cut(dataset):
     page = render(report_of(dataset), found, {"train": dataset})
     assert f"message {MAX_LISTED - 1}." in page
     assert f"message {MAX_LISTED}." not in page
-    assert "7 more in report.json" in page
+    assert "and 7 more, all in report.json" in page
+    assert page.count("<li>") == MAX_LISTED == 20

@@ -162,3 +162,19 @@ def test_the_shape_counts(dataset_of):
     train = dataset_of({"t.png": (picture(0), [])})
     squeezed = np.asarray(Image.fromarray(picture(0)).resize((96, 96), Image.Resampling.BICUBIC))
     assert leaks(train, dataset_of({"v.png": (squeezed, [])})) == []
+
+
+def test_a_nearer_one_of_another_shape_hides_nothing(dataset_of):
+    """The thumbnail of the squeezed picture is the same, that of the coarser copy only near."""
+    squeezed = np.asarray(Image.fromarray(picture(3)).resize((96, 96), Image.Resampling.BOX))
+    coarser = np.asarray(Image.fromarray(picture(3)).resize((16, 12), Image.Resampling.BOX))
+    train = dataset_of({"squeezed.png": (squeezed, []), "coarser.png": (coarser, [])})
+    val = dataset_of({"v.png": (picture(3), [])})
+    rms = [
+        np.square(one.thumbnail.astype(float) - facts_of(val)[0].thumbnail).mean()
+        for one in facts_of(train)
+    ]
+    assert rms[0] < rms[1], "else nothing is tested"
+    (found,) = leaks(train, val)
+    assert found.kind == "near-identical image in train and val"
+    assert found.shown == (Shown("train", 1), Shown("val", 0))
