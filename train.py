@@ -51,7 +51,7 @@ from data.pipeline import (
     steps_per_epoch,
     training_batches,
 )
-from data.records import Dataset
+from data.records import Dataset, DatasetError, learnable
 from data.resize import at_input_size, padded_size
 from detector import Detector, gather_detections
 from evaluate import write_all
@@ -152,6 +152,8 @@ def check(config: Config, train_set: Dataset, val_set: Dataset) -> None:
     for phase in config.train.all_phases():
         build_schedule(phase, steps_per_epoch(train_set, phase.batch_size) * phase.epochs)
     require_objects(val_set)
+    if not learnable(train_set, config.data.train_on_difficult).any():
+        raise DatasetError(f"{train_set.name}: expected objects to learn, found none")
 
 
 def train(

@@ -49,7 +49,7 @@ from data.doctor.pixels import file_findings, read_facts, same_across, same_file
 from data.doctor.unlisted import unlisted_images
 from data.doctor.voc_files import voc_findings
 from data.pipeline import steps_per_epoch
-from data.records import Dataset, DatasetError
+from data.records import Dataset, DatasetError, learnable
 from data.resize import at_input_size, padded_size
 from utils.diary import console, diary
 from utils.files import write_text
@@ -150,10 +150,7 @@ def training_findings(config: Config, train: Dataset) -> list[Finding]:
             steps_per_epoch(train, batch_size)
         except ValueError as error:
             found.append(_of_train("fewer images than a batch", str(error)))
-    is_learnt = ~train.ignore
-    if not config.data.train_on_difficult:
-        is_learnt &= ~train.difficult
-    if not is_learnt.any():
+    if not learnable(train, config.data.train_on_difficult).any():
         text = f"{train.name}: expected objects to learn from, found none"
         found.append(_of_train("nothing to learn in train", text))
     return found

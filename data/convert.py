@@ -261,9 +261,8 @@ def _annotations(root: Path, format_name: str) -> list[str]:
 
     match format_name:
         case "voc":
-            sets = [below(f"{up}ImageSets/Main/*.txt") for up in ("", "*/", "*/*/")]
-            sets = _image_sets(root, next(filter(None, sets), []))
-            return sets or ["all"] * _is_flat_voc(root) or _flat_voc_below(root)
+            folders = (path for path in sorted(root.glob("[!.]*")) if path.is_dir())
+            return _voc_sets(root) or [path.name for path in folders if _is_flat_voc(path)]
         case "coco":
             files = below("annotations/*.json", "instances_*.json", "*/_annotations.coco.json")
             instances = [file for file in files if Path(file).name.startswith("instances_")]
@@ -277,32 +276,32 @@ def _annotations(root: Path, format_name: str) -> list[str]:
             return below("*.odgt", "annotations/*.odgt")
 
 
-def _image_sets(root: Path, files: Sequence[str]) -> list[str]:
-    """The image sets among ImageSets/Main/*.txt, less those of one class ("dog_train")."""
-    stems = {PurePosixPath(file).stem: root / file for file in files}
-    return [
-        stem
-        for stem, path in stems.items()
-        if stem.rpartition("_")[2] not in stems.keys() - {stem}
-        or not re.match(r"\S+\s+-?[01]\s", path.read_text("utf-8", errors="replace"))
-    ]
+def _voc_sets(root: Path) -> list[str]:
+    """The image sets of the tree in `root`; "all" for a flat folder; else none."""
+    sets = [sorted(root.glob(f"{up}ImageSets/Main/*.txt")) for up in ("", "*/", "*/*/")]
+    return _image_sets(next(filter(None, sets), [])) or ["all"] * _is_flat_voc(root)
 
 
 def _is_flat_voc(folder: Path) -> bool:
     return any(path.is_file() for pattern in FLAT_VOC for path in folder.glob(pattern))
 
 
-def _flat_voc_below(root: Path) -> list[str]:
-    """The subfolders that are flat VOC folders; hidden ones are editors'."""
-    folders = [path for path in sorted(root.glob("[!.]*")) if path.is_dir()]
-    return [folder.name for folder in folders if _is_flat_voc(folder)]
-
-
 def voc_place(root: Path, split: str) -> tuple[Path, str]:
-    """Root and split for VOC's reader: where splits are flat folders, the folder, whole."""
-    if split in _annotations(root, "voc") and split in _flat_voc_below(root):
-        XX
+    """Root and split for VOC's reader: a folder is read whole where splits are flat folders."""
+    if not _voc_sets(root) and _is_flat_voc(root / split):
+        return root / split, "all"
     return root, split
+
+
+def _image_sets(files: Sequence[Path]) -> list[str]:
+    """The image sets among ImageSets/Main/*.txt, less those of one class ("dog_train")."""
+    stems = {path.stem: path for path in files}
+    return [
+        stem
+        for stem, path in stems.items()
+        if stem.rpartition("_")[2] not in stems.keys() - {stem}
+        or not re.match(r"\S+\s+-?[01]\s", path.read_text("utf-8", errors="replace"))
+    ]
 
 
 def _has_boxes(root: Path, file: str) -> bool:
@@ -314,16 +313,19 @@ def _has_boxes(root: Path, file: str) -> bool:
 
 
 def _yolo_splits(root: Path) -> list[str]:
-    """The splits a YAML file has entries for; where class names lie in a text file, the folders."""
-    for path in [*sorted(root.glob("*.yaml")), *sorted(root.glob("*.yml"))]:
-        text = path.read_text("utf-8-sig", errors="replace")
-        if re.search(r"^names:", text, re.MULTILINE):
-            keys = re.findall(r"^([\w.-]+):[ \t]*(?:\n[ \t]*- *)?[^\s#]", text, re.MULTILINE)
-            return [key for key in keys if key not in YOLO_SETTINGS]
-    if not [*root.glob("classes.txt"), *root.glob("*.names")]:
+    """The splits the YAML file has entries for; without any, the folders of labels.
+
+    Raises DatasetError for a file of settings or class names that cannot be read.
+    """
+    names = [root / name for name in CLASS_NAMES if (root / name).is_file()]
+    if not any([*root.glob("*.yaml"), *root.glob("*.yml"), *root.glob("*.names"), *names]):
         return []
+    declared = describe(root).splits
     folders = [path.name for path in sorted(root.glob("labels/*")) if path.is_dir()]
-    return folders or [path.parent.name for path in sorted(root.glob("*/labels"))]
+    folders = folders or [path.parent.name for path in sorted(root.glob("*/labels"))]
+    if not folders and (root / "images").is_dir() and any(root.glob("labels/*.txt")):
+        folders = ["images"]
+    return [split for split in SPLITS if declared.get(split)] or folders
 
 
 # ------------------------------------------------------------------------------------------------
@@ -338,7 +340,10 @@ def source_classes(source: Source) -> tuple[str, ...]:
         case "crowdhuman":
             return CROWDHUMAN_CLASSES
         case "voc":
-            return discover_classes(source.root, list(splits))
+            of_root: dict[Path, list[str]] = {}
+            for root, split in (voc_place(source.root, split) for split in splits):
+                of_root.setdefault(root, []).append(split)
+            return tuple(sorted({n for item in of_root.items() for n in discover_classes(*item)}))
         case "csv":
             return tuple(sorted({n for split in splits for n in csv_classes(source.root, split)}))
         case _:
@@ -349,28 +354,29 @@ def source_classes(source: Source) -> tuple[str, ...]:
 def class_mapping(args: argparse.Namespace, source: Source) -> dict[str, str]:
     """{class: its new name, "" to leave it out}, in the order of the new labels.
 
-    Raises ValueError for a chosen class that the source lacks and for one that the map lacks.
+    Raises ValueError for a class chosen or mapped that the source lacks, and one the map lacks.
     """
     found = source_classes(source)
     mapping = {"person": "person"} if source.format == "crowdhuman" else {n: n for n in found}
     if args.classes:
-        _require_known(args.classes, found, source.root)
+        _require_known(args.classes, found, f"--classes: {source.root}")
+        if len(set(args.classes)) < len(args.classes):
+            raise ValueError(f"--classes: expected each once, found {', '.join(args.classes)}")
         mapping = {name: name for name in args.classes}
     elif args.class_map:
-        mapping = {old: new for old, new in read_class_map(args.class_map).items() if old in found}
+        mapping = read_class_map(args.class_map)
+        _require_known(mapping, found, f"{args.class_map}: class")
         missing = [name for name in found if name not in mapping]
-        if missing and source.format != "crowdhuman":
+        if missing:
             expected = f"a line for each class of {source.root} ('{missing[0]},' to leave it out)"
             raise DatasetError(f"{args.class_map}: expected {expected}, found no {missing[0]!r}")
     return mapping | {name: "" for name in found if name not in mapping}
 
 
-def _require_known(names: Sequence[str], found: Sequence[str], where: Path) -> None:
+def _require_known(names: Iterable[str], found: Sequence[str], where: str) -> None:
     for name in names:
         if name not in found:
-            raise DatasetError(f"--classes: {where}: {expected_one_of(found, name)}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"--classes: expected each once, found {', '.join(names)}")
+            raise DatasetError(f"{where}: {expected_one_of(found, name)}")
 
 
 def read_class_map(path: str | Path) -> dict[str, str]:
@@ -418,11 +424,13 @@ def read_source(source: Source, mapping: dict[str, str]) -> tuple[dict[str, Data
     datasets, losses = {}, []
     for name, split in source.splits.items():
         logger.info("reading {} ({}) of {}", split, source.format, source.root)
-        datasets[name] = dataset = _read(source, split, mapping)
+        datasets[name] = dataset = _read_advised(source, split, mapping)
         list_defects(dataset)
-        counts = Counter(dataset.classes[label] for label in dataset.labels)
-        for old in [old for old in counts if not mapping[old]]:
-            losses.append(f"{name}: {counts[old]} objects of class {old!r}: left out")
+        parts = [dataset]
+        unread = {old: old for old in mapping if old not in dataset.classes}
+        if source.format == "crowdhuman" and unread:  # whose reader counts only what is chosen
+            parts.append(_read(replace(source, on_bad_annotation="drop"), split, unread))
+        losses += [f"{name}: {loss}" for part in parts for loss in _left_out(part, mapping)]
     numbers = None
     if source.format == "coco":
         numbers = _category_ids(datasets.values(), mapping, classes)
@@ -431,13 +439,35 @@ def read_source(source: Source, mapping: dict[str, str]) -> tuple[dict[str, Data
     return {k: _relabeled(d, mapping, classes, numbers) for k, d in datasets.items()}, losses
 
 
+def _left_out(dataset: Dataset, mapping: dict[str, str]) -> list[str]:
+    """What goes with the classes that are left out, in words."""
+    counts = Counter(zip(dataset.labels.tolist(), dataset.ignore.tolist(), strict=True))
+    return [
+        f"{counts[label, is_ignored]} {what} of class {old!r}: left out"
+        for label, old in enumerate(dataset.classes)
+        for is_ignored, what in ((False, "objects"), (True, "regions to ignore"))
+        if not mapping[old] and counts[label, is_ignored]
+    ]
+
+
+def _read_advised(source: Source, split: str, mapping: dict[str, str]) -> Dataset:
+    """As `_read`; the error of a defect that may be dropped says how."""
+    try:
+        return _read(source, split, mapping)
+    except DatasetError as error:
+        if source.on_bad_annotation == "drop" or error.kind == "unreadable":  # as a whole
+            raise
+        advice = "--on-bad-annotation drop leaves such things out, counted"
+        raise DatasetError(f"{error} ({advice})", error.kind) from error
+
+
 def _read(source: Source, split: str, mapping: dict[str, str]) -> Dataset:
     """One split with the classes it has in the source."""
     policy = {"on_bad_annotation": source.on_bad_annotation}
     place = policy | {"images": source.images}
     match source.format:
         case "voc":
-            return read_voc(source.root, split, tuple(mapping), **policy)
+            return read_voc(*voc_place(source.root, split), tuple(mapping), **policy)
         case "coco":
             return read_coco(source.root, split, **place)
         case "csv":
@@ -485,7 +515,7 @@ def _relabeled(
 
 
 def _with_rows(dataset: Dataset, kept: np.ndarray) -> Dataset:
-    """The dataset with those objects that are set in `kept`, (T,) bool."""
+    """The dataset with those objects that `kept`, a bool for each, says."""
     counts = np.bincount(dataset.image_index[kept], minlength=len(dataset))
     return replace(
         dataset,
@@ -523,8 +553,6 @@ def new_splits(
 
     names: {image: its name in the target}, which becomes the image's id where two have the same.
     """
-    if len(dict(shares)) < len(shares):
-        raise ValueError(f"--split-fractions: expected each name once, found {shares}")
     parts, seen = [], set()
     for name, dataset in datasets.items():
         fresh = [i for i, image in enumerate(dataset.images) if names[image] not in seen]
@@ -642,7 +670,7 @@ def require_new(path: Path) -> None:
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yields a folder beside `path` to fill; it takes the place of `path` if all goes well."""
-    path = path.absolute()
+    path = path.resolve()  # not to replace a link
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(part, ignore_errors=True)  # of a killed process that had our number
@@ -676,6 +704,23 @@ def show(datasets: dict[str, Dataset], losses: list[str], out: str) -> None:
     console.print(table)
     for loss in losses:
         logger.info("lost: {}", loss)
+
+
+def remarks(
+    datasets: dict[str, Dataset], format_name: str, shares: Sequence[tuple[str, float]]
+) -> list[str]:
+    """What to know of the new dataset: splits its format's tools need, and shares not reached."""
+    found, needed = [], FORMATS[format_name].needed
+    if not set(needed) <= datasets.keys():
+        expected = f"expected the splits {' and '.join(needed)}, without which Ultralytics does not"
+        found.append(f"{format_name}: {expected} train; found {', '.join(datasets)}")
+    num_images = sum(map(len, datasets.values()))
+    for name, wanted in shares:
+        share = len(datasets[name]) / num_images
+        if round(abs(share - wanted), 6) > MAX_OFF:
+            reason = "few images, rare classes or files of the same bytes decide"
+            found.append(f"{name}: {share:.0%} of the images, {wanted:.0%} wanted: {reason}")
+    return found
 
 
 if __name__ == "__main__":

@@ -287,9 +287,10 @@ def main(argv: list[str] | None = None, sources: Mapping[str, Source] = SOURCES)
             get(archive, out, args.keep_archives)
         problems = verify(source, parts, out / source.root)
     if problems:
-        if wanted := request(source, archives, parts, out):
-            print(wanted, flush=True)
-        raise ValueError("\n".join([f"{args.dataset} is not complete", *problems]))
+        wanted = request(source, archives, tuple(problems), out)
+        raise ValueError(
+            "\n".join([f"{args.dataset} is not complete", *problems.values(), *wanted])
+        )
     command = f"python train.py --config {source.config}"
     if out != Path(OUT):
         command += f" --set data.root={out / source.root}"
@@ -359,17 +360,18 @@ def download(archive: Archive, path: Path) -> None:
         except DownloadError as error:
             if path.exists() or url == archive.urls[-1]:
                 raise
-            logger.info("{}; trying the next address", error)
+            # Its cause alone: what to do by hand is said once, when no address has it.
+            logger.info("{}: {}; trying the next address", url, error.__cause__)
 
 
-def verify(source: Source, parts: tuple[str, ...], root: Path) -> list[str]:
-    """Looks for every image and annotation file of the splits; returns what is missing, as text."""
-    problems = []
+def verify(source: Source, parts: tuple[str, ...], root: Path) -> dict[str, str]:
+    """Looks for every image and annotation file of the splits; {part: what is missing, as text}."""
+    problems = {}
     for split in (split for split in source.splits if split.part in parts):
         try:
             images, annotations = source.expected_files(root, split.name)
         except FileNotFoundError as error:
-            problems.append(f"{split.name}: expected {error.filename}, found no such file")
+            problems[split.part] = f"{split.name}: expected {error.filename}, found no such file"
             continue
         no_image = [path for path in images if not path.exists()]
         missing = no_image + [path for path in annotations if not path.exists()]
@@ -385,24 +387,33 @@ def verify(source: Source, parts: tuple[str, ...], root: Path) -> list[str]:
         if missing:
             names = [str(path) for path in missing[:SHOWN]]
             more = [f"and {len(missing) - SHOWN} more"] if len(missing) > SHOWN else []
-            problems.append("\n  ".join([f"{split.name}: {len(missing)} missing", *names, *more]))
+            text = "\n  ".join([f"{split.name}: {len(missing)} missing", *names, *more])
+            problems[split.part] = text
         elif found != split.images and not source.by_hand:  # whose archives no digest holds
-            problems.append(f"{split.name}: expected {split.images} images, found {found}")
+            problems[split.part] = f"{split.name}: expected {split.images} images, found {found}"
     return problems
 
 
-def request(source: Source, archives: list[Archive], parts: tuple[str, ...], out: Path) -> str:
-    """What to fetch by hand, if anything: files that are neither there nor unpacked."""
+def request(
+    source: Source, archives: list[Archive], parts: tuple[str, ...], out: Path
+) -> list[str]:
+    """What to fetch by hand for parts that are not complete: files neither there nor unpacked.
+
+    Where the annotations are there, what is missing was named: images, that may come singly.
+    """
     if not source.by_hand:
-        return ""
+        return []
     root = out / source.root
-    names = [a.name for a in archives if not extracted(a.name, out / a.folder)]
-    names += [f"annotation_{part}.odgt" for part in parts]
-    wanted = [f"  {name}" for name in names if not (root / name).exists()]
+    needed = [archive for archive in archives if set(archive.parts) & set(parts)]
+    names = [a.name for a in needed if not extracted(a.name, out / a.folder)]
+    labels = [f"annotation_{part}.odgt" for part in parts]
+    wanted = [f"  {name}" for name in names + labels if not (root / name).exists()]
     if not wanted:
-        return ""
-    where = f"agree to the terms on {source.by_hand}, put these files into {root}"
-    return "\n".join([f"{where} and run this again:", *wanted])
+        return []
+    singly = "put the missing files in their places, or "
+    lead = singly if all((root / name).exists() for name in labels) else ""
+    where = f"{lead}agree to the terms on {source.by_hand}, put these files into {root}"
+    return [f"{where} and run this again:", *wanted]
 
 
 if __name__ == "__main__":

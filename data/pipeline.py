@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from configs.schema import Canvas, Data, ShortLong
 from data.augment import color_matrix, flip, zoom
-from data.records import Dataset, DatasetError
+from data.records import Dataset, DatasetError, learnable
 from data.render import compose, image_reader, recolor
 from data.resize import fitted_size, padded_size
 from data.views import View, clip, place, reduction, whole
@@ -139,7 +139,7 @@ def _objects(dataset: Dataset, train_on_difficult: bool) -> Callable:
     Of a box that leaves the image (CrowdHuman's may) the part inside is learnt, as detections are
     clipped, too; one wholly outside is an object of no image: padding.
     """
-    is_ignored = dataset.ignore if train_on_difficult else dataset.ignore | dataset.difficult
+    is_ignored = ~learnable(dataset, train_on_difficult)
     limits = np.tile(dataset.sizes, 2)[dataset.image_index].astype(np.float32)
     boxes = np.clip(dataset.boxes.astype(np.float32), 0, limits)
     is_seen = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)

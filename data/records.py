@@ -241,6 +241,11 @@ def select(dataset: Dataset, indices: Sequence[int]) -> Dataset:
     )
 
 
+def learnable(dataset: Dataset, train_on_difficult: bool = True) -> np.ndarray:
+    """(T,) bool: what is an object in training; the rest is looked away from."""
+    return ~(dataset.ignore if train_on_difficult else dataset.ignore | dataset.difficult)
+
+
 def first_images(dataset: Dataset, count: int) -> Dataset:
     """The first `count` images, or all where there are fewer."""
     return select(dataset, range(min(count, len(dataset))))

@@ -214,9 +214,7 @@ def _is_texts(value: object) -> bool:
 # ------------------------------------------------------------------------------------------------
 
 
-def _sources(
-    root: Path, split: str, description: Description, given: Sequence[Path]
-) -> list[Path]:
+def _sources(root: Path, split: str, description: Description, given: Sequence[Path]) -> list[Path]:
     """Folders of images, and texts that list some."""
     usual = [f"images/{split}", f"{split}/images", f"{split}.txt", split]
     declared = description.splits.get(split)

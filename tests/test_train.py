@@ -454,6 +454,20 @@ def test_other_data_than_before_is_refused(tmp_path, undisturbed, shapes):
         train.main(["--resume", str(folder), "--config", str(path)])
 
 
+def test_a_training_split_without_objects_is_refused(tmp_path, shapes):
+    root = tmp_path / "copy"
+    shutil.copytree(shapes, root)
+    empty = root / "Annotations" / "train_00000.xml"
+    text = empty.read_text()
+    if "<object>" in text:
+        start, end = text.index("<object>"), text.rindex("</object>") + len("</object>")
+        empty.write_text(text[:start] + text[end:])
+    (root / "ImageSets" / "Main" / "train.txt").write_text("train_00000\n")
+    path = write_config(tmp_path, root, {"data.classes": CLASSES, "train.batch_size": 1})
+    with pytest.raises(ValueError, match="copy/train: expected objects to learn, found none"):
+        train.main(["--config", str(path)])
+
+
 def test_a_validation_split_without_objects_is_refused(tmp_path, shapes):
     root = tmp_path / "copy"
     shutil.copytree(shapes, root)

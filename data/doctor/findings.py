@@ -114,7 +114,7 @@ def reader_findings(dataset: Dataset, split: str, on_bad_annotation: str) -> lis
                 message=message if count == 1 else f"{message} ({count} times)",
                 stops=severity == "error" and on_bad_annotation == "error",
                 shown=() if image is None or severity == "error" else (Shown(split, image),),
-                image=_image_named(file) if image is None else dataset.images[image],
+                image=image_named(file) if image is None else dataset.images[image],
             )
         )
     return found
@@ -145,8 +145,8 @@ def _key(file: str) -> tuple[str, ...]:
     return tuple(part for part in parts if part.lower() not in FOLDERS)
 
 
-def _image_named(file: str) -> str:
-    """The file, if it is an image: one that was left out."""
+def image_named(file: str) -> str:
+    """The file, if it is an image: one that was left out, or was not asked for."""
     return file if file.lower().endswith(IMAGE_SUFFIXES) else ""
 
 

@@ -22,7 +22,7 @@ def unlisted_images(datasets: Mapping[str, Dataset], reported: Sequence[str]) ->
         if others:
             more = f" and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
             named = ", ".join(others[:MAX_NAMED]) + more
-            text = f"{folder}: {len(others)} images that {' and '.join(datasets)} do not name"
+            text = f"{folder}: {len(others)} images beside those of {' + '.join(datasets)}"
             kind = "images that no split names"
             found.append(Finding(kind, "note", "", folder, "", f"{text}: {named}"))
     return found

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
-from data.doctor.findings import Finding, Shown
+from data.doctor.findings import Finding, Shown, image_named
 from data.reading import files_in, in_threads
 from data.records import Dataset, DatasetError
 from data.voc import ANNOTATION_FOLDERS, IMAGE_FOLDERS, Annotation, parse_annotation
@@ -102,4 +102,4 @@ def _named_image(path: Path, images: Sequence[Path]) -> bool:
 
 
 def _of_file(kind: str, path: Path, text: str) -> Finding:
-    return Finding(kind, "note", "", str(path), "", f"{path}: {text}")
+    return Finding(kind, "note", "", str(path), "", f"{path}: {text}", image=image_named(str(path)))

@@ -11,14 +11,17 @@ from PIL import Image
 
 import configs
 from configs import ConfigError
+from configs.schema import Phase
 from data import check
 from data.datasets import prepare, read_split
-from data.records import DatasetError
+from data.pipeline import steps_per_epoch
 from data.resize import at_input_size
 
 CONFIG = Path(__file__).parents[2] / "configs" / "voc.py"
 W, H = 64, 48
 TRAIN, VAL = [f"t{i:02d}" for i in range(12)], [f"v{i:02d}" for i in range(3)]
+SAME, BESIDE = "train and val are the same split", "images that no split names"
+STRAY = "image without annotation"
 BOX = (11, 11, 40, 40)  # VOC corners: 30x30 px
 
 
@@ -77,7 +80,8 @@ def annotate(root, stem, *objects, **options):
 def config_of(root, **data):
     config = configs.load(CONFIG)
     fields = {"root": str(root), "train": "train", "val": "val"} | data
-    return replace(config, data=replace(config.data, **fields))
+    train = replace(config.train, batch_size=4)
+    return replace(config, data=replace(config.data, **fields), train=train)
 
 
 def examined(config, decode=True):
@@ -88,9 +92,11 @@ def would_train(config):
     """Whether the readers let training begin, by asking them."""
     try:
         classes = prepare(config.data)
-        for split in (config.data.train, config.data.val):
-            read_split(config.data, split, classes)
-    except DatasetError:
+        read_split(config.data, config.data.val, classes)
+        train = read_split(config.data, config.data.train, classes)
+        for phase in config.train.all_phases():
+            steps_per_epoch(train, phase.batch_size)
+    except ValueError:
         return False
     return True
 
@@ -317,10 +323,57 @@ def test_the_same_file_in_both_splits_needs_no_decoding(root):
     assert [finding.kind for finding in examined(config_of(root))] == [found.kind]
 
 
-def test_one_split_for_both_is_read_once(root):
+def test_one_split_for_both_is_read_once_and_said(root):
     config = config_of(root, val="train")
     assert list(check.read(config)) == ["train"]
-    assert examined(config) == []
+    (found,) = examined(config)
+    assert (found.kind, found.severity, found.stops) == (SAME, "warning", False)
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_one_split_under_two_names_is_no_leak_of_each_image(root, decode):
+    listing = root / "ImageSets/Main/train.txt"
+    (root / "ImageSets/Main/again.txt").write_text("\n".join(reversed(listing.read_text().split())))
+    found = examined(config_of(root, val="again"), decode)
+    assert [finding.kind for finding in found if finding.kind != STRAY] == [SAME]
+    (root / "ImageSets/Main/again.txt").write_text("\n".join(TRAIN[1:]))
+    found = examined(config_of(root, val="again"), decode)
+    assert {f.kind for f in found if f.kind != STRAY} == {"image in train and val"}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "stopped"), [((12,), []), ((13,), [13]), ((4, None, 20, 20), [13, 20])]
+)
+def test_fewer_images_than_a_batch_stop(clean_set, sizes, stopped):
+    """By the rule of training, for every phase; 13 is what a phase inherits."""
+    changes = {"batch_size": sizes[0]}
+    if len(sizes) > 1:
+        phases = tuple(Phase(epochs=1, batch_size=size) for size in sizes)
+        changes = {"batch_size": 13, "epochs": None, "phases": phases}
+    config = config_of(clean_set)
+    config = replace(config, train=replace(config.train, **changes))
+    found = examined(config, decode=False)
+    assert [(f.kind, f.severity, f.stops) for f in found] == [
+        ("fewer images than a batch", "error", True)
+    ] * len(stopped)
+    for finding, size in zip(found, stopped, strict=True):
+        assert "train.batch_size: expected at most the 12 images" in finding.message
+        assert finding.message.endswith(f"found {size}")
+    assert would_train(config) == (not stopped)
+
+
+@pytest.mark.parametrize("with_difficult", [True, False])
+def test_nothing_to_learn_stops(root, with_difficult):
+    """Difficult objects alone are something only where they are trained on."""
+    for stem in TRAIN:
+        annotate(root, stem, obj(extra="<difficult>1</difficult>"))
+    config = config_of(root, train_on_difficult=with_difficult, classes=("cat", "dog"))
+    stops = [(f.kind, f.severity) for f in examined(config, decode=False) if f.stops]
+    assert stops == ([] if with_difficult else [("nothing to learn in train", "error")])
+    for stem in TRAIN:
+        annotate(root, stem)
+    stops = [f.kind for f in examined(config, decode=False) if f.stops]
+    assert stops == ["nothing to learn in train"]
 
 
 def test_a_csv_row_of_zeros(clean_set, tmp_path):
@@ -338,6 +391,42 @@ def test_a_csv_row_of_zeros(clean_set, tmp_path):
     assert (found.kind, found.severity) == ("zero box taken as no object", "note")
     assert (found.file, found.object, found.stops) == (str(path), "line 2 ('cat')", False)
     assert len(check.read(config)["train"]) == len(TRAIN)
+
+
+def csv_set(images, folder, *stems):
+    """A CSV of one cat in each image, for train and val; images: the folder they lie in."""
+    rows = [f"{stem}.jpg,10,10,40,40,cat" for stem in stems]
+    (folder / "all.csv").write_text("\n".join(["filename,xmin,ymin,xmax,ymax,class", *rows]))
+    return config_of(folder, format="csv", train="all.csv", val="all.csv", images=(str(images),))
+
+
+def test_images_that_no_split_names_are_one_note(clean_set, tmp_path):
+    images = clean_set / "JPEGImages"
+    config = csv_set(images, tmp_path, *TRAIN)
+    (found,) = [f for f in examined(config, decode=False) if f.kind != SAME]
+    assert (found.kind, found.severity, found.file) == (
+        "images that no split names",
+        "note",
+        str(images),
+    )
+    assert found.message == (f"{images}: 3 images beside those of train: v00.jpg, v01.jpg, v02.jpg")
+    (found,) = [
+        f for f in examined(csv_set(images, tmp_path, *VAL, *TRAIN[:4])) if f.kind == BESIDE
+    ]
+    assert found.message.endswith("t04.jpg, t05.jpg, t06.jpg, t07.jpg, t08.jpg and 3 more")
+    config = replace(config, data=replace(config.data, limit=5))
+    assert BESIDE not in {f.kind for f in examined(config, decode=False)}, "left out by limit"
+
+
+def test_a_finding_of_an_image_names_it_for_all_kinds(root):
+    """What the reader says of an XML and what shows in the boxes can be grouped."""
+    box = (30, 9, W + 1, 30)
+    annotate(root, "t03", obj("cat", box), obj("cat", box), obj("dog", (9, 9, 9, 30)))
+    found = examined(config_of(root))
+    assert {f.kind for f in found} == {
+        "box clipped to the image", "duplicate box", "empty or inverted box"
+    }  # fmt: skip
+    assert {f.to_dict()["image"] for f in found} == {str(image(root, "t03"))}
 
 
 # ------------------------------------------------------------------------------------------------
@@ -369,7 +458,7 @@ def test_anchors_are_proposed_where_they_cover_more(root):
 
 
 def run(root, out, *options):
-    settings = [f"data.root={root}", "data.train=train", "data.val=val"]
+    settings = [f"data.root={root}", "data.train=train", "data.val=val", "train.batch_size=4"]
     return check.main(["--config", str(CONFIG), "--out", str(out), *options, "--set", *settings])
 
 
@@ -411,7 +500,7 @@ def test_a_spoilt_set_is_not_and_the_page_shows_why(root, tmp_path, capsys):
     assert last.replace("<", "&lt;") in page
     assert "<b>&" not in page
     assert "&lt;b&gt;&amp;" in page
-    assert page.count("data:image/jpeg;base64,") == 4, "two findings and two sheets of samples"
+    assert page.count("data:image/jpeg;base64,") == 3, "a finding and two sheets of samples"
     assert 'src="data:' in page
     assert "http" not in page.replace("http-equiv", ""), "self-contained"
 
@@ -429,10 +518,38 @@ def test_a_set_that_cannot_be_read_is_not_accepted(root, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_set_without_its_images_says_where_they_were_looked_for(tmp_path, capsys):
+    csv_set(tmp_path / "pictures", tmp_path, "a", "b", "c")
+    options = ["data.format=csv", "data.train=all.csv", "data.val=all.csv"]
+    settings = [f"data.root={tmp_path}", f"data.images={tmp_path / 'pictures'}", *options]
+    assert check.main(["--config", str(CONFIG), "--out", str(tmp_path / "o"), "--set", *settings])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("check: training would not accept the data: ")
+    assert "no images left to read" in last
+    assert "missing image" in last
+    assert "a.jpg" in last
+    assert str(tmp_path / "pictures") in last
+    assert last.endswith("; no report")
+    assert not (tmp_path / "o").exists()
+
+
 def test_anchors_alone_write_nothing(clean_set, tmp_path, capsys):
     assert run(clean_set, tmp_path / "out", "--anchors") == 0
-    assert capsys.readouterr().out.startswith("anchor coverage at IoU 0.5: ")
+    present, proposed = capsys.readouterr().out.splitlines()[-2:]
+    assert present.startswith("present: anchor coverage at IoU 0.5: ")
+    assert proposed == "proposed: no other anchors"
     assert not (tmp_path / "out").exists()
+    assert run(clean_set / "gone", tmp_path / "out", "--anchors") == 1
+
+
+def test_anchors_alone_say_whose_coverage_it_is(root, tmp_path, capsys):
+    for stem in TRAIN:
+        annotate(root, stem, obj("cat", (5, 5, 8, 8)), obj("dog", (29, 21, 32, 24)))
+    resize = ["model.resize=canvas", "model.resize.height=96", "model.resize.width=128"]
+    assert run(root, tmp_path / "out", "--anchors", "--set", *resize) == 0
+    present, proposed = capsys.readouterr().out.splitlines()[-2:]
+    assert present.startswith("present: anchor coverage at IoU 0.5: 0.0% ")
+    assert proposed.startswith("proposed: anchor coverage at IoU 0.5: 100.0% ")
 
 
 def test_usage_and_config_errors(tmp_path):

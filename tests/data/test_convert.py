@@ -162,6 +162,8 @@ def test_csv_from_crowdhuman(crowd, tmp_path, capsys):
     line = '"images/273271,1a0d.jpg",0,2,10,22,person\n'
     assert (tmp_path / "out/val.csv").read_text() == line
     told = capsys.readouterr().err
+    assert "lost: val: 2 objects of class 'head': left out" in told
+    assert "lost: val: 1 regions to ignore of class 'head': left out" in told
     assert "lost: val: 1 boxes reach beyond the image: clipped" in told
     assert "lost: val: 1 boxes outside the image: left out" in told
     assert "lost: val: 1 regions to ignore: left out, CSV has none" in told
@@ -169,6 +171,32 @@ def test_csv_from_crowdhuman(crowd, tmp_path, capsys):
     run(crowd, "--to", "csv", "--out", tmp_path / "both", *words)
     assert (tmp_path / "both/classes.csv").read_text() == "head,0\nperson,1\n"
     assert ",1,2,10,11,person\n" in (tmp_path / "both/val.csv").read_text()
+
+
+def test_a_class_map_of_crowdhuman_names_both_classes(crowd, tmp_path, capsys):
+    file, out = tmp_path / "map.csv", tmp_path / "out"
+    words = (crowd, "--to", "csv", "--out", out, "--class-map", file)
+    file.write_text("person,person\nhed,head\n")
+    message = r"map\.csv: class: expected one of person, head, found 'hed'; did you mean 'head'\?"
+    with pytest.raises(ValueError, match=message):
+        run(*words)
+    file.write_text("head,face\n")
+    with pytest.raises(ValueError, match=r"'person,' to leave it out\), found no 'person'"):
+        run(*words)
+    file.write_text("head,face\nperson,\n")
+    run(*words)
+    assert (out / "classes.csv").read_text() == "face,0\n"
+    told = capsys.readouterr().err
+    assert "lost: val: 2 objects of class 'person': left out" in told
+    assert "'head'" not in told
+
+
+def test_a_defect_of_a_class_left_out_does_not_stop_crowdhuman(crowd, tmp_path):
+    path = crowd / "annotation_val.odgt"
+    path.write_text(path.read_text().replace("[2, 2, 3, 3]", "[2, 2, 0, 3]"))
+    run(crowd, "--to", "csv", "--out", tmp_path / "out")
+    with pytest.raises(ValueError, match="hbox: expected a box with"):
+        run(crowd, "--to", "csv", "--out", tmp_path / "heads", "--classes", "head")
 
 
 def test_crowdhuman_keeps_its_regions_in_coco(crowd, tmp_path):
@@ -219,6 +247,45 @@ def test_flat_voc_folders_are_one_split(source, tmp_path):
     assert convert.found_splits(flat, "voc") == {"all": "all"}
 
 
+def test_folders_that_are_flat_voc_folders_are_splits(source, tmp_path):
+    root, folders = source("voc"), tmp_path / "folders"
+    for place, pattern in (
+        ("train/images", "JPEGImages/train*"),
+        ("train/annots", "Annotations/train*"),
+        ("test", "*/val*"),
+    ):
+        (folders / place).mkdir(parents=True)
+        for path in root.glob(pattern):
+            path.rename(folders / place / path.name)
+    (folders / ".idea").mkdir()
+    (folders / ".idea/workspace.xml").write_text("<project/>")
+    assert convert.recognise(folders) == "voc"
+    run(folders, "--to", "coco", "--out", tmp_path / "all")
+    found = {split: read_coco(tmp_path / "all", split) for split in ("train", "test")}
+    assert {split: len(dataset) for split, dataset in found.items()} == {"train": 4, "test": 2}
+    assert found["test"].classes == found["train"].classes == CLASSES
+    assert found["test"].labels.tolist() == [0, 1]
+    run(folders, "--to", "csv", "--out", tmp_path / "one", "--from", "voc", "--splits", "test")
+    assert (tmp_path / "one/classes.csv").read_text() == "cat,0\ndog,1\n"
+
+
+def test_an_image_set_comes_before_a_folder_of_its_name(source):
+    root = source("voc")
+    (root / "train").mkdir()
+    (root / "train/train0.xml").write_text("<annotation/>")
+    assert convert.voc_place(root, "train") == (root, "train")
+
+
+def test_real_folders_of_voc(shared_data, tmp_path):
+    root = shared_data / "microcontroller"
+    words = ("--from", "voc", "--on-bad-annotation", "drop", "--images", "none")
+    run(root, "--to", "coco", "--out", tmp_path / "out", "--splits", "train", "test", *words)
+    for split in ("train", "test"):
+        content = json.loads((tmp_path / f"out/annotations/instances_{split}.json").read_text())
+        assert len(content["images"]) == len([*root.glob(f"{split}/*.xml")])
+    assert set(convert.found_splits(root, "voc")) == {"train", "test"}
+
+
 @pytest.mark.parametrize(
     ("files", "splits"),
     [
@@ -240,11 +307,66 @@ def test_coco_files(tmp_path, files, splits):
     [
         ("train: images/a\nval: b\ntest:  # none\nnames: [x]\n", ["train", "val"]),
         ("train:\n  - a\n  - b\ntest:\nnames:\n  0: x\nnc: 1\npath: .\n", ["train"]),
+        ("names: [x]\nlicense: MIT\nchannels: 3\nval: b\ntrain: a\n", ["train", "val"]),
+        ("{names: [x], train: a}", ["train"]),
+        ("names: [x]\nlicense: MIT\n", ["folder"]),
     ],
 )
 def test_yolo_files(tmp_path, text, splits):
-    (tmp_path / "my.yaml").write_text(text)
+    (tmp_path / "labels/folder").mkdir(parents=True)
+    (tmp_path / "other.yaml").write_text("not: read\n")
+    (tmp_path / "data.yml").write_text(text)
+    assert convert.recognise(tmp_path) == "yolo"
     assert list(convert.found_splits(tmp_path, "yolo")) == splits
+
+
+def test_other_keys_of_the_yaml_are_no_splits(source, tmp_path):
+    root = source("yolo")
+    with open(root / "data.yaml", "a") as file:
+        file.write("license: CC BY 4.0\nchannels: 3\n")
+    run(root, "--to", "csv", "--out", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").glob("*.csv")} == (
+        {"train.csv", "val.csv", "classes.csv"}
+    )
+
+
+def test_what_labelimg_writes_for_yolo_is_one_split(source, tmp_path):
+    root, flat = source("yolo"), tmp_path / "flat"
+    flat.mkdir()
+    (root / "images/train").rename(flat / "images")
+    (root / "labels/train").rename(flat / "labels")
+    (flat / "labels/classes.txt").write_text("cat\ndog\nowl\n")
+    run(flat, "--to", "csv", "--out", tmp_path / "out")
+    assert len(read_csv(tmp_path / "out", "all", CLASSES)) == 4
+    run(flat, "--to", "yolo", "--out", tmp_path / "again")
+    assert len(read_yolo(tmp_path / "again", "all").labels) == 3
+
+
+def test_a_broken_yaml_is_told_unless_another_format_is_there(source, tmp_path):
+    root = source("csv")
+    (root / "settings.yaml").write_text("a: [")
+    assert convert.recognise(root) == "csv"
+    (tmp_path / "data.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match=r"found none \(.*data\.yaml: not a YAML file to read"):
+        convert.recognise(tmp_path)
+
+
+def test_csv_files_that_tools_call_alike(source, tmp_path):
+    """As Roboflow exports them: images and _annotations.csv in a folder a split."""
+    root, folders = source("csv"), tmp_path / "folders"
+    for split, name in (("train", "train"), ("val", "valid")):
+        (folders / name).mkdir(parents=True)
+        text = (root / f"{split}.csv").read_text().replace("images/", "")
+        header = "filename,xmin,ymin,xmax,ymax,class\n"
+        (folders / name / "_annotations.csv").write_text(header + text)
+        for path in root.glob(f"images/{split}*"):
+            path.rename(folders / name / path.name)
+    files = ["train/_annotations.csv", "valid/_annotations.csv"]
+    assert convert.recognise(folders) == "csv"
+    assert convert.found_splits(folders, "csv") == dict(zip(("train", "valid"), files, strict=True))
+    run(folders, "--to", "coco", "--out", tmp_path / "out", "--splits", *files)
+    assert [len(read_coco(tmp_path / "out", split)) for split in ("train", "valid")] == [4, 2]
+    assert convert.named_splits(["_annotations.csv"]) == {"_annotations": "_annotations.csv"}
 
 
 def test_names_of_splits():
@@ -260,6 +382,8 @@ def test_names_of_splits():
         convert.named_splits(["a/x.json", "b/x.json"])
     with pytest.raises(ValueError, match="expected a name or a file, found 'train\\+val'"):
         convert.named_splits(["train+val"])
+    with pytest.raises(ValueError, match=r"expected a name or a file, found '\.\.'"):
+        convert.named_splits([".."])
 
 
 def test_only_the_splits_asked_for(source, tmp_path):
@@ -313,7 +437,7 @@ def test_a_class_map_renames_merges_and_leaves_out(source, tmp_path, capsys):
     root, file, out = source("coco", category_ids=(7, 3, 5)), tmp_path / "map.csv", tmp_path / "out"
     run(root, "--make-class-map", file)
     assert file.read_text() == "dog,dog\nowl,owl\ncat,cat\n", "by category id"
-    file.write_text('owl,"bird, of prey"\n\ncat,pet\ndog , pet\nunicorn,\n')
+    file.write_text('owl,"bird, of prey"\n\ncat,pet\ndog , pet\n')
     run(root, "--to", "coco", "--out", out, "--class-map", file)
     found = read_coco(out, "train")
     assert dict(zip(found.classes, found.category_ids, strict=True)) == (
@@ -330,6 +454,8 @@ def test_a_class_map_renames_merges_and_leaves_out(source, tmp_path, capsys):
     ("text", "message"),
     [
         ("cat,cat\nowl,owl\n", r"map.csv: expected a line for each class of .*found no 'dog'"),
+        ("cat,\ndgo,a\nowl,\n", r"map.csv: class: expected one of .*'dgo'; did you mean 'dog'"),
+        ("cat,a\ndog,a\nowl,a\nunicorn,\n", r"map.csv: class: expected .*found 'unicorn'$"),
         ("cat\n", r"map.csv, line 1: expected old,new, found 'cat'"),
         ("cat,a,b\n", r"map.csv, line 1: expected old,new, found 'cat,a,b'"),
         (",a\n", r"map.csv, line 1: expected old,new, found ',a'"),
@@ -522,6 +648,38 @@ def test_images_of_the_same_bytes_stay_together(source, tmp_path):
     assert sorted(map(len, split_ids(tmp_path / "out", "a", "b"))) == [1, 5]
 
 
+def test_shares_that_were_not_reached_are_told(source, tmp_path, capsys):
+    root, words = source("voc"), ("--split-fractions", "a=.5", "b=.5")
+    run(root, "--to", "voc", "--out", tmp_path / "even", *words)
+    assert "wanted" not in capsys.readouterr().err
+    for number in range(4):
+        path = root / f"JPEGImages/train{number}.png"
+        path.write_bytes((root / "JPEGImages/val0.png").read_bytes())
+    run(root, "--to", "voc", "--out", tmp_path / "out", *words)
+    told = capsys.readouterr().err
+    assert "83% of the images, 50% wanted" in told
+    assert "17% of the images, 50% wanted" in told
+
+
+def test_five_points_off_are_not_told():
+    datasets = {"a": range(11), "b": range(9)}
+    assert convert.remarks(datasets, "csv", [("a", 0.5), ("b", 0.5)]) == []
+    assert len(convert.remarks(datasets, "csv", [("a", 0.49), ("b", 0.51)])) == 2
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        (["train=80", "val=20"], "expected shares above 0 that make 1 together, found train=80, v"),
+        (["a=1", "b=0"], "expected shares above 0 that make 1 together, found a=1, b=0$"),
+        (["a=.5", "a=.5"], "expected each name once, found 'a' again$"),
+    ],
+)
+def test_shares_are_checked_before_anything_is_read(tmp_path, shares, message):
+    with pytest.raises(ValueError, match=f"^--split-fractions: {message}"):
+        run(tmp_path / "nowhere", "--to", "csv", "--out", tmp_path, "--split-fractions", *shares)
+
+
 # ------------------------------------------------------------------------------------------------
 # What is refused, what is left behind
 # ------------------------------------------------------------------------------------------------
@@ -539,6 +697,25 @@ def test_a_folder_in_use_is_left_alone(source, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="file: expected a new or empty folder"):
         run(root, "--to", "csv", "--out", tmp_path / "file")
+
+
+def test_a_link_to_an_empty_folder_is_filled(source, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    run(source("voc"), "--to", "csv", "--out", tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "disk/train.csv").is_file()
+
+
+def test_ultralytics_needs_train_and_val(source, tmp_path, capsys):
+    root = source("csv")
+    run(root, "--to", "yolo", "--out", tmp_path / "both")
+    assert "Ultralytics" not in capsys.readouterr().err
+    run(root, "--to", "yolo", "--out", tmp_path / "one", "--splits", "train")
+    message = "yolo: expected the splits train and val, without which Ultralytics does not train; "
+    assert message + "found train" in capsys.readouterr().err
+    run(root, "--to", "coco", "--out", tmp_path / "coco", "--splits", "train")
+    assert "Ultralytics" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("to", FORMATS)
@@ -560,7 +737,9 @@ def test_defects_stop_or_are_listed(source, tmp_path, capsys):
     root = source("csv")
     lines = (root / "val.csv").read_text() + "images/val0.png,5,5,5,9,dog\n" * 30
     (root / "val.csv").write_text(lines)
-    with pytest.raises(ValueError, match=r"val\.csv, line 3.*expected a box with x1 < x2"):
+    remedy = r"\(--on-bad-annotation drop leaves such things out, counted\)$"
+    message = r"val\.csv, line 3.*expected a box with x1 < x2.* "
+    with pytest.raises(ValueError, match=message + remedy):
         run(root, "--to", "voc", "--out", tmp_path / "out")
     run(root, "--to", "voc", "--out", tmp_path / "out", "--on-bad-annotation", "drop")
     told = capsys.readouterr().err
@@ -568,6 +747,19 @@ def test_defects_stop_or_are_listed(source, tmp_path, capsys):
     assert told.count("val.csv, line") == 20
     assert "and 10 more" in told
     assert len(read_voc(tmp_path / "out", "val").labels) == 2
+
+
+def test_no_remedy_is_named_for_a_file_that_is_not_there(crowd, tmp_path):
+    with pytest.raises(ValueError, match=r"expected annotation_x\.odgt .*_val\.odgt$"):
+        run(crowd, "--to", "voc", "--out", tmp_path / "out", "--splits", "x")
+
+
+def test_help_has_no_letters(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert "--on-bad-annotation drop" in told
+    assert "Letters" not in told
 
 
 def test_the_summary_counts(source, tmp_path, capsys):
@@ -591,6 +783,7 @@ def test_the_summary_counts(source, tmp_path, capsys):
         (["x", "--to", "crowdhuman", "--out", "y"], "invalid choice: 'crowdhuman'"),
         (["x", "--split-fractions", "train"], "expected NAME=SHARE, found 'train'"),
         (["x", "--split-fractions", "a/b=.5"], "expected NAME=SHARE, found 'a/b=.5'"),
+        (["x", "--split-fractions", "..=1"], "expected NAME=SHARE, found '..=1'"),
         (["x", "--split-fractions", "a=much"], "expected NAME=SHARE, found 'a=much'"),
         (["x", "--classes", "a", "--class-map", "b"], "not allowed with argument"),
     ],
@@ -601,9 +794,7 @@ def test_options_that_do_not_go_together(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_splits_named_twice_and_options_of_other_formats(source, tmp_path):
+def test_options_of_other_formats(source, tmp_path):
     words = (source("voc"), "--to", "csv", "--out", tmp_path / "out")
-    with pytest.raises(ValueError, match="--split-fractions: expected each name once"):
-        run(*words, "--split-fractions", "a=.5", "a=.5")
     with pytest.raises(ValueError, match=r"--person-box: is for crowdhuman; .* is voc"):
         run(*words, "--person-box", "full")

@@ -257,6 +257,16 @@ def test_the_second_address_is_tried(server, voc, out, answer, capsys):
     assert "trying the next address" in capsys.readouterr().err
 
 
+def test_what_to_do_by_hand_is_said_once(server, voc, out, capsys):
+    server.files.clear()
+    with pytest.raises(DownloadError, match=r"/1/.*: status 404 .*; download http.*put it at "):
+        run(voc, out, "--parts", "trainval")
+    told = capsys.readouterr().err
+    assert "VOCtrainval_06-Nov-2007.tar: status 404" in " ".join(told.split())
+    assert "trying the next address" in told
+    assert "put it at" not in told
+
+
 def test_a_wrong_digest(server, voc, out):
     name = "VOCtest_06-Nov-2007.tar"
     server.files[f"/0/{name}"] = server.files[f"/0/{name}"].replace(b"<anno", b"<anna")
@@ -353,14 +363,14 @@ def lay_crowdhuman(out, zips, ids):
 TRAIN = {"CrowdHuman_train01": ["1,a"], "CrowdHuman_train02": ["2,b"], "CrowdHuman_train03": []}
 
 
-def test_crowdhuman_says_what_to_fetch(out, capsys):
+def test_crowdhuman_says_what_to_fetch(out):
     with pytest.raises(ValueError, match="crowdhuman is not complete") as error:
         main(["crowdhuman", "--out", str(out)])
-    assert f"val: expected {out}/crowdhuman/annotation_val.odgt" in str(error.value)
-    screen = capsys.readouterr().out
-    assert "https://www.crowdhuman.org/download.html" in screen
-    assert f"put these files into {out}/crowdhuman and run this again" in screen
-    assert screen.split(":\n")[1].split() == [
+    told = str(error.value)
+    assert f"val: expected {out}/crowdhuman/annotation_val.odgt" in told
+    assert "\nagree to the terms on https://www.crowdhuman.org/download.html" in told
+    assert f"put these files into {out}/crowdhuman and run this again" in told
+    assert told.split(":\n")[1].split() == [
         "CrowdHuman_train01.zip", "CrowdHuman_train02.zip", "CrowdHuman_train03.zip",
         "CrowdHuman_val.zip", "annotation_train.odgt", "annotation_val.odgt",
     ]  # fmt: skip
@@ -368,13 +378,12 @@ def test_crowdhuman_says_what_to_fetch(out, capsys):
 
 def test_crowdhuman_asks_only_for_what_is_not_there(out, capsys):
     lay_crowdhuman(out, {"CrowdHuman_train01": ["1,a"]}, {"train": ["1,a", "2,b", "3,c"]})
-    with pytest.raises(ValueError, match=r"train: 2 missing\n.*2,b.jpg\n.*3,c.jpg$"):
+    with pytest.raises(ValueError, match=r"train: 2 missing\n.*2,b.jpg\n.*3,c.jpg\nput") as error:
         main(["crowdhuman", "--out", str(out), "--parts", "train"])
     assert (out / "crowdhuman/CrowdHuman_train01/Images/1,a.jpg").read_bytes() == PICTURE
-    screen = capsys.readouterr()
-    asked = screen.out.split(":\n")[1].split()
+    asked = str(error.value).split(":\n")[1].split()
     assert asked == ["CrowdHuman_train02.zip", "CrowdHuman_train03.zip"]
-    assert "train: 1 images, 15000 expected" in screen.err
+    assert "train: 1 images, 15000 expected" in capsys.readouterr().err
 
 
 def test_crowdhuman_whole(out, capsys):
@@ -397,6 +406,21 @@ def test_crowdhuman_unpacked_by_hand(out):
     (out / "crowdhuman" / "Images").mkdir()
     (out / "crowdhuman" / "Images" / "4,d.jpg").write_bytes(PICTURE)
     main(["crowdhuman", "--out", str(out), "--parts", "val"])
+
+
+def test_crowdhuman_unpacked_by_hand_but_for_one_image(out):
+    """First the image; and no archive of train, which is whole."""
+    lay_crowdhuman(out, {}, {"train": ["1,a"], "val": ["4,d", "5,e"]})
+    folder = out / "crowdhuman" / "Images"
+    folder.mkdir()
+    for name in ("1,a", "4,d"):
+        (folder / f"{name}.jpg").write_bytes(PICTURE)
+    with pytest.raises(ValueError, match="crowdhuman is not complete") as error:
+        main(["crowdhuman", "--out", str(out)])
+    lines = str(error.value).splitlines()
+    assert lines[1:3] == ["val: 1 missing", f"  {folder}/5,e.jpg"]
+    assert lines[3].startswith("put the missing files in their places, or agree to the terms on")
+    assert lines[4:] == ["  CrowdHuman_val.zip"]
 
 
 def test_crowdhuman_many_missing_are_not_all_named(out):
@@ -453,4 +477,4 @@ def test_as_a_command(out):
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert process.returncode == 1
     assert process.stderr.startswith("error: crowdhuman is not complete\n")
-    assert "CrowdHuman_train01.zip" in process.stdout
+    assert "CrowdHuman_train01.zip" in process.stderr

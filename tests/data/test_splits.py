@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.records import Defects, assemble, select
-from data.splits import _distribute, _wanted, same_content, stratified_splits
+from data.splits import _distribute, _wanted, make_whole, same_content, stratified_splits
 
 FRACTIONS = (0.8, 0.1, 0.1)
 
@@ -170,6 +170,13 @@ def test_fractions_that_make_no_whole(dataset, fractions):
         ValueError, match="fractions: expected numbers above 0 that make 1 together"
     ):
         stratified_splits(dataset({"a": [0]}), fractions)
+
+
+@pytest.mark.parametrize(
+    ("fractions", "expected"), [((0.8, 0.2), True), ((1,), True), ((80, 20), False), ((), False)]
+)
+def test_make_whole(fractions, expected):
+    assert make_whole(fractions) is expected
 
 
 def test_a_split_without_images_is_refused(dataset):

@@ -76,8 +76,8 @@ def test_ratios_that_hardly_differ_are_one():
 
 @pytest.mark.parametrize(("small", "is_changed"), [(MIN_MORE - 1, False), (MIN_MORE, True)])
 def test_few_objects_are_no_reason(small, is_changed):
-    """Of 60 objects those of 12 px are far more than MIN_GAIN: ten of them count, nine do not."""
-    boxes = np.concatenate([boxes_of([(80, 80)], 60 - small), boxes_of([(12, 12)], small)])
+    """Of 60 objects those of 20 px are far more than MIN_GAIN: ten of them count, nine do not."""
+    boxes = [[64, 64, 144, 144]] * (60 - small) + [[90, 90, 110, 110]] * small
     fitted = fit_anchors(boxes, PAPER, GRID, 0.5, LIMITS)
     assert (fitted != PAPER) == is_changed
 
@@ -86,17 +86,17 @@ def test_few_objects_are_no_reason(small, is_changed):
 def test_no_size_class_pays_for_another(large, is_changed):
     """Only anchors a fourth as large serve objects of 8 px, and none then those of 300."""
     grid = Grid(STRIDES, 640, 640)
-    boxes = [boxes_of([(8, 8)], 60, grid=grid), boxes_of([(300, 300)], large, grid=grid)]
-    small = AnchorSet((32.0, 64.0, 128.0, 256.0, 300.0), (1.0,), (1.0,))
-    fitted = fit_anchors(np.concatenate(boxes), small, grid, 0.5, LIMITS)
-    assert (fitted != small) == is_changed
+    boxes = [[96, 96, 104, 104]] * 60 + [[170, 170, 470, 470]] * large
+    present = AnchorSet((32.0, 64.0, 128.0, 256.0, 300.0), (1.0,), (1.0,))
+    fitted = fit_anchors(boxes, present, grid, 0.5, LIMITS)
+    assert (fitted != present) == is_changed
 
 
 def test_gain_and_harm_by_hand():
     before, counts = np.array([0, 100, 9]), np.array([500, 100, 9])
-    assert is_gain(before, before + [10, 0, 0], counts)
-    assert not is_gain(before, before + [9, 0, 0], counts)
-    assert not is_gain(before, before + [15, -6, 0], counts)
+    assert is_gain(before, np.array([10, 100, 9]), counts)
+    assert not is_gain(before, np.array([9, 100, 9]), counts)
+    assert not is_gain(before, np.array([15, 94, 9]), counts)
     assert not is_gain(before * 0, np.array([19, 0, 0]), np.array([2000, 0, 0]))
     assert not is_harm(before, before - [0, round(100 * MAX_LOSS), 0], counts)
     assert is_harm(before, before - [0, round(100 * MAX_LOSS) + 1, 0], counts)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from data.boxes_csv import read_csv
@@ -78,6 +78,9 @@ def held(dataset, name):
 @given(data=st.data())
 def test_bits_survive(toolbox, name, data):
     rows = data.draw(objects(shortest=1.01 if name == "voc" else 2**-9))
+    # A CSV without any number above 1 is taken for fractions.
+    kept = [max(box) for _, box, _, _, is_ignored, _ in rows if not is_ignored]
+    assume(name != "csv" or not kept or max(kept) > 1)
     dataset = toolbox.dataset(rows)
     found, losses = round_trip(toolbox, name, dataset)
     assert [Path(image).name for image in found.images] == list(toolbox.names)

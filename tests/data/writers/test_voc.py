@@ -32,7 +32,7 @@ def test_what_voc_cannot_hold_is_told(toolbox):
     dataset = toolbox.dataset(rows, category_ids=(5, 6, 7, 8))
     root, losses = toolbox.written(write_voc, dataset, "JPEGImages")
     assert losses == [
-        "2 regions to ignore: became difficult objects",
+        "2 regions to ignore: became difficult objects; train with data.train_on_difficult=False",
         "1 areas other than their box's: VOC has no areas",
         "4 category ids: VOC has none",
     ]

@@ -31,7 +31,6 @@ def test_data_yaml_lists_all_splits_and_every_name_as_text(toolbox):
     write_yolo(dataset, root, "val", toolbox.names)
     text = (root / "data.yaml").read_text("utf-8")
     assert yaml.safe_load(text) == {
-        "path": ".",
         "train": "images/train",
         "val": "images/val",
         "names": dict(enumerate(toolbox.classes)),
