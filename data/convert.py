@@ -31,7 +31,6 @@ keeps them apart. New splits keep images of the same bytes together.
 import argparse
 import contextlib
 import csv
-import filecmp
 import os
 import re
 import shutil
@@ -39,7 +38,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from loguru import logger
@@ -51,6 +50,7 @@ from data.coco import coco_classes, read_coco
 from data.crowdhuman import CLASSES as CROWDHUMAN_CLASSES
 from data.crowdhuman import read_crowdhuman
 from data.judge import POLICIES
+from data.recognition import SOURCES, SPLIT_NAME, found_splits, named_splits, recognise, voc_place
 from data.records import OF_OBJECTS, Dataset, DatasetError, concatenate, select
 from data.splits import make_whole, stratified_splits
 from data.texts import csv_fields, expected_one_of, text_lines
@@ -58,12 +58,10 @@ from data.voc import discover_classes, read_voc
 from data.writers import FORMATS
 from data.writers.boxes_csv import write_classes, write_rows
 from data.writers.common import lost
-from data.yolo import CLASS_NAMES, SPLITS, describe, read_yolo, yolo_classes
+from data.writers.images import image_names, place
+from data.yolo import read_yolo, yolo_classes
 from utils.diary import console, diary, progress_bar
 
-SOURCES = ("voc", "coco", "csv", "yolo", "crowdhuman")
-FLAT_VOC = ("*.xml", "[Aa]nnotations/*.xml", "annots/*.xml", "labels/*.xml")
-SPLIT_NAME = r"\w[\w.-]*"
 MAX_LISTED = 20  # defects of a kind that are shown one by one
 MAX_OFF = 0.05  # by which a new split's share of the images differs from the wanted one untold
 
@@ -205,127 +203,6 @@ def open_source(args: argparse.Namespace) -> Source:
         person_box=args.person_box or "full",
         on_bad_annotation=args.on_bad_annotation,
     )
-
-
-def recognise(root: Path) -> str:
-    """The one format of which annotations lie in `root`. Raises DatasetError for none or more."""
-    found, problems = [], []
-    for name in SOURCES:
-        try:
-            found += [name] if _annotations(root, name) else []
-        except DatasetError as error:  # another format's YAML file, or the only one and broken
-            problems.append(f" ({error})")
-    if len(found) != 1:
-        what = ", ".join(found) or "".join(["none", *problems])
-        expected = "expected annotations of one format"
-        raise DatasetError(f"{root}: {expected}, found {what}; say it: --from")
-    return found[0]
-
-
-def found_splits(root: Path, format_name: str) -> dict[str, str]:
-    """All splits of a dataset. Raises DatasetError if there is none."""
-    found = _annotations(root, format_name)
-    if not found:
-        raise DatasetError(f"{root}: found no {format_name} annotations; name them: --splits")
-    return named_splits(found)
-
-
-def named_splits(splits: Sequence[str]) -> dict[str, str]:
-    """{name in the target: split}; of an annotation file its stem, less what formats add to it.
-
-    Where tools give all files the same name, the folder's counts. A single folder `images` is all.
-    Raises ValueError for two of one name.
-    """
-    named: dict[str, str] = {}
-    for split in splits:
-        path = PurePosixPath(split)
-        if path.name in ("_annotations.coco.json", "_annotations.csv") and path.parent.name:
-            path = path.parent
-        stem = path.stem if path.suffix in (".json", ".csv", ".odgt", ".txt") else path.name
-        name = re.sub(r"^(instances|annotation)_|_labels$", "", stem)
-        name = "all" if name == "images" else name
-        if not re.fullmatch(SPLIT_NAME, name):
-            raise ValueError(f"--splits: expected a name or a file, found {split!r}")
-        if name in named:
-            raise ValueError(f"--splits: {named[name]} and {split} would both be called {name!r}")
-        named[name] = split
-    return named
-
-
-def _annotations(root: Path, format_name: str) -> list[str]:
-    """The splits, or annotation files relative to root, that a format has in usual places."""
-
-    def below(*patterns: str) -> list[str]:
-        paths = [path for pattern in patterns for path in sorted(root.glob(pattern))]
-        return [path.relative_to(root).as_posix() for path in paths if path.is_file()]
-
-    match format_name:
-        case "voc":
-            folders = (path for path in sorted(root.glob("[!.]*")) if path.is_dir())
-            return _voc_sets(root) or [path.name for path in folders if _is_flat_voc(path)]
-        case "coco":
-            files = below("annotations/*.json", "instances_*.json", "*/_annotations.coco.json")
-            instances = [file for file in files if Path(file).name.startswith("instances_")]
-            return instances or files or below("train.json", "val.json", "test.json")
-        case "csv":
-            files = below("*.csv", "*/_annotations.csv")
-            return [file for file in files if _has_boxes(root, file)]
-        case "yolo":
-            return _yolo_splits(root)
-        case _:
-            return below("*.odgt", "annotations/*.odgt")
-
-
-def _voc_sets(root: Path) -> list[str]:
-    """The image sets of the tree in `root`; "all" for a flat folder; else none."""
-    sets = [sorted(root.glob(f"{up}ImageSets/Main/*.txt")) for up in ("", "*/", "*/*/")]
-    return _image_sets(next(filter(None, sets), [])) or ["all"] * _is_flat_voc(root)
-
-
-def _is_flat_voc(folder: Path) -> bool:
-    return any(path.is_file() for pattern in FLAT_VOC for path in folder.glob(pattern))
-
-
-def voc_place(root: Path, split: str) -> tuple[Path, str]:
-    """Root and split for VOC's reader: a folder is read whole where splits are flat folders."""
-    if not _voc_sets(root) and _is_flat_voc(root / split):
-        return root / split, "all"
-    return root, split
-
-
-def _image_sets(files: Sequence[Path]) -> list[str]:
-    """The image sets among ImageSets/Main/*.txt, less those of one class ("dog_train")."""
-    stems = {path.stem: path for path in files}
-    return [
-        stem
-        for stem, path in stems.items()
-        if stem.rpartition("_")[2] not in stems.keys() - {stem}
-        or not re.match(r"\S+\s+-?[01]\s", path.read_text("utf-8", errors="replace"))
-    ]
-
-
-def _has_boxes(root: Path, file: str) -> bool:
-    """Whether a CSV holds boxes, not classes or something else; also one that cannot be read."""
-    try:
-        return bool(csv_classes(root, file))
-    except DatasetError:
-        return True
-
-
-def _yolo_splits(root: Path) -> list[str]:
-    """The splits the YAML file has entries for; without any, the folders of labels.
-
-    Raises DatasetError for a file of settings or class names that cannot be read.
-    """
-    names = [root / name for name in CLASS_NAMES if (root / name).is_file()]
-    if not any([*root.glob("*.yaml"), *root.glob("*.yml"), *root.glob("*.names"), *names]):
-        return []
-    declared = describe(root).splits
-    folders = [path.name for path in sorted(root.glob("labels/*")) if path.is_dir()]
-    folders = folders or [path.parent.name for path in sorted(root.glob("*/labels"))]
-    if not folders and (root / "images").is_dir() and any(root.glob("labels/*.txt")):
-        folders = ["images"]
-    return [split for split in SPLITS if declared.get(split)] or folders
 
 
 # ------------------------------------------------------------------------------------------------
@@ -573,56 +450,6 @@ def new_splits(
 # ------------------------------------------------------------------------------------------------
 
 
-def image_names(datasets: dict[str, Dataset], format_name: str, is_pooled: bool) -> dict[str, str]:
-    """{image: its name below the target's image folder}: its path below the source's.
-
-    That is the folder that holds all images of a split; or of all splits, where images would share
-    a name otherwise. is_pooled: the splits will be mixed.
-    Raises ValueError naming two images that would get the same name.
-    """
-    target = FORMATS[format_name]
-    splits = [list(dataset.images) for dataset in datasets.values()]
-    whole = [image for images in splits for image in images]
-    names = {k: v for images in splits for k, v in _relative_names(images, target.flat).items()}
-    if not is_pooled and "{split}" in target.image_folder:
-        scopes = splits
-    else:
-        scopes = [whole]
-        if _clash(whole, names, target.by_stem):
-            names = _relative_names(whole, target.flat)
-    for images in scopes:
-        if clash := _clash(images, names, target.by_stem):
-            a, b = clash
-            raise ValueError(f"{a}, {b}: would both be called {names[b]}; rename one of them")
-    return names
-
-
-def _relative_names(images: Sequence[str], is_flat: bool) -> dict[str, str]:
-    """{image: path below the folder that holds them all}; is_flat: "_" for "/"."""
-    paths = [os.path.abspath(image) for image in images]
-    folder = os.path.commonpath([os.path.dirname(path) for path in paths])
-    parts = (Path(path).relative_to(folder).parts for path in paths)
-    # A folder "images" tells nothing, and in YOLO's trees it would mislead.
-    names = [("_" if is_flat else "/").join(p for p in path if p != "images") for path in parts]
-    return dict(zip(images, names, strict=True))
-
-
-def _clash(images: Sequence[str], names: dict[str, str], by_stem: bool) -> tuple[str, str] | None:
-    """Two images of the same name; copies of one, which overlapping splits may have, are none."""
-    taken: dict[str, str] = {}
-    for image in images:
-        name = names[image]
-        key = str(PurePosixPath(name).with_suffix("")) if by_stem else name
-        first = taken.setdefault(key, image)
-        if first != image and (names[first] != name or not _is_copy(first, image)):
-            return first, image
-    return None
-
-
-def _is_copy(a: str, b: str) -> bool:
-    return os.path.samefile(a, b) or filecmp.cmp(a, b, shallow=False)
-
-
 def write(
     datasets: dict[str, Dataset], names: dict[str, str], out: Path, format_name: str, how: str
 ) -> list[str]:
@@ -641,22 +468,6 @@ def write(
                     place(image, folder / name, is_copy=how == "copy")
                 bar.advance(task)
     return losses
-
-
-def place(image: str, path: Path, is_copy: bool) -> None:
-    """Puts an image at `path`, unless it is there: as a hard link, a symbolic one, a copy.
-
-    The first of them that the disk allows; is_copy: a copy in any case.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    source = os.path.realpath(image)
-    if path.exists():
-        return
-    for link in () if is_copy else (os.link, os.symlink):
-        with contextlib.suppress(OSError):
-            link(source, path)
-            return
-    shutil.copyfile(source, path)
 
 
 def require_new(path: Path) -> None:

@@ -71,9 +71,10 @@ def read_split(
 
 
 def log_defects(dataset: Dataset) -> None:
-    """What the reader dropped or mended: the counts as warnings, each one for the diary's file."""
+    """What the reader dropped or mended: counts and an example, and all for the diary's file."""
+    examples = dict(reversed(dataset.defects.messages))  # the first of each kind
     for kind, count in dataset.defects.counts().items():
-        logger.warning("{}: {} x {}; each is in diary.log", dataset.name, count, kind)
+        logger.warning("{}: {} x {}, the first: {}", dataset.name, count, kind, examples[kind])
     for kind, message in dataset.defects.messages:
         logger.debug("{}: {}", kind, message)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import convert
+from data import convert, recognition
 from data.boxes_csv import read_csv
 from data.class_files import read_class_file
 from data.coco import read_coco
@@ -214,9 +214,9 @@ def test_crowdhuman_keeps_its_regions_in_coco(crowd, tmp_path):
 def test_formats_are_recognised(source, crowd, tmp_path):
     for name in FORMATS:
         root = source(name)
-        assert convert.recognise(root) == name
-        assert set(convert.found_splits(root, name)) == {"train", "val"}
-    assert convert.recognise(crowd) == "crowdhuman"
+        assert recognition.recognise(root) == name
+        assert set(recognition.found_splits(root, name)) == {"train", "val"}
+    assert recognition.recognise(crowd) == "crowdhuman"
     (crowd / "train.csv").write_text("a.png,1,2,3,4,dog\n")
     with pytest.raises(ValueError, match="of one format, found csv, crowdhuman; say it: --from"):
         run(crowd, "--to", "voc", "--out", tmp_path / "out")
@@ -235,7 +235,7 @@ def test_class_image_sets_are_no_splits(source):
     root = source("voc")
     (root / "ImageSets/Main/cat_train.txt").write_text("train0  1\ntrain1 -1\n")
     (root / "ImageSets/Main/my_train.txt").write_text("train0\n")
-    assert list(convert.found_splits(root, "voc")) == ["my_train", "train", "val"]
+    assert list(recognition.found_splits(root, "voc")) == ["my_train", "train", "val"]
 
 
 def test_flat_voc_folders_are_one_split(source, tmp_path):
@@ -244,7 +244,7 @@ def test_flat_voc_folders_are_one_split(source, tmp_path):
     flat.mkdir()
     for path in [*root.glob("Annotations/*"), *root.glob("JPEGImages/*")]:
         path.rename(flat / path.name)
-    assert convert.found_splits(flat, "voc") == {"all": "all"}
+    assert recognition.found_splits(flat, "voc") == {"all": "all"}
 
 
 def test_folders_that_are_flat_voc_folders_are_splits(source, tmp_path):
@@ -259,7 +259,7 @@ def test_folders_that_are_flat_voc_folders_are_splits(source, tmp_path):
             path.rename(folders / place / path.name)
     (folders / ".idea").mkdir()
     (folders / ".idea/workspace.xml").write_text("<project/>")
-    assert convert.recognise(folders) == "voc"
+    assert recognition.recognise(folders) == "voc"
     run(folders, "--to", "coco", "--out", tmp_path / "all")
     found = {split: read_coco(tmp_path / "all", split) for split in ("train", "test")}
     assert {split: len(dataset) for split, dataset in found.items()} == {"train": 4, "test": 2}
@@ -273,7 +273,7 @@ def test_an_image_set_comes_before_a_folder_of_its_name(source):
     root = source("voc")
     (root / "train").mkdir()
     (root / "train/train0.xml").write_text("<annotation/>")
-    assert convert.voc_place(root, "train") == (root, "train")
+    assert recognition.voc_place(root, "train") == (root, "train")
 
 
 def test_real_folders_of_voc(shared_data, tmp_path):
@@ -283,7 +283,7 @@ def test_real_folders_of_voc(shared_data, tmp_path):
     for split in ("train", "test"):
         content = json.loads((tmp_path / f"out/annotations/instances_{split}.json").read_text())
         assert len(content["images"]) == len([*root.glob(f"{split}/*.xml")])
-    assert set(convert.found_splits(root, "voc")) == {"train", "test"}
+    assert set(recognition.found_splits(root, "voc")) == {"train", "test"}
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_coco_files(tmp_path, files, splits):
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text("{}")
-    assert list(convert.found_splits(tmp_path, "coco")) == splits
+    assert list(recognition.found_splits(tmp_path, "coco")) == splits
 
 
 @pytest.mark.parametrize(
@@ -316,8 +316,8 @@ def test_yolo_files(tmp_path, text, splits):
     (tmp_path / "labels/folder").mkdir(parents=True)
     (tmp_path / "other.yaml").write_text("not: read\n")
     (tmp_path / "data.yml").write_text(text)
-    assert convert.recognise(tmp_path) == "yolo"
-    assert list(convert.found_splits(tmp_path, "yolo")) == splits
+    assert recognition.recognise(tmp_path) == "yolo"
+    assert list(recognition.found_splits(tmp_path, "yolo")) == splits
 
 
 def test_other_keys_of_the_yaml_are_no_splits(source, tmp_path):
@@ -345,10 +345,10 @@ def test_what_labelimg_writes_for_yolo_is_one_split(source, tmp_path):
 def test_a_broken_yaml_is_told_unless_another_format_is_there(source, tmp_path):
     root = source("csv")
     (root / "settings.yaml").write_text("a: [")
-    assert convert.recognise(root) == "csv"
+    assert recognition.recognise(root) == "csv"
     (tmp_path / "data.yaml").write_text("a: [")
     with pytest.raises(ValueError, match=r"found none \(.*data\.yaml: not a YAML file to read"):
-        convert.recognise(tmp_path)
+        recognition.recognise(tmp_path)
 
 
 def test_csv_files_that_tools_call_alike(source, tmp_path):
@@ -362,11 +362,13 @@ def test_csv_files_that_tools_call_alike(source, tmp_path):
         for path in root.glob(f"images/{split}*"):
             path.rename(folders / name / path.name)
     files = ["train/_annotations.csv", "valid/_annotations.csv"]
-    assert convert.recognise(folders) == "csv"
-    assert convert.found_splits(folders, "csv") == dict(zip(("train", "valid"), files, strict=True))
+    assert recognition.recognise(folders) == "csv"
+    assert recognition.found_splits(folders, "csv") == dict(
+        zip(("train", "valid"), files, strict=True)
+    )
     run(folders, "--to", "coco", "--out", tmp_path / "out", "--splits", *files)
     assert [len(read_coco(tmp_path / "out", split)) for split in ("train", "valid")] == [4, 2]
-    assert convert.named_splits(["_annotations.csv"]) == {"_annotations": "_annotations.csv"}
+    assert recognition.named_splits(["_annotations.csv"]) == {"_annotations": "_annotations.csv"}
 
 
 def test_names_of_splits():
@@ -377,13 +379,13 @@ def test_names_of_splits():
         "v1.0",
         "t/_annotations.coco.json",
     ]
-    assert list(convert.named_splits(splits)) == ["x", "y", "z", "v1.0", "t"]
+    assert list(recognition.named_splits(splits)) == ["x", "y", "z", "v1.0", "t"]
     with pytest.raises(ValueError, match=r"a/x\.json and b/x\.json would both be called 'x'"):
-        convert.named_splits(["a/x.json", "b/x.json"])
+        recognition.named_splits(["a/x.json", "b/x.json"])
     with pytest.raises(ValueError, match="expected a name or a file, found 'train\\+val'"):
-        convert.named_splits(["train+val"])
+        recognition.named_splits(["train+val"])
     with pytest.raises(ValueError, match=r"expected a name or a file, found '\.\.'"):
-        convert.named_splits([".."])
+        recognition.named_splits([".."])
 
 
 def test_only_the_splits_asked_for(source, tmp_path):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.convert import place
 from data.records import Defects, assemble
+from data.writers.images import place
 
 CLASSES = ("chat, noir", "ключ", "no", "<&\"'>")
 NAMES = ("a#t=1.png", "z 1.png", "été, là.png")  # in the order of their bytes

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from data.boxes_csv import read_csv
 from data.coco import read_coco
-from data.convert import place
 from data.records import OF_OBJECTS
 from data.voc import read_voc
 from data.writers import FORMATS
+from data.writers.images import place
 from data.yolo import read_yolo
 
 READERS = {"voc": read_voc, "coco": read_coco, "csv": read_csv, "yolo": read_yolo}
