@@ -16,7 +16,7 @@ config = Config(
         train="train2017",
         val="val2017",
         on_bad_annotation="drop",  # a few of its boxes have no width or height
-        check_images=False,  # the official files are as they say: starts half a minute earlier
+        check_images=False,  # the official files are as they say
         augment=Augment(flip=0.5),
     ),
     model=Model(

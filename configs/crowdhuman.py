@@ -37,10 +37,10 @@ config = Config(
         weights="coco",
         backbone="resnet50",
         bn_mode="frozen_stats",
-        # Heads are near square and from 12 px on, people up to three times as high as wide.
+        # Upright people are up to three times as high as wide, heads near square and small.
         anchors=Anchors(sizes=(16.0, 32.0, 64.0, 128.0, 256.0), ratios=(1.0, 2.0, 3.0)),
         resize=ShortLong(short=800, long=1400),
-        detect=Detect(max_detections=500),  # up to some 400 people and heads in an image
+        detect=Detect(max_detections=500),  # crowds have hundreds of people, each with a head
     ),
     matcher=Matcher(low_quality=True),
     loss=Loss(box="giou"),  # as the weights were trained
