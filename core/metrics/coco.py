@@ -4,7 +4,6 @@ pycocotools decides everything; here its input is built without files, and its o
 Letters: D detections, T ground-truth objects, K classes, M images.
 """
 
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -89,15 +88,10 @@ def coco_metric(
     Source: github.com/ppwwyyxx/cocoapi (pycocotools), `COCOeval` for boxes.
     """
     _check_inputs(detections, ground_truth, num_images, num_classes)
-    objects = _annotations(
-        ground_truth,
-        area=ground_truth.areas.tolist(),
-        iscrowd=ground_truth.excused.astype(int).tolist(),
-    )
-    width, height = _sides(detections).T
-    found = _annotations(
-        detections, area=(width * height).tolist(), score=detections.scores.tolist()
-    )
+    excused = ground_truth.excused.astype(int)
+    objects = _annotations(ground_truth, ground_truth.areas, "iscrowd", excused)
+    areas = _sides(detections).prod(axis=1)
+    found = _annotations(detections, areas, "score", detections.scores)
     images = [{"id": i} for i in range(1, num_images + 1)]
     categories = [{"id": k} for k in range(1, num_classes + 1)]
     with redirect_stdout(StringIO()):
@@ -119,19 +113,20 @@ def _check_inputs(detections, ground_truth, num_images: int, num_classes: int) -
         check_images(f"{name}.image", given.image, num_images)
 
 
-def _annotations(boxes: Detections | GroundTruth, **columns: Sequence) -> list[dict]:
-    """pycocotools' dictionaries, one a box, in order; columns: what else each one holds.
+def _annotations(
+    boxes: Detections | GroundTruth, areas: np.ndarray, name: str, values: np.ndarray
+) -> list[dict]:
+    """pycocotools' dictionaries, one a box, in order; name, values: what else each one holds.
 
     All ids count from 1: an object of id 0 could never be matched.
     """
-    corner, size = boxes.boxes[:, :2], _sides(boxes)
-    columns |= {
-        "id": range(1, len(boxes) + 1),
-        "image_id": (boxes.image + 1).tolist(),
-        "category_id": (boxes.labels + 1).tolist(),
-        "bbox": np.concatenate([corner, size], axis=1).tolist(),
-    }
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    corner_and_sides = np.concatenate([boxes.boxes[:, :2], _sides(boxes)], axis=1)
+    columns = (boxes.image + 1, boxes.labels + 1, corner_and_sides, areas, values)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [
+        {"id": i, "image_id": image, "category_id": label, "bbox": box, "area": area, name: value}
+        for i, (image, label, box, area, value) in enumerate(rows, start=1)
+    ]
 
 
 def _sides(boxes: Detections | GroundTruth) -> np.ndarray:
