@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 import configs
 from configs import Config
 from core.metrics.arrays import Detections, GroundTruth
 from core.metrics.coco import STAT_NAMES, coco_metric
-from core.metrics.crowdhuman import crowdhuman_metric
+from core.metrics.crowdhuman import REFERENCES, crowdhuman_metric
 from core.metrics.voc import confusion_matrix, voc_metric
 from data.detections import DetectionTable
 from data.records import Dataset, DatasetError
@@ -61,13 +62,13 @@ class Scores(ABC):
     def table(self) -> Table:
         """The figures of each class, to be printed."""
         columns, rows, caption = self.rows()
-        title = f"{self.dataset.name}: {len(self.dataset)} images"
+        title = escape(f"{self.dataset.name}: {len(self.dataset)} images")
         table = Table(title=title, title_justify="left", caption=caption)
         table.add_column("class")
         for name in columns:
             table.add_column(name, justify="right")
         for name, cells in rows.items():
-            table.add_row(name, *cells)
+            table.add_row(escape(name), *cells)
         return table
 
 
@@ -130,7 +131,7 @@ class CocoScores(Scores):
 
     @property
     def value(self) -> float:
-        return float(self.result.stats[0])
+        return self.result.mean_ap
 
     @property
     def headline(self) -> str:
@@ -195,7 +196,7 @@ class CrowdHumanScores(Scores):
         curves = {name: (one.recalls, one.precisions, one.ap) for name, one in ranked}
         precision_recall_curves(folder / "precision_recall.png", curves, title)
         curves = {name: (one.fppi, one.miss_rate, one.mr2) for name, one in ranked}
-        miss_rate_curves(folder / "miss_rate.png", curves, title)
+        miss_rate_curves(folder / "miss_rate.png", curves, title, REFERENCES)
 
 
 def score(table: DetectionTable, dataset: Dataset, config: Config) -> Scores:

@@ -266,9 +266,9 @@ def train(
         best_table = detector.detect_dataset(val_set, config.evaluate.batch_size)
     training_curves(run / "curves.png", metrics.columns())
     scores = score(best_table, val_set, config)
-    console.print(scores.table())
     report = summarize(scores, best_table)
     write_all(run / "evaluation", config.data.val, scores, report, best_table)
+    console.print(scores.table())
     logger.info("best epoch {} of {}; everything in {}", progress.best_epoch, num_epochs, run)
     print(scores.headline, flush=True)
     return scores.value

@@ -21,7 +21,8 @@ MAX_OBJECTS = 5000  # looked at, evenly spread over the given ones
 
 @dataclass(frozen=True)
 class Coverage:
-    """counts, covered: (S,) objects of each size class, and those of them that have an anchor.
+    """counts, covered: (S,) objects of each size class, of at most MAX_OBJECTS looked at, and those
+    of them that have an anchor.
 
     positive_iou: what an anchor has to reach. limits: (S - 1,) sides in px between the classes.
     """

@@ -166,7 +166,8 @@ def _rows_of_split(
 ) -> tuple[Path, list[_Row]]:
     """The file of a split, and those of its lines that belong to it."""
     if delimiter not in ("", *DELIMITERS.values()):
-        expected = "expected '' (find out), ',', ';', '\\t' or ' '"
+        choices = ", ".join(map(repr, DELIMITERS.values()))
+        expected = f"expected '' (find out), {choices}"
         raise ValueError(f"delimiter: {expected}, found {delimiter!r}")
     if not 0 <= val_fraction <= 1:
         raise ValueError(f"val_fraction: expected a number from 0 to 1, found {val_fraction}")

@@ -27,6 +27,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from loguru import logger
+from rich.markup import escape
 from rich.table import Table
 
 import configs
@@ -72,10 +73,10 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         findings = examine(config, datasets, args.pixels)
         report = summarize(config, datasets, findings, anchors)
-        show(report, findings)
         out = Path(args.out) if args.out else Path(config.output) / "check"
         write_text(out / "report.json", json.dumps(report, indent=1))
         write_text(out / "report.html", render(report, findings, datasets))
+        show(report, findings)
         logger.info("every finding, with pictures: {}", out / "report.html")
     print(report["headline"], flush=True)
     return 0 if report["accepted"] else 1
@@ -248,12 +249,12 @@ def show(report: dict, findings: Sequence[Finding]) -> None:
     for name, one in splits.items():
         per_image = f"{one['boxes_per_image']['mean']:.1f}"
         names = ("images", "empty_images", "objects", "difficult", "ignore_regions")
-        table.add_row(f"{name} ({one['name']})", *(str(one[n]) for n in names), per_image)
+        table.add_row(escape(f"{name} ({one['name']})"), *(str(one[n]) for n in names), per_image)
     console.print(table)
     table = _table("objects (images) of each class", list(splits))
     for k, name in enumerate(report["classes"]):
         rows = [one["classes"][k] for one in splits.values()]
-        table.add_row(name, *(f"{row['objects']} ({row['images']})" for row in rows))
+        table.add_row(escape(name), *(f"{row['objects']} ({row['images']})" for row in rows))
     console.print(table)
     sides = {name: one["sides_at_input"] for name, one in splits.items()}
     table = _table("object size at the network's input, px", list(sides["train"]))
@@ -265,7 +266,7 @@ def show(report: dict, findings: Sequence[Finding]) -> None:
     table = _table("findings", ["count"])
     table.add_column("for example", overflow="fold")
     for (severity, kind), group in by_kind(findings).items():
-        table.add_row(f"{severity}: {kind}", str(len(group)), group[0].message)
+        table.add_row(f"{severity}: {kind}", str(len(group)), escape(group[0].message))
     console.print(table)
 
 
@@ -280,6 +281,6 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

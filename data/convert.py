@@ -24,8 +24,9 @@ A dataset with defects stops at the first; to leave out and count what is defect
 
 What the target cannot hold is said, with counts. What no reader takes is not kept: VOC's truncated
 and pose, COCO's segmentations, keypoints and licences. DIR appears complete or not at all. Images
-are hard links where the disk allows: who changes the pixels of one changes the other; --images copy
-keeps them apart. New splits keep images of the same bytes together.
+are hard links where the disk allows, else symbolic ones: who changes the pixels of one changes the
+other, and symbolic links end with their source; --images copy keeps them apart. New splits keep
+images of the same bytes together.
 """
 
 import argparse
@@ -42,6 +43,7 @@ from pathlib import Path
 
 import numpy as np
 from loguru import logger
+from rich.markup import escape
 from rich.table import Table
 
 from data.boxes_csv import csv_classes, read_csv
@@ -408,7 +410,9 @@ def keep_inside(datasets: dict[str, Dataset]) -> tuple[dict[str, Dataset], list[
         boxes = dataset.boxes.clip(0, np.tile(dataset.sizes[dataset.image_index], 2))
         is_clipped = (boxes != dataset.boxes).any(axis=1)
         is_inside = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
-        areas = np.where(is_clipped, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), dataset.areas)
+        # A COCO file's area is the outline's: what lies outside of the image is no part of it.
+        most = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+        areas = np.where(is_clipped, np.minimum(dataset.areas, most), dataset.areas)
         kept[name] = _with_rows(replace(dataset, boxes=boxes, areas=areas), is_inside)
         for count, what in (
             (np.count_nonzero(is_clipped & is_inside), "boxes reach beyond the image: clipped"),
@@ -502,7 +506,7 @@ def new_file(path: str) -> Path:
 
 def show(datasets: dict[str, Dataset], losses: list[str], out: str) -> None:
     """Prints what was written and what was lost."""
-    table = Table(title=out, title_justify="left")
+    table = Table(title=escape(out), title_justify="left")
     table.add_column("split")
     for column in ("images", "without objects", "objects", "difficult", "regions to ignore"):
         table.add_column(column, justify="right")
@@ -511,7 +515,7 @@ def show(datasets: dict[str, Dataset], losses: list[str], out: str) -> None:
         num_shown = len(np.unique(dataset.image_index[is_object]))
         counts = (len(dataset), len(dataset) - num_shown, is_object.sum(),
                   (dataset.difficult & is_object).sum(), dataset.ignore.sum())  # fmt: skip
-        table.add_row(name, *map(str, counts))
+        table.add_row(escape(name), *map(str, counts))
     console.print(table)
     for loss in losses:
         logger.info("lost: {}", loss)

@@ -10,6 +10,7 @@ Run again after a cut it goes on where it was, and what is done is not done agai
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -293,7 +294,7 @@ def main(argv: list[str] | None = None, sources: Mapping[str, Source] = SOURCES)
         )
     command = f"python train.py --config {source.config}"
     if out != Path(OUT):
-        command += f" --set data.root={out / source.root}"
+        command += f" --set {shlex.quote(f'data.root={out / source.root}')}"
     print(f"train with: {command}{source.hint and f'  ({source.hint})'}", flush=True)
 
 
@@ -419,5 +420,5 @@ def request(
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -1,10 +1,12 @@
 """The three metrics behind one face: headline, value, figures, table and pictures."""
 
 import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from configs import preset
 from data.detections import DetectionTable
@@ -83,6 +85,18 @@ def test_figures_table_and_pictures(dataset, metric, found, tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     extra = {"miss_rate.png"} if metric == "crowdhuman" else set()
     assert names == {"precision_recall.png", "confusion_matrix.png"} | extra
+
+
+@pytest.mark.parametrize("metric", HEADLINES)
+def test_names_in_brackets_are_no_markup(dataset, metric):
+    """In rich's tables "[red]" would be swallowed and "[/x]" raise."""
+    names = ("cat [old]", "[/x]")
+    dataset = dataclasses.replace(dataset, classes=names, name="[/set]")
+    scores = score(detect(dataset, [0], [0.9]), dataset, settings(metric))
+    console = Console(record=True, width=200, file=io.StringIO())
+    console.print(scores.table())
+    text = console.export_text()
+    assert all(name in text for name in (*names, "[/set]: 3 images"))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from utils.files import whole_file
 
 MAX_CURVES = 20  # as many as a legend lists and colours tell apart
 SHOWN_EACH_END = 5  # with more classes than that: so many of the best and of the worst
-MISS_RATE_POINTS = 10 ** np.linspace(-2, 0, 9)  # false positives an image at which MR-2 looks
 MISS_RATE_TICKS = (
     (0.01, 0.1, 1, 10),
     (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1),
@@ -53,7 +52,9 @@ def precision_recall_curves(
     else:
         for index, name in enumerate(ranked):
             recall, precision, ap = present[name]
-            _draw_curve(axes, recall, precision, f"{name}  {ap:.3f}", _colour(index, len(ranked)))
+            _draw_curve(
+                axes, recall, precision, f"{_plain(name)}  {ap:.3f}", _colour(index, len(ranked))
+            )
     _legend(axes, "average precision", len(curves) - len(present))
     _save(figure, path)
 
@@ -62,6 +63,7 @@ def miss_rate_curves(
     path: str | Path,
     curves: Mapping[str, tuple[Sequence[float], Sequence[float], float]],
     title: str,
+    places: Sequence[float],
 ) -> None:
     """Draws miss rate over false positives per image, both logarithmic, a line a class.
 
@@ -69,9 +71,10 @@ def miss_rate_curves(
         lowest MR-2 comes first. One of nan (a class without objects) is counted in the legend and
         not drawn. With more than MAX_CURVES classes the best and the worst are drawn, over all in
         grey.
+    places: the false positives per image whose miss rates MR-2 is the geometric mean of.
 
-    Dotted lines mark the nine places whose miss rates MR-2 is the geometric mean of, dots what each
-    curve has there: that of the first point at or beyond the place, else of the last.
+    Dotted lines mark the places, dots what each curve has there: that of the first point at or
+    beyond the place, else of the last.
     Dollár et al., "Pedestrian Detection: An Evaluation of the State of the Art", TPAMI 2012.
     Raises ValueError if there is no curve, or if the two differ in length.
     """
@@ -80,7 +83,7 @@ def miss_rate_curves(
     ranked = sorted(present, key=lambda name: present[name][2])
     figure = Figure(figsize=(8.6, 5.4), dpi=DPI, layout="constrained")
     axes = _axes(figure, title, "false positives per image", "miss rate")
-    _logarithmic(axes, [misses for _, misses, _ in present.values()])
+    _logarithmic(axes, [misses for _, misses, _ in present.values()], places)
     if len(ranked) > MAX_CURVES:
         _draw_all_in_grey(axes, present, ranked)
         _draw_ends(axes, present, ranked)
@@ -88,8 +91,8 @@ def miss_rate_curves(
         for index, name in enumerate(ranked):
             positives, misses, rate = present[name]
             colour = _colour(index, len(ranked))
-            _draw_curve(axes, positives, misses, f"{name}  {rate:.3f}", colour)
-            _mark_miss_rates(axes, positives, misses, colour)
+            _draw_curve(axes, positives, misses, f"{_plain(name)}  {rate:.3f}", colour)
+            _mark_miss_rates(axes, positives, misses, places, colour)
     _legend(axes, "MR-2, lower is better", len(curves) - len(present))
     _save(figure, path)
 
@@ -117,8 +120,9 @@ def confusion_matrix_picture(
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     small = min(9.0, 0.6 * 72 * (side - 2.0) / size)  # points: 60 % of a row
     ticks = np.arange(size)
-    axes.set_xticks(ticks, [*classes, "missed"], rotation=90 if size > 4 else 0, fontsize=small)
-    axes.set_yticks(ticks, [*classes, "background"], fontsize=small)
+    names = [_plain(name) for name in classes]
+    axes.set_xticks(ticks, [*names, "missed"], rotation=90 if size > 4 else 0, fontsize=small)
+    axes.set_yticks(ticks, [*names, "background"], fontsize=small)
     axes.tick_params(length=0)
     # Errors that are not about classes stand apart from those that are.
     for line in (axes.axvline, axes.axhline):
@@ -203,7 +207,7 @@ def _axes(figure: Figure, title: str, x: str, y: str):
 
 
 def _style(axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold")
+    axes.set_title(_plain(title), loc="left", color=INK, fontsize=12, fontweight="bold")
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
     axes.grid(color=GRID, linewidth=0.8)
@@ -228,6 +232,12 @@ def _check_curves(curves: Mapping, x_values: str, y_values: str) -> None:
                 f"curves[{name!r}]: expected as many {x_values} as {y_values}, "
                 f"found {len(x)} and {len(y)}"
             )
+
+
+def _plain(name: str) -> str:
+    """A name as matplotlib shows it as it is: no formula between $, no leading _ that hides it."""
+    name = name.replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
 
 
 def _legend(axes, title: str, absent: int) -> None:
@@ -255,8 +265,8 @@ def _draw_curve(axes, x, y, label: str, colour, **style) -> None:
     axes.plot([0, *x], [y[0], *y], color=colour, label=label, **style)
 
 
-def _logarithmic(axes, misses: Sequence[Sequence[float]]) -> None:
-    """Axes with MR-2's nine places, down to the lowest miss rate but not below 0.001."""
+def _logarithmic(axes, misses: Sequence[Sequence[float]], places: Sequence[float]) -> None:
+    """Axes with MR-2's places, down to the lowest miss rate but not below 0.001."""
     values = np.concatenate([[0.2], *misses])
     lowest = max(1e-3, values[values > 0].min())
     axes.set(xscale="log", yscale="log")
@@ -264,15 +274,15 @@ def _logarithmic(axes, misses: Sequence[Sequence[float]]) -> None:
     axes.set_yticks(MISS_RATE_TICKS[1], [f"{y:g}" for y in MISS_RATE_TICKS[1]])
     axes.minorticks_off()
     axes.set(xlim=(3e-3, 30), ylim=(0.9 * lowest, 1.03))  # after the ticks, which widen them
-    for place in MISS_RATE_POINTS:
+    for place in places:
         axes.axvline(place, color=INK, linewidth=0.7, linestyle=":", alpha=0.5, zorder=1)
 
 
-def _mark_miss_rates(axes, positives, misses, colour) -> None:
+def _mark_miss_rates(axes, positives, misses, places, colour) -> None:
     """Dots at the miss rates that MR-2 is made of."""
     if len(positives):
-        at = np.searchsorted(positives, MISS_RATE_POINTS).clip(max=len(positives) - 1)
-        axes.plot(MISS_RATE_POINTS, np.asarray(misses)[at], "o", color=colour, markersize=3.5)
+        at = np.searchsorted(positives, places).clip(max=len(positives) - 1)
+        axes.plot(places, np.asarray(misses)[at], "o", color=colour, markersize=3.5)
 
 
 def _draw_extremes(axes, curves: Mapping, ranked: Sequence[str]) -> None:
@@ -299,7 +309,7 @@ def _draw_ends(axes, curves: Mapping, ranked: Sequence[str]) -> None:
         for name in names:
             colour = colormaps[("Greens", "Oranges")[number]](0.4 + 0.12 * names.index(name))
             x, y, value = curves[name]
-            _draw_curve(axes, x, y, f"{name}  {value:.3f}", colour, linewidth=1.4)
+            _draw_curve(axes, x, y, f"{_plain(name)}  {value:.3f}", colour, linewidth=1.4)
 
 
 def _envelope(recall: Sequence[float], precision: Sequence[float], at: np.ndarray) -> np.ndarray:

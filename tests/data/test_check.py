@@ -596,3 +596,16 @@ def test_plates_are_pngs_named_jpg(shared_data):
     remarks = {(f.kind, f.severity) for f in found if f.file.endswith(".jpg")}
     assert {("mislabelled image file", "note"), ("not plain RGB", "note")} <= remarks
     assert not any(finding.stops for finding in found)
+
+
+def test_names_in_brackets_are_no_markup(tmp_path):
+    """In rich's tables "[/raw]" would raise."""
+    (tmp_path / "[/raw]").mkdir(parents=True)
+    Image.new("RGB", (W, H)).save(tmp_path / "[/raw]" / "a.png")
+    (tmp_path / "all.csv").write_text("[/raw]/a.png,1,2,30,25,[/x]\n[/raw]/b.png,1,2,9,9,[/x]\n")
+    config = CONFIG.parent / "boxes_csv.py"
+    arguments = ["--config", str(config), "--out", str(tmp_path / "out"), "--set"]
+    given = {"root": tmp_path, "train": "all.csv", "val": "all.csv", "on_bad_annotation": "drop"}
+    settings = [f"data.{name}={value}" for name, value in given.items()]
+    assert check.main([*arguments, *settings, "train.batch_size=1"]) == 0
+    assert (tmp_path / "out" / "report.html").is_file()

@@ -800,3 +800,15 @@ def test_options_of_other_formats(source, tmp_path):
     words = (source("voc"), "--to", "csv", "--out", tmp_path / "out")
     with pytest.raises(ValueError, match=r"--person-box: is for crowdhuman; .* is voc"):
         run(*words, "--person-box", "full")
+
+
+def test_a_clipped_box_keeps_the_area_of_its_outline():
+    """It becomes the box's only where that is smaller."""
+    dataset = assemble(
+        "set/val", ["x"], images=["a.jpg"], image_ids=["a"], sizes=[[40, 30]],
+        image_index=[0, 0, 0], boxes=[[-1, 0, 20, 10], [-1, 0, 20, 10], [0, 0, 4, 4]],
+        labels=[0, 0, 0], areas=[70, 210, 900], defects=Defects(),
+    )  # fmt: skip
+    kept, losses = convert.keep_inside({"val": dataset})
+    np.testing.assert_array_equal(kept["val"].areas, [70, 200, 900])
+    assert losses == ["val: 2 boxes reach beyond the image: clipped"]

@@ -9,6 +9,8 @@ import pytest
 
 from utils import plots
 
+PLACES = 10 ** np.linspace(-2, 0, 9)
+
 
 @pytest.fixture
 def drawn(monkeypatch):
@@ -83,6 +85,16 @@ def miss_curve(rate):
     return positives, rate * np.linspace(1, 0.1, 7), rate
 
 
+@pytest.mark.parametrize("name", [r"$\foo$", "a$b$", "_hidden", "$"])
+def test_names_are_no_formulas_and_none_is_hidden(tmp_path, drawn, name):
+    plots.precision_recall_curves(tmp_path / "a.png", {name: ([0.5], [0.5], 0.5)}, name)
+    plots.confusion_matrix_picture(tmp_path / "b.png", [[1, 0], [0, 0]], [name])
+    plots.miss_rate_curves(tmp_path / "c.png", {name: ([0.5], [0.5], 0.5)}, name, PLACES)
+    for figure in (drawn[0], drawn[2]):
+        (text,) = legend(figure.axes[0])
+        assert text.replace(r"\$", "$").strip() == f"{name}  0.500"
+
+
 def dots(axes):
     return [line.get_data() for line in axes.get_lines() if line.get_marker() == "o"]
 
@@ -90,7 +102,7 @@ def dots(axes):
 def test_miss_rate_curves(tmp_path, drawn):
     curves = {"worse": miss_curve(0.8), "better": miss_curve(0.4), "absent": ([], [], np.nan)}
     curves["never detected"] = ([], [], 1.0)
-    plots.miss_rate_curves(tmp_path / "mr.png", curves, "CrowdHuman")
+    plots.miss_rate_curves(tmp_path / "mr.png", curves, "CrowdHuman", PLACES)
     assert_picture(tmp_path / "mr.png")
     (axes,) = drawn[0].axes
     expected = ["better  0.400", "worse  0.800", "never detected  1.000", "1 without objects"]
@@ -112,6 +124,7 @@ def test_miss_rates_are_marked_where_mr_2_looks(tmp_path, drawn):
         tmp_path / "mr.png",
         {"dog": ([0, 0.01, 0.02, 0.1, 0.5], [0.9, 0.8, 0.7, 0.6, 0.5], 0.6)},
         "",
+        PLACES,
     )
     (axes,) = drawn[0].axes
     ((x, y),) = dots(axes)
@@ -137,14 +150,14 @@ def test_miss_rates_are_marked_where_mr_2_looks(tmp_path, drawn):
 @pytest.mark.filterwarnings("error")
 def test_odd_miss_rates_are_drawn(tmp_path, drawn, curve, lowest):
     """Zeros have no place on a logarithmic axis and do not move its end."""
-    plots.miss_rate_curves(tmp_path / "mr.png", {"dog": curve}, "")
+    plots.miss_rate_curves(tmp_path / "mr.png", {"dog": curve}, "", PLACES)
     assert_picture(tmp_path / "mr.png")
     assert drawn[0].axes[0].get_ylim()[0] == pytest.approx(0.9 * lowest)
 
 
 def test_miss_rate_curves_of_many_classes(tmp_path, drawn):
     curves = {f"class {i}": miss_curve(rate) for i, rate in enumerate(np.linspace(0.1, 0.9, 40))}
-    plots.miss_rate_curves(tmp_path / "mr.png", curves, "coco")
+    plots.miss_rate_curves(tmp_path / "mr.png", curves, "coco", PLACES)
     assert_picture(tmp_path / "mr.png")
     texts = legend(drawn[0].axes[0])
     assert texts[:2] == ["best", "class 0  0.100"]
@@ -235,9 +248,12 @@ def test_no_global_figure_is_made(tmp_path, drawn):
             lambda p: plots.precision_recall_curves(p, {"dog": ([0, 1], [1], 0.5)}, ""),
             r"curves\['dog'\]: expected as many recalls as precisions, found 2 and 1",
         ),
-        (lambda p: plots.miss_rate_curves(p, {}, ""), "curves: expected at least one class"),
         (
-            lambda p: plots.miss_rate_curves(p, {"dog": ([0, 1], [1], 0.5)}, ""),
+            lambda p: plots.miss_rate_curves(p, {}, "", PLACES),
+            "curves: expected at least one class",
+        ),
+        (
+            lambda p: plots.miss_rate_curves(p, {"dog": ([0, 1], [1], 0.5)}, "", PLACES),
             r"curves\['dog'\]: expected as many false positives as miss rates, found 2 and 1",
         ),
         (
