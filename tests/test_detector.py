@@ -242,8 +242,8 @@ def test_the_files_it_wrote_give_the_same_figure_without_a_model(run, root, tmp_
     config.write_text(
         "from configs import preset\n"
         f"config = preset('voc', {{'data.root': {str(root)!r}, 'data.val': 'val',"
-        " 'data.train': 'train', 'evaluate.ap': 'area'})\n"
-    )
+        f" 'data.train': 'train', 'evaluate.ap': 'area', 'data.classes': {CLASSES!r}}})\n"
+    )  # in the run's order, by which COCO's results are numbered
     for source in ("devkit", "detections.json", "coco_results.json"):
         given = ["--detections", str(run / "evaluation" / source), "--config", str(config)]
         assert evaluate.main([*given, "--metric", metric]) == pytest.approx(value, abs=1e-9)
