@@ -4,7 +4,8 @@ A batch is a dict: images (B, H, W, 3) RGB 0-255, zero-padded at the bottom and 
 the rule smooths (antialias) and float32 where it does not; sizes (B, 2) int32 height, width of the
 content; scales (B, 2) float32 x, y: input pixels a pixel of the image; boxes (B, G, 4) float32 xyxy
 in input pixels; labels (B, G) int32, PADDING where there is no object and IGNORE for regions;
-index (B,) int64 of the image in the dataset.
+weights (B, G) float32, how much an object counts in the losses, 0 where there is none; index (B,)
+int64 of the image in the dataset.
 Everything random comes from (seed, epoch, index) alone.
 """
 
@@ -17,12 +18,11 @@ import tensorflow as tf
 from configs.schema import Canvas, Data, ShortLong
 from data.augment import color_matrix, flip, zoom
 from data.records import Dataset, DatasetError, learnable
-from data.render import compose, image_reader, recolor
+from data.render import compose, image_reader, pad, recolor
 from data.resize import fitted_size, padded_size
+from data.samples import Sample
 from data.views import View, clip, place, reduction, whole
 from utils.boxes import IGNORE, PADDING
-
-NUM_VALUES = 9  # random numbers of a sample: two flips, three of the zoom, four of the colours
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
@@ -53,13 +53,13 @@ def training_batches(
     a resumed run goes on where it was.
     """
     num_samples = steps_per_epoch(dataset, batch_size) * batch_size
-    sample = training_sample(dataset, data, rule, read)
+    sample = training_sample(dataset, data, rule, seed, read)
 
     def order(epoch):
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
         shuffled = tf.random.experimental.stateless_shuffle(np.arange(len(dataset)), key)
-        pairs = tf.data.Dataset.from_tensor_slices(shuffled[:num_samples])
-        return pairs.map(lambda index: (index, random_values(seed, epoch, index)))
+        indices = tf.data.Dataset.from_tensor_slices(shuffled[:num_samples])
+        return indices.map(lambda index: (index, epoch))
 
     stream = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(order)
     stream = stream.skip(skip_steps * batch_size)
@@ -80,7 +80,8 @@ def evaluation_batches(
 
     def sample(index):
         view = whole(sizes[index], rule)
-        return _sample(index, view, *objects(index), render(index, view))
+        boxes, labels = objects(index)
+        return _row(index, Sample.of(render(index, view), place(boxes, view), labels), view, rule)
 
     stream = tf.data.Dataset.range(len(dataset))
     return _batched(stream, sample, rule, batch_size, drop_remainder=False)
@@ -97,17 +98,14 @@ def checked(batches: tf.data.Dataset) -> Iterator[dict]:
         raise DatasetError(found[1]) from None
 
 
-def random_values(seed: int, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """(NUM_VALUES,) float64 from 0 to below 1: all that is random in a sample."""
-    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
-    key = tf.random.experimental.stateless_fold_in(key, tf.cast(index, tf.int64))
-    return tf.random.stateless_uniform([NUM_VALUES], key, dtype=tf.float64)
-
-
 def training_sample(
-    dataset: Dataset, data: Data, rule: Canvas | ShortLong, read: Callable | None = None
+    dataset: Dataset,
+    data: Data,
+    rule: Canvas | ShortLong,
+    seed: int,
+    read: Callable | None = None,
 ) -> Callable:
-    """A function (index, `random_values`) -> one sample as the settings change it, in NumPy.
+    """A function (index, epoch) -> one row of a batch as the settings change it, in NumPy.
 
     tf.data calls it from its threads; called by hand, breakpoints work in every line.
     """
@@ -117,8 +115,9 @@ def training_sample(
     render = _renderer(dataset, rule, read, augment.zoom[1])
     strengths = (augment.brightness, augment.contrast, augment.saturation, augment.hue)
 
-    def sample(index, values):
-        values = np.asarray(values)
+    def single(index, rng):
+        """The sample of one image, and its view."""
+        values = rng.random(9)
         boxes, labels = objects(index)
         if augment.zoom == (1.0, 1.0):
             view = whole(sizes[index], rule)
@@ -128,7 +127,11 @@ def training_sample(
         view = flip(view, values[0], augment.flip)
         view = flip(view, values[1], augment.vertical_flip, vertical=True)
         matrix = color_matrix(values[5:9], *strengths) if any(strengths) else None
-        return _sample(index, view, boxes, labels, render(index, view, matrix))
+        return Sample.of(render(index, view, matrix), place(boxes, view), labels), view
+
+    def sample(index, epoch):
+        sample, view = single(index, np.random.default_rng([seed, epoch, index]))
+        return _row(index, sample, view, rule)
 
     return sample
 
@@ -156,7 +159,7 @@ def _objects(dataset: Dataset, train_on_difficult: bool) -> Callable:
 def _renderer(
     dataset: Dataset, rule: Canvas | ShortLong, read: Callable, most_zoom: float = 1.0
 ) -> Callable:
-    """(index, view, colour matrix) -> the padded image."""
+    """(index, view, colour matrix) -> the pixels of the content."""
     sizes = dataset.sizes[:, ::-1]
     smallest = np.maximum((sizes / max(most_zoom, 1.0)).astype(np.int32), 1)
     keep = reduction(smallest, fitted_size(smallest[:, 0], smallest[:, 1], rule), rule)
@@ -165,18 +168,20 @@ def _renderer(
         pixels = read(index, view.source, view.target[2:], rule.antialias, keep[index])
         if matrix is not None:
             pixels = recolor(pixels, matrix)
-        return compose(pixels, view, padded_size(view.size, rule))
+        return compose(pixels, view)
 
     return render
 
 
-def _sample(index: int, view: View, boxes, labels, image) -> dict[str, np.ndarray]:
+def _row(index: int, sample: Sample, view: View, rule: Canvas | ShortLong) -> dict:
+    size = np.array(sample.pixels.shape[:2], np.int32)
     return {
-        "images": image,
-        "boxes": place(boxes, view),
-        "labels": labels,
+        "images": pad(sample.pixels, padded_size(size, rule)),
+        "boxes": sample.boxes,
+        "labels": sample.labels,
+        "weights": sample.weights,
         "index": np.int64(index),
-        "sizes": view.size,
+        "sizes": size,
         "scales": view.scales[::-1].astype(np.float32),
     }
 
@@ -190,6 +195,7 @@ def _batched(
         "images": tf.TensorSpec([*canvas, 3], tf.uint8 if rule.antialias else tf.float32),
         "boxes": tf.TensorSpec([None, 4], tf.float32),
         "labels": tf.TensorSpec([None], tf.int32),
+        "weights": tf.TensorSpec([None], tf.float32),
         "index": tf.TensorSpec([], tf.int64),
         "sizes": tf.TensorSpec([2], tf.int32),
         "scales": tf.TensorSpec([2], tf.float32),

@@ -134,19 +134,26 @@ def recolor(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return changed if changed.dtype == np.uint8 else np.clip(changed, 0.0, 255.0)
 
 
-def compose(pixels: np.ndarray, view: View, padded: np.ndarray) -> np.ndarray:
-    """The pixels of a view's target in their place: mirrored, grey around them, then padding.
-
-    padded: (2,) height and width of the result; zeros at the bottom and right.
-    """
+def compose(pixels: np.ndarray, view: View) -> np.ndarray:
+    """The pixels of a view's target in their place: mirrored, and grey around them."""
     y, x, height, width = view.target
     rows, columns = view.flips
     if rows or columns:
         pixels = cv2.flip(pixels, -1 if rows and columns else int(columns))
         y = view.size[0] - y - height if rows else y
         x = view.size[1] - x - width if columns else x
-    image = np.zeros([*padded, 3], pixels.dtype)
-    if (view.target[2:] < view.size).any():
-        image[: view.size[0], : view.size[1]] = GREY
+    if (view.target[2:] == view.size).all():
+        return pixels
+    image = np.full([*view.size, 3], GREY, pixels.dtype)
     image[y : y + height, x : x + width] = pixels
+    return image
+
+
+def pad(pixels: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Zeros at the bottom and right up to (2,) height and width `size`."""
+    height, width, _ = pixels.shape
+    if (height, width) == tuple(size):
+        return pixels
+    image = np.zeros([*size, 3], pixels.dtype)
+    image[:height, :width] = pixels
     return image

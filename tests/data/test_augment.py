@@ -10,7 +10,7 @@ import pytest
 from configs.schema import Canvas, ShortLong
 from data.augment import color_matrix, flip, zoom
 from data.images import ImageHeader
-from data.render import GREY, Decoded, compose, recolor
+from data.render import GREY, Decoded, compose, pad, recolor
 from data.resize import padded_size
 from data.views import clip, place, whole
 from utils.boxes import IGNORE
@@ -33,7 +33,7 @@ def draw(image, view, rule=SAME):
     """The padded picture of a view of (H, W, 3) uint8 pixels."""
     decoded = Decoded(image, 1, ImageHeader(image.shape[1], image.shape[0], 1))
     pixels = decoded.part(view.source, view.target[2:], rule.antialias)
-    return compose(pixels, view, padded_size(view.size, rule))
+    return pad(compose(pixels, view), padded_size(view.size, rule))
 
 
 def painted(number):
