@@ -115,7 +115,8 @@ class Detector:
 
     def _predictor(self, element_spec: dict, freeze: bool) -> Callable:
         """Batch -> detections: compiled once and for all weights, or frozen with the present."""
-        step = lambda batch: predict(self.model, self.postprocess, batch)  # noqa: E731
+        views = {"flip": self.config.detect.flip, "scales": self.config.detect.scales}
+        step = lambda batch: predict(self.model, self.postprocess, batch, **views)  # noqa: E731
         if freeze and not self.eager:
             return frozen(step, self.model, element_spec)
         if self._compiled is None:

@@ -12,11 +12,13 @@ checkpoints/ (best and last), samples/, evaluation/. The last line printed is th
 import argparse
 import hashlib
 import json
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -32,13 +34,18 @@ from configs.schema import Train
 from core.build import (
     build_anchors,
     build_criterion,
+    build_matcher,
     build_model,
     build_optimizer,
     build_schedule,
+    freeze,
+    num_updates,
+    require_parts,
     warmup_within,
 )
-from core.coverage import Coverage, anchor_coverage
+from core.coverage import Coverage, anchor_coverage, atss_coverage
 from core.engine import compiled, train_step, validation_step
+from core.optimizers import averaged
 from core.weights.published import open_weights
 from core.weights.store import DETECTOR, Weights, stated
 from core.weights.transfer import class_sources, transfer
@@ -53,6 +60,7 @@ from data.pipeline import (
 )
 from data.records import Dataset, DatasetError, learnable
 from data.resize import at_input_size, padded_size
+from data.sampling import repeat_factors, samples_per_epoch
 from detector import Detector, gather_detections
 from evaluate import write_all
 from scoring import require_objects, score, summarize
@@ -65,7 +73,7 @@ from utils.plots import training_curves
 from utils.runs import MetricsFile, StopSignal, new_run
 from visualize import with_truth
 
-SCALARS = ("loss", "class_loss", "box_loss", "positives")
+SCALARS = ("loss", "class_loss", "box_loss", "positives", "foreground_loss")
 COLUMNS = (
     "epoch", "learning_rate", *SCALARS, "images_per_second", "data_wait",
     *(f"val_{name}" for name in SCALARS), "val_map",
@@ -150,7 +158,9 @@ def choose(args: argparse.Namespace) -> tuple[Config, Checkpoint | None]:
 def check(config: Config, train_set: Dataset, val_set: Dataset) -> None:
     """Finds before the first step what would stop a later phase or the evaluation."""
     for phase in config.train.all_phases():
-        build_schedule(phase, steps_per_epoch(train_set, phase.batch_size) * phase.epochs)
+        steps = steps_per_epoch(train_set, config.data, phase.batch_size) * phase.epochs
+        build_schedule(phase, steps, config.train.accumulate)
+    require_parts(config)
     require_objects(val_set)
     if not learnable(train_set, config.data.train_on_difficult).any():
         raise DatasetError(f"{train_set.name}: expected objects to learn, found none")
@@ -200,10 +210,9 @@ def train(
             continue
         for layer, trainable in trains_by_itself.items():
             layer.trainable = trainable
-        for part in phase.freeze:
-            getattr(model, part).trainable = False
-        steps = steps_per_epoch(train_set, phase.batch_size)
-        schedule = build_schedule(phase, steps * phase.epochs)
+        freeze(model, phase.freeze)
+        steps = steps_per_epoch(train_set, config.data, phase.batch_size)
+        schedule = build_schedule(phase, steps * phase.epochs, settings.accumulate)
         optimizer = build_optimizer(config, schedule, model)
         if (progress.epoch, progress.step) > (first, 0):
             checkpoint.restore("optimizer", optimizer.variables)
@@ -215,6 +224,7 @@ def train(
             batch_size=phase.batch_size,
             seed=settings.seed,
             epochs=range(progress.epoch, end),
+            num_epochs=num_epochs,
             skip_steps=progress.step,
             read=read,
         )
@@ -222,6 +232,7 @@ def train(
             lambda batch, optimizer=optimizer: train_step(model, criterion, optimizer, batch),
             batches.element_spec,
             settings.eager,
+            by_size=len(config.data.augment.canvas_scales) > 1,
         )
         stream = iter(checked(batches))
         saved = {"model": model.variables, "optimizer": optimizer.variables}
@@ -236,7 +247,7 @@ def train(
                 window=LossWindow(train_set, progress, steps, settings.log_every),
                 stop=stop,
             )  # fmt: skip
-            check_finite(model, optimizer, progress)
+            check_finite(saved, optimizer, progress)
             if progress.step < steps:  # told to stop
                 save_checkpoint(last, saved, detector.conventions | {"progress": asdict(progress)})
                 logger.warning("{}: saved; go on with --resume {}", stop.received, run)
@@ -244,12 +255,13 @@ def train(
             progress.finish_epoch()
             is_last, every = progress.epoch == num_epochs, settings.validate_every
             if is_last or (every and progress.epoch % every == 0):
-                losses, table = validate()
-                value = score(table, val_set, config).value
+                with averaged(optimizer, model.trainable_variables):
+                    losses, table = validate()
+                    value = score(table, val_set, config).value
+                    if progress.is_better(value):
+                        best_table = table
+                        detector.save(run / "checkpoints" / "best.npz")
                 row |= {f"val_{name}": loss for name, loss in losses.items()} | {"val_map": value}
-                if progress.is_better(value):
-                    best_table = table
-                    detector.save(run / "checkpoints" / "best.npz")
                 write_samples(run, board, progress.epoch, val_set, table, settings.sample_pictures)
             logger.info(describe_epoch(row, optimizer, offset + steps))
             metrics.add(row)
@@ -326,6 +338,9 @@ def resumed(checkpoint: Checkpoint, fresh: Progress, dataset: Dataset) -> Progre
             f"{dataset.name} has {list(dataset.classes)}"
         )
     progress = Progress(**checkpoint.state["progress"])
+    # Of scalars that came since; of the steps done before it, an epoch has none.
+    missing = math.nan if progress.step else 0.0
+    progress.sums += [missing] * (len(SCALARS) - len(progress.sums))
     if progress.data != fresh.data:
         raise ValueError(
             f"{checkpoint.path}: expected {dataset.name} as it was when the run began, found other "
@@ -375,9 +390,9 @@ def run_epoch(
     return row
 
 
-def check_finite(model, optimizer, progress: Progress) -> None:
-    """Keeps a model that the last update has broken from being saved over a good one."""
-    for variable in model.variables:
+def check_finite(saved: dict[str, list], optimizer, progress: Progress) -> None:
+    """Keeps what the last update has broken, averages too, from being saved over a good model."""
+    for variable in chain(*saved.values()):
         if not np.isfinite(variable.numpy()).all():
             raise FloatingPointError(
                 f"epoch {progress.epoch + 1}, step {progress.step}: expected finite weights, found "
@@ -483,26 +498,44 @@ def describe(config: Config, device: str, train_set: Dataset, val_set: Dataset) 
             int(dataset.ignore.sum()), objects,
         )  # fmt: skip
         log_defects(dataset)
+    if config.data.repeat_threshold:
+        factors = repeat_factors(
+            train_set, config.data.repeat_threshold, config.data.train_on_difficult
+        )
+        logger.info(
+            "{} of {} images come more than once an epoch, up to {:.1f} times; it has {}",
+            (factors > 1).sum(), len(train_set), factors.max(), samples_per_epoch(factors),
+        )  # fmt: skip
     for phase in config.train.all_phases():
-        steps = steps_per_epoch(train_set, phase.batch_size) * phase.epochs
-        warmup = warmup_within(phase, steps)
+        steps = steps_per_epoch(train_set, config.data, phase.batch_size) * phase.epochs
+        updates = num_updates(phase, steps, config.train.accumulate)
+        warmup = warmup_within(phase, updates)
         if warmup < phase.warmup_steps:
             logger.warning(
-                "train.warmup_steps: {} are more than half of the {} steps of {} epochs; {} are",
-                phase.warmup_steps, steps, phase.epochs, warmup,
+                "train.warmup_steps: {} are more than half of the {} updates of {} epochs; {} are",
+                phase.warmup_steps, updates, phase.epochs, warmup,
             )  # fmt: skip
+    mixing = config.data.mixing
+    if mixing.total and mixing.closing_epochs:
+        epochs = sum(phase.epochs for phase in config.train.all_phases())
+        mixed = max(epochs - mixing.closing_epochs, 0)
+        logger.info("images are mixed in the first {} of {} epochs", mixed, epochs)
     logger.info(coverage(train_set, config).line())
 
 
 def coverage(dataset: Dataset, config: Config) -> Coverage:
-    """Which share of the objects has an anchor at the positive IoU, by size.
+    """Which share of the objects has an anchor at the positive IoU, or one by ATSS, by size.
 
     An object without one is never learnt unless matcher.low_quality is on.
     """
     boxes, sizes = at_input_size(dataset, config.model.resize)
     height, width = (int(side) for side in padded_size(sizes.max(axis=0), config.model.resize))
-    anchors = build_anchors(config.model)(height, width)
-    return anchor_coverage(anchors, boxes[~dataset.ignore], config.matcher.positive_iou)
+    generator, boxes = build_anchors(config.model), boxes[~dataset.ignore]
+    anchors = generator(height, width)
+    if config.matcher.kind == "atss":
+        counts = generator.level_counts(height, width)
+        return atss_coverage(build_matcher(config), anchors, counts, boxes)
+    return anchor_coverage(anchors, boxes, config.matcher.positive_iou)
 
 
 def describe_epoch(row: dict, optimizer, steps: int) -> str:
@@ -518,7 +551,9 @@ def describe_epoch(row: dict, optimizer, steps: int) -> str:
     if row["val_map"] != "":
         parts.append(f"val loss {row['val_loss']:.4f}, mAP {row['val_map']:.4f}")
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        scale, applied = float(optimizer.dynamic_scale), int(optimizer.inner_optimizer.iterations)
+        # Batches taken in: `iterations` counts updates.
+        applied = int(optimizer.inner_optimizer._iterations)
+        scale = float(optimizer.dynamic_scale)
         parts.append(f"{steps - applied} overflow steps skipped, loss scale {scale:g}")
     return ", ".join(parts)
 

@@ -4,9 +4,10 @@ Presets and config.py hold only their differences from these defaults. Standard 
 Paper: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017 (arXiv:1708.02002).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from configs.checked import Checked, ConfigError
 
@@ -22,15 +23,61 @@ class Augment(Checked):
     saturation: float = 0.0  # distance from grey is multiplied by 1 +- this
     hue: float = 0.0  # turns the colour circle by up to this share (0.5 = anywhere)
     zoom: tuple[float, float] = (1.0, 1.0)  # below 1 expands on a grey canvas, above 1 crops
+    iou_crop: float = 0.0  # probability of a window chosen by its IoU with an object (SSD), no zoom
+    rotate: float = 0.0  # by up to so many degrees either way; boxes grow: 10 degrees, a third
+    shear: float = 0.0  # columns and rows are slanted by up to so many degrees
+    translate: float = 0.0  # moved by up to this share of the sides
+    canvas_scales: tuple[float, ...] = (1.0,)  # each batch has one of these multiples of the canvas
+    blur: float = 0.0  # probability of a Gaussian blur: sigma 0.2 to 0.6 % of the shorter side
+    noise: float = 0.0  # largest standard deviation of Gaussian noise, as a share of the full range
+    grayscale: float = 0.0  # probability of losing all colour
+    jpeg: float = 0.0  # probability of having been a JPEG file, of quality 20 to 90
+    cutout: float = 0.0  # probability of one grey rectangle over 5 to 20 % of the picture
     min_visibility: float = 0.25  # a box that keeps less than this share of its area is dropped
 
     def check(self):
-        for name in ("flip", "vertical_flip", "min_visibility"):
+        for name in ("flip", "vertical_flip", "iou_crop", "min_visibility"):
+            self.require(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
+        for name in ("blur", "noise", "grayscale", "jpeg", "cutout"):
             self.require(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
         for name in ("brightness", "contrast", "saturation"):
             self.require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
         self.require("hue", 0 <= self.hue <= 0.5, "a number from 0 to 0.5")
         self.require("zoom", 0 < self.zoom[0] <= self.zoom[1], "(smallest, largest), above 0")
+        for name, most in (("rotate", 180), ("shear", 30)):
+            self.require(name, 0 <= getattr(self, name) <= most, f"degrees from 0 to {most}")
+        self.require("translate", 0 <= self.translate < 1, "a share from 0 to below 1")
+        is_met = bool(self.canvas_scales) and min(self.canvas_scales) > 0
+        self.require("canvas_scales", is_met, "numbers above 0")
+
+
+@dataclass(frozen=True)
+class Mixing(Checked):
+    """Training samples put together from several images; one sample by one of the three at most."""
+
+    mixup: float = 0.0  # probability of a blend with another image, objects weigh as it does
+    cutmix: float = 0.0  # probability of a rectangle of another image in place of its own
+    mosaic: float = 0.0  # probability of windows of four images around a point, not scaled
+    mixup_alpha: float = 1.5  # shares are drawn from Beta(alpha, alpha): above 1 often near a half
+    cutmix_alpha: float = 1.0  # 1: the rectangle's share of the area is uniform
+    closing_epochs: int = 0  # at the end of the run nothing is mixed for so many epochs
+
+    @property
+    def total(self) -> float:
+        """The probability that a sample is mixed."""
+        return math.fsum([self.mixup, self.cutmix, self.mosaic])
+
+    def check(self):
+        for name in ("mixup", "cutmix", "mosaic"):
+            self.require(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
+        if self.total > 1:
+            raise ConfigError(
+                "data.mixing: expected mixup, cutmix and mosaic to be at most 1 together, found "
+                f"{self.mixup:g}, {self.cutmix:g} and {self.mosaic:g}"
+            )
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            self.require(name, getattr(self, name) > 0, "a number above 0")
+        self.require("closing_epochs", self.closing_epochs >= 0, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -60,11 +107,16 @@ class Data(Checked):
     check_images: bool = True  # read every image's header; False: trust a COCO file, start faster
     on_bad_annotation: Literal["error", "drop"] = "error"  # drop: leave out, count and report
     train_on_difficult: bool = True  # False: `difficult` objects are neither object nor background
+    # Images of a class that less than this share of all images has are repeated in an epoch, by
+    # sqrt(threshold / share) (LVIS: 0.001); 1: of every class, which balances them; 0: of none.
+    repeat_threshold: float = 0.0
     # Keep decoded images in memory: width * height * 3 bytes an image, of a JPEG with `antialias` a
-    # 4th, 16th or 64th of it where the largest augment.zoom still shows it at the network's size.
+    # 4th, 16th or 64th of it where the largest augment.zoom (3.4 with iou_crop) still shows it at
+    # the network's size, on the largest canvas.
     # Pixels differ a little from those decoded for each view.
     cache: bool = False
     augment: Augment = field(default_factory=Augment)
+    mixing: Mixing = field(default_factory=Mixing)
 
     USED_BY: ClassVar[dict[str, tuple[str, ...]]] = {  # elsewhere they would do nothing
         "images": ("coco", "csv", "yolo", "crowdhuman"),
@@ -76,6 +128,7 @@ class Data(Checked):
 
     def check(self):
         self.require("limit", self.limit >= 0, "0 or more")
+        self.require("repeat_threshold", 0 <= self.repeat_threshold <= 1, "a share from 0 to 1")
         self.require("val_fraction", 0 < self.val_fraction < 1, "a share between 0 and 1")
         self.require("classes", len(set(self.classes)) == len(self.classes), "each class once")
         self.require("class_file", not (self.classes and self.class_file), "none beside classes")
@@ -161,7 +214,15 @@ class Detect(Checked):
     score_threshold: float = 0.05  # detections below are dropped
     top_k: int = 1000  # best candidates of a level that go on to NMS
     nms_iou: float = 0.5  # of two boxes of a class that overlap more, the better one stays
+    # Soft-NMS (arXiv:1704.04503) keeps the worse one at a lower score: linear times 1 - IoU, above
+    # nms_iou; gaussian, at any overlap, times exp(-IoU^2 / soft_sigma).
+    nms: Literal["hard", "linear", "gaussian"] = "hard"
+    soft_sigma: float = 0.5
     max_detections: int = 100  # kept for an image
+    # More views of each image, whose candidates go through one NMS. Validation while training has
+    # one, the image as it is, whatever these say: it would take as many times as long.
+    flip: bool = False  # also look at the mirrored image
+    scales: tuple[float, ...] = (1.0,)  # look at these multiples of the input's size
     # Of evaluate.py, visualize.py and Detector.load, whatever was trained in; bfloat16 where the
     # hardware has it. Validation while training is in train.precision.
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
@@ -169,12 +230,34 @@ class Detect(Checked):
     def check(self):
         self.require("score_threshold", 0 <= self.score_threshold < 1, "a score from 0 to below 1")
         self.require("nms_iou", 0 <= self.nms_iou <= 1, "an IoU from 0 to 1")
+        self.require("soft_sigma", self.soft_sigma > 0, "a number above 0")
+        is_met = self.nms == "gaussian" or self.soft_sigma == type(self).soft_sigma
+        self.require("soft_sigma", is_met, "the default unless nms is gaussian")
+        is_met = self.nms != "gaussian" or self.nms_iou == type(self).nms_iou
+        self.require("nms_iou", is_met, "the default where nms is gaussian")
+        scales = self.scales
+        is_met = bool(scales) and len(set(scales)) == len(scales)
+        is_met = is_met and all(0.1 <= scale <= 10 for scale in scales)
+        self.require("scales", is_met, "different multiples from 0.1 to 10")
         self.require("top_k", self.top_k >= 1, "at least 1")
         self.require("max_detections", self.max_detections >= 1, "at least 1")
 
 
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 Padded = tuple[Literal["conv1", "pool1", "p6", "p7"], ...]
+
+
+@dataclass(frozen=True)
+class Bifpn(Checked):
+    """Of model.neck = "bifpn" (EfficientDet, arXiv:1911.09070 section 3)."""
+
+    repeats: int = 3  # rounds, each from P7 down to P3 and back up
+    separable: bool = True  # 3x3 convolutions are depthwise and 1x1: an eighth of the weights
+    # After each convolution; batch goes by bn_mode, which only "live" makes it learn statistics.
+    norm: Literal["batch", "group", "none"] = "batch"
+
+    def check(self):
+        self.require("repeats", self.repeats >= 1, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -193,7 +276,9 @@ class Model(Checked):
     bn_mode: Literal["live", "frozen_stats", "frozen"] = "live"  # frozen_stats: gamma, beta train
     bn_epsilon: float = 1e-5
     same_padding: Padded = ()  # where stride 2 pads as TensorFlow's "same" (keras-retinanet)
-    neck: Literal["fpn"] | Callable = "fpn"  # or () -> layer: [C3, C4, C5] -> [P3 ... P7]
+    # Or () -> layer: [C3, C4, C5] -> [P3 ... P7].
+    neck: Literal["fpn", "panet", "bifpn"] | Callable = "fpn"
+    bifpn: Bifpn = field(default_factory=Bifpn)
     neck_width: int = 256
     p6_from: Literal["c5", "p5"] = "c5"  # c5: paper; p5: torchvision v1
     head_depth: int = 4  # 3x3 convolutions before the output
@@ -210,6 +295,10 @@ class Model(Checked):
         self.require("bn_epsilon", self.bn_epsilon >= 0, "a number of 0 or more")
         for name in ("neck_width", "head_width"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
+        is_met = self.neck == "bifpn" or self.bifpn == Bifpn()
+        self.require("bifpn", is_met, "the default unless neck is bifpn")
+        is_met = self.bifpn.norm != "group" or self.neck_width % 32 == 0
+        self.require("neck_width", is_met, "a multiple of 32 for bifpn.norm = 'group'")
         self.require("head_depth", self.head_depth >= 0, "0 or more")
         is_met = self.head_norm == "none" or self.head_width % 32 == 0
         self.require("head_width", is_met, "a multiple of 32 for head_norm = 'group'")
@@ -219,8 +308,9 @@ class Model(Checked):
 
 @dataclass(frozen=True)
 class Matcher(Checked):
-    """Which anchors are objects, which are background, which are neither."""
+    """Anchors are objects, background or neither by their IoU with an object (paper section 4)."""
 
+    kind: ClassVar[str] = "iou"
     positive_iou: float = 0.5  # from here on an anchor is an object
     negative_iou: float = 0.4  # below it is background; between, it is ignored
     low_quality: bool = False  # each object also keeps its best anchor, however poor (torchvision)
@@ -234,12 +324,25 @@ class Matcher(Checked):
 
 
 @dataclass(frozen=True)
+class Atss(Checked):
+    """Each object sets the IoU its anchors must have (arXiv:1912.02424); the rest is background."""
+
+    kind: ClassVar[str] = "atss"
+    top_k: int = 9  # cells nearest to an object, on each level, whose anchors are looked at
+
+    def check(self):
+        self.require("top_k", self.top_k >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
 class Loss(Checked):
     """Focal loss on the classes, smooth L1 or another on the boxes of positive anchors."""
 
     alpha: float | None = 0.25  # weight of objects, 1 - alpha of background; None: both 1
     gamma: float = 2.0  # 0 is plain cross-entropy
-    box: Literal["smooth_l1", "l1", "giou"] = "smooth_l1"  # torchvision: l1; its v2: giou
+    label_smoothing: float = 0.0  # 0.1: an object's class is learnt as 0.95, all else as 0.05
+    # torchvision: l1; its v2: giou; diou, ciou: giou with centres and with shapes as well
+    box: Literal["smooth_l1", "l1", "giou", "diou", "ciou"] = "smooth_l1"
     beta: float = 1 / 9  # where smooth L1 turns from squared to linear
     box_weight: float = 1.0
     normalization: Literal["batch", "image"] = "batch"  # positives of the batch, or image by image
@@ -247,6 +350,7 @@ class Loss(Checked):
     def check(self):
         self.require("alpha", self.alpha is None or 0 < self.alpha < 1, "None or between 0 and 1")
         self.require("gamma", self.gamma >= 0, "0 or more")
+        self.require("label_smoothing", 0 <= self.label_smoothing < 1, "a share from 0 to below 1")
         self.require("beta", self.beta > 0, "a number above 0 (for 0, choose box = 'l1')")
         self.require("box_weight", self.box_weight >= 0, "0 or more")
 
@@ -308,11 +412,16 @@ class Exponential(Checked):
 
 
 Schedule = Constant | Cosine | Step | Polynomial | Exponential | Callable
-FrozenParts = tuple[Literal["backbone", "neck", "class_head", "box_head"], ...]
+# Of a ResNet, stem is conv1 and bn1, stage1 to stage4 are layer1 to layer4 (C2 to C5).
+Stage = Literal[
+    "backbone.stem", "backbone.stage1", "backbone.stage2", "backbone.stage3", "backbone.stage4"
+]
+FrozenParts = tuple[Literal["backbone", "neck", "class_head", "box_head", Stage], ...]
 
 
 def _leaves_something(freeze: FrozenParts) -> bool:
-    return len(set(freeze)) < 4
+    whole = {"backbone"} if {*get_args(Stage)} <= {*freeze} else set()
+    return not {"backbone", "neck", "class_head", "box_head"} <= {*freeze} | whole
 
 
 @dataclass(frozen=True)
@@ -343,13 +452,18 @@ class Train(Checked):
     learning_rate: float = 0.01  # for SGD and batches of 16, as in the paper; less for AdamW
     schedule: Schedule = field(default_factory=Cosine)  # or (learning_rate, steps) -> schedule
     warmup_steps: int = 500  # the rate rises from 0.1 % of itself; at most half of a phase
-    freeze: FrozenParts = ()  # e.g. ("backbone",)
+    freeze: FrozenParts = ()  # e.g. ("backbone",), or only ("backbone.stem", "backbone.stage1")
     phases: tuple[Phase, ...] = ()  # e.g. first with the backbone frozen, then all
-    # Or (schedule) -> Keras optimizer, which brings its own decay and clipping.
+    # Batches an update: it takes the mean of their gradients, each normalised by its own positives.
+    # Schedules and warm-up count updates; groups go on over epochs, the last of a phase if full.
+    accumulate: int = 1
+    # Or (schedule) -> Keras optimizer, which brings its own decay, clipping, ema and the like.
     optimizer: Literal["sgd", "adam", "adamw"] | Callable = "sgd"
     momentum: float = 0.9  # of SGD
     weight_decay: float = 1e-4  # not on norms and biases; Adam takes none
     clip_norm: float | None = 10.0  # longest gradient over all weights; None: any
+    backbone_rate: float = 1.0  # factor of the backbone's learning rate, and of AdamW's decay there
+    ema: float | None = None  # decay of averaged weights, e.g. 0.998: they are validated and kept
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     eager: bool = False  # no compiled graph: breakpoints work in every line
     seed: int = 0
@@ -382,7 +496,13 @@ class Train(Checked):
         if self.early_stopping and not self.validate_every:
             raise ConfigError("train.early_stopping: needs validations, found validate_every = 0")
         self.require("clip_norm", self.clip_norm is None or self.clip_norm > 0, "None or above 0")
-        for name in ("log_every", "checkpoint_every"):
+        rate_is_met = 0 < self.backbone_rate <= 1
+        self.require("backbone_rate", rate_is_met, "above 0, up to 1 (for 0, freeze the backbone)")
+        self.require("ema", self.ema is None or 0 < self.ema < 1, "None or between 0 and 1")
+        for name, neutral in (("accumulate", 1), ("backbone_rate", 1), ("ema", None)):
+            is_met = not callable(self.optimizer) or getattr(self, name) == neutral
+            self.require(name, is_met, f"{neutral} beside an optimizer of your own")
+        for name in ("accumulate", "log_every", "checkpoint_every"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
         self.require("seed", 0 <= self.seed < 2**31, "0 to 2**31 - 1")
 
@@ -430,7 +550,7 @@ class Config(Checked):
     output: str = "runs"
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
-    matcher: Matcher = field(default_factory=Matcher)
+    matcher: Matcher | Atss = field(default_factory=Matcher)  # which anchors learn which object
     loss: Loss = field(default_factory=Loss)
     train: Train = field(default_factory=Train)
     evaluate: Evaluate = field(default_factory=Evaluate)
@@ -438,3 +558,9 @@ class Config(Checked):
     def check(self):
         plain = self.name and not set(self.name) & set('/\\:*?"<>|') and self.name.strip(". ")
         self.require("name", bool(plain), "a folder name")
+        scales = self.data.augment.canvas_scales
+        if scales != (1.0,) and not isinstance(self.model.resize, Canvas):
+            raise ConfigError(
+                "data.augment.canvas_scales: expected (1.0,) unless model.resize is 'canvas', "
+                f"found {scales!r}"
+            )

@@ -1,6 +1,7 @@
 """Config -> parts. Of core, only this and core/weights, with its conventions, know the config."""
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import asdict
 
 import keras
@@ -13,14 +14,16 @@ from core.backbones.resnet import ResNet
 from core.box_coder import BoxCoder
 from core.heads import Head, prior_bias
 from core.losses import Criterion
+from core.necks.bifpn import BiFPN
 from core.necks.fpn import FPN
+from core.necks.panet import PANet
 from core.optimizers import make_optimizer
 from core.postprocess import Postprocess
 from core.retinanet import RetinaNet
-from core.schedules import SCHEDULES, LearningRateSchedule, Warmup
-from core.targets import Matcher
+from core.schedules import SCHEDULES, LearningRateSchedule, PerUpdate, Warmup
+from core.targets import Atss, Matcher
 
-NECKS = {"fpn": FPN}
+NECKS = {"fpn": FPN, "panet": PANet, "bifpn": BiFPN}
 
 
 def build_model(config: Model, num_classes: int, precision: str = "float32") -> RetinaNet:
@@ -77,13 +80,51 @@ def build_backbone(config: Model) -> keras.layers.Layer:
 def _build_neck(config: Model) -> keras.layers.Layer:
     if callable(config.neck):
         return config.neck()
+    own = {}
+    if config.neck == "bifpn":
+        own = asdict(config.bifpn) | {"bn_mode": config.bn_mode, "bn_epsilon": config.bn_epsilon}
     return NECKS[config.neck](
-        config.neck_width, config.p6_from, same_padding=config.same_padding, name="neck"
+        config.neck_width, config.p6_from, same_padding=config.same_padding, **own, name="neck"
     )
+
+
+def freeze(model: RetinaNet, parts: Iterable[str]) -> None:
+    """Keeps parts of a model from learning; batch norms in them use their statistics.
+
+    parts: as in `Phase.freeze`; what follows "backbone." is a name of the backbone's `parts`.
+    """
+    for part in parts:
+        name, _, stage = part.partition(".")
+        layer = getattr(model, name)
+        for frozen in layer.parts[stage] if stage else [layer]:
+            frozen.trainable = False
+
+
+def require_parts(config: Config) -> None:
+    """Raises ConfigError where the backbone, maybe of the user's own, lacks a part to freeze.
+
+    It names them by an attribute `parts`: name -> list of layers, see `ResNet`.
+    """
+    frozen = [part for phase in config.train.all_phases() for part in phase.freeze]
+    stages = [part.removeprefix("backbone.") for part in frozen if part.startswith("backbone.")]
+    parts = getattr(build_backbone(config.model), "parts", {}) if stages else {}
+    for stage in stages:
+        if stage not in parts:
+            raise ConfigError(
+                f"train.freeze: expected {config.model.backbone!r} to be a backbone whose `parts` "
+                f"name {stage!r}, found {', '.join(parts) or 'none'}"
+            )
 
 
 def build_anchors(config: Model) -> AnchorGenerator:
     return AnchorGenerator(**asdict(config.anchors))
+
+
+def build_matcher(config: Config) -> Matcher | Atss:
+    settings = asdict(config.matcher)
+    if config.matcher.kind == "atss":
+        return Atss(**settings, num_anchors=build_anchors(config.model).num_anchors)
+    return Matcher(**settings)
 
 
 def build_criterion(config: Config) -> Criterion:
@@ -92,14 +133,15 @@ def build_criterion(config: Config) -> Criterion:
     return Criterion(
         anchors=build_anchors(config.model),
         coder=BoxCoder(**asdict(config.model.coder)),
-        matcher=Matcher(**asdict(config.matcher)),
+        matcher=build_matcher(config),
         **loss,
     )
 
 
 def build_postprocess(config: Model) -> Postprocess:
     detect = asdict(config.detect)
-    del detect["precision"]  # the network's
+    for name in ("precision", "flip", "scales"):  # of the network, and of the views it is shown
+        del detect[name]
     return Postprocess(
         anchors=build_anchors(config), coder=BoxCoder(**asdict(config.coder)), **detect
     )
@@ -110,11 +152,27 @@ def warmup_within(phase: Phase, steps: int) -> int:
     return min(phase.warmup_steps, steps // 2)
 
 
-def build_schedule(phase: Phase, steps: int) -> LearningRateSchedule:
-    """The schedule of a phase of `steps` updates; `phase` has no None left (Train.all_phases).
+def num_updates(phase: Phase, steps: int, accumulate: int = 1) -> int:
+    """Updates of a phase of `steps` batches, one every `accumulate`.
 
-    Raises ConfigError for a schedule of the user's own that is none.
+    Groups of batches go on from epoch to epoch; of the phase's last one, where it is not full, no
+    update is made. Raises ConfigError where none is made at all.
     """
+    if steps < accumulate:
+        raise ConfigError(
+            f"train.accumulate: expected at most the {steps} batches of a phase of {phase.epochs} "
+            f"epochs, found {accumulate}"
+        )
+    return steps // accumulate
+
+
+def build_schedule(phase: Phase, steps: int, accumulate: int = 1) -> LearningRateSchedule:
+    """The schedule of a phase of `steps` batches; `phase` has no None left (Train.all_phases).
+
+    accumulate: batches an update. The schedule is made for updates and asked by batches.
+    Raises ConfigError for a schedule of the user's own that is none, or a phase without an update.
+    """
+    steps = num_updates(phase, steps, accumulate)
     chosen = phase.schedule
     if isinstance(chosen, LearningRateSchedule):
         schedule = chosen
@@ -128,11 +186,14 @@ def build_schedule(phase: Phase, steps: int) -> LearningRateSchedule:
     else:
         schedule = SCHEDULES[chosen.kind](phase.learning_rate, steps, **asdict(chosen))
     warmup = warmup_within(phase, steps)
-    return Warmup(schedule, warmup) if warmup else schedule
+    schedule = Warmup(schedule, warmup) if warmup else schedule
+    return PerUpdate(schedule, accumulate) if accumulate > 1 else schedule
 
 
 def build_optimizer(config: Config, schedule: LearningRateSchedule, model: RetinaNet):
     train = config.train
+    slow = {id(variable) for variable in model.backbone.trainable_variables}
+    rates = [train.backbone_rate if id(v) in slow else 1.0 for v in model.trainable_variables]
     return make_optimizer(
         train.optimizer,
         schedule,
@@ -140,5 +201,8 @@ def build_optimizer(config: Config, schedule: LearningRateSchedule, model: Retin
         momentum=train.momentum,
         weight_decay=train.weight_decay,
         clip_norm=train.clip_norm,
+        ema=train.ema,
+        accumulate=train.accumulate,
+        rates=None if train.backbone_rate == 1 else rates,
         loss_scaling=train.precision == "mixed_float16",
     )

@@ -1,7 +1,7 @@
 """Anchor coverage: which objects have an anchor that would answer for them in training.
 
 An object that no anchor overlaps by the matcher's positive IoU is never learnt, unless
-`matcher.low_quality` is on (paper section 4, "Anchors").
+`matcher.low_quality` is on (paper section 4, "Anchors"); nor is one that claims none under ATSS.
 Letters: N anchors, T objects, S size classes.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from core.targets import best_overlaps
+from core.targets import Atss, best_overlaps
 
 SIZES = (16, 32, 64, 128)  # pixels at the network's input: limits of the size classes
 MAX_OBJECTS = 5000  # looked at, evenly spread over the given ones
@@ -24,10 +24,11 @@ class Coverage:
     """counts, covered: (S,) objects of each size class, of at most MAX_OBJECTS looked at, and those
     of them that have an anchor.
 
-    positive_iou: what an anchor has to reach. limits: (S - 1,) sides in px between the classes.
+    positive_iou: what an anchor has to reach; None: what ATSS sets for each object.
+    limits: (S - 1,) sides in px between the classes.
     """
 
-    positive_iou: float
+    positive_iou: float | None
     limits: tuple[float, ...]
     counts: np.ndarray
     covered: np.ndarray
@@ -52,7 +53,8 @@ class Coverage:
             if count
         ]
         total = f"{self.share:.1%}" if shares else "no objects"
-        return f"anchor coverage at IoU {self.positive_iou}: {total} ({', '.join(shares)})"
+        rule = "by ATSS" if self.positive_iou is None else f"at IoU {self.positive_iou}"
+        return f"anchor coverage {rule}: {total} ({', '.join(shares)})"
 
     def to_dict(self) -> dict:
         """JSON-ready; a share is None where there are no objects."""
@@ -74,10 +76,40 @@ def anchor_coverage(
     anchors: (N, 4) xyxy. boxes: (T, 4) xyxy at the network's input size, T may be 0.
     limits: sides in px, rising; a side on a limit belongs to the larger class.
     """
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    rows = np.linspace(0, len(boxes) - 1, min(len(boxes), MAX_OBJECTS)).astype(int)
-    boxes = boxes[rows]
+    boxes = _some(boxes)
     is_covered = best_overlaps(anchors, tf.constant(boxes)).numpy() >= positive_iou
+    return _count(positive_iou, limits, boxes, is_covered)
+
+
+def atss_coverage(
+    matcher: Atss,
+    anchors: tf.Tensor,
+    level_counts: Sequence[int],
+    boxes: np.ndarray,
+    limits: Sequence[float] = SIZES,
+    chunk: int = 256,
+) -> Coverage:
+    """Counts the objects that ATSS gives an anchor when each is alone in its image.
+
+    Beside others it may lose the anchor to one that overlaps it more. level_counts: anchors on each
+    level. chunk: objects at a time. The others: see `anchor_coverage`.
+    """
+    boxes = _some(boxes)
+    is_covered = np.zeros(len(boxes), bool)
+    for i in range(0, len(boxes), chunk):
+        _, iou = matcher.claims(anchors, tf.constant(boxes[None, i : i + chunk]), level_counts)
+        is_covered[i : i + chunk] = (iou[0].numpy() >= 0).any(axis=(1, 2))
+    return _count(None, limits, boxes, is_covered)
+
+
+def _some(boxes: np.ndarray) -> np.ndarray:
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    return boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), MAX_OBJECTS)).astype(int)]
+
+
+def _count(
+    positive_iou: float | None, limits: Sequence[float], boxes: np.ndarray, is_covered: np.ndarray
+) -> Coverage:
     group = np.digitize(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)), limits)
     return Coverage(
         positive_iou=positive_iou,

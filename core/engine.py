@@ -5,9 +5,12 @@ A batch is a dict: images (B, H, W, 3), sizes (B, 2), scales (B, 2), boxes (B, G
 index (B,).
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+
+from core.tta import join_mirrored, scaled, with_mirrored
 
 
 def train_step(model, criterion, optimizer, batch: dict) -> dict[str, tf.Tensor]:
@@ -23,16 +26,48 @@ def train_step(model, criterion, optimizer, batch: dict) -> dict[str, tf.Tensor]
 
 
 def validation_step(model, criterion, postprocess, batch: dict) -> tuple[dict, dict]:
-    """The criterion's scalars and the detections of a batch, from one forward pass."""
+    """The criterion's scalars and the detections of a batch, from one forward pass: one view."""
     outputs = model(batch["images"], batch["sizes"], training=False)
     return criterion(outputs, batch), postprocess(outputs, batch)
 
 
-def predict(model, postprocess, batch: dict) -> dict[str, tf.Tensor]:
-    """Detections of a batch in original pixels, see `Postprocess`."""
-    return postprocess(model(batch["images"], batch["sizes"], training=False), batch)
+def predict(
+    model, postprocess, batch: dict, *, flip: bool = False, scales: Sequence[float] = (1.0,)
+) -> dict[str, tf.Tensor]:
+    """Detections of a batch in original pixels, see `Postprocess.suppress`.
+
+    flip: also look at the mirrored images. scales: look at these multiples of the input's size.
+    The candidates of all views go through one NMS.
+    """
+    views = with_mirrored(batch) if flip else batch
+    found = []
+    for scale in scales:
+        view = scaled(views, scale)
+        outputs = model(view["images"], view["sizes"], training=False)
+        boxes, scores = postprocess.candidates(outputs, view["images"])
+        found.append((boxes / scale, scores))
+    boxes, scores = (tf.concat(parts, axis=1) for parts in zip(*found, strict=True))
+    if flip:
+        boxes, scores = join_mirrored(boxes, scores, batch["sizes"])
+    return postprocess.suppress(boxes, scores, batch)
 
 
-def compiled(step: Callable, element_spec: dict, eager: bool = False) -> Callable:
-    """`step(batch)` as a graph traced once for all batches of `element_spec`; as it is if eager."""
-    return step if eager else tf.function(step, input_signature=[element_spec])
+def compiled(
+    step: Callable, element_spec: dict, eager: bool = False, *, by_size: bool = False
+) -> Callable:
+    """`step(batch)` as a graph traced once for all batches of `element_spec`; as it is if eager.
+
+    by_size: traced once for each height and width of the images, which are then known as they are
+        where all images have one size. For batches of a few sizes.
+    """
+    if eager:
+        return step
+    if not by_size:
+        return tf.function(step, input_signature=[element_spec])
+
+    @functools.cache
+    def graph(*shape):
+        images = tf.TensorSpec(shape, element_spec["images"].dtype)
+        return tf.function(step, input_signature=[element_spec | {"images": images}])
+
+    return lambda batch: graph(*batch["images"].shape)(batch)

@@ -3,28 +3,42 @@
 Letters: B batch, N anchors, G padded ground-truth boxes, K classes.
 """
 
+import math
+
 import tensorflow as tf
 
 from core.anchors import AnchorGenerator, spatial_size
 from core.box_coder import BoxCoder
-from core.targets import BETWEEN, Matcher
+from core.targets import BACKGROUND, Atss, Matcher
 from utils.boxes import area
 
 
 def sigmoid_focal_loss(
-    logits: tf.Tensor, targets: tf.Tensor, alpha: float | None = 0.25, gamma: float = 2.0
+    logits: tf.Tensor,
+    targets: tf.Tensor,
+    alpha: float | None = 0.25,
+    gamma: float = 2.0,
+    label_smoothing: float = 0.0,
 ) -> tf.Tensor:
     """Focal loss of each logit; targets of the same shape are 0 or 1. Paper equation 5.
 
     alpha: weight of the ones, 1 - alpha of the zeros; None: no weights.
+    label_smoothing: s moves the targets t to t (1 - s) + s / 2, in the cross-entropy, in
+        p_t = t p + (1 - t) (1 - p) and in the weight, as keras.losses.BinaryFocalCrossentropy does.
     With z the logit signed so that larger is better, cross-entropy c is softplus(-z) and
-    log(1 - p_t) is -(z + c): finite with its gradient at any logit.
+    log(1 - p_t) is -(z + c): finite with its gradient at any logit. Smoothing makes of them
+    c + s z / 2 and s / 2 + (1 - s) (1 - p_t).
     Differentiable once, in logits. The slope in z, -(1 - p_t)^gamma (gamma p_t c + 1 - p_t), is
     made of what the loss is made of; the tape would take three times as many passes over all
     logits, and keep as much more.
     """
+    half = label_smoothing / 2
     sign = tf.where(targets > 0.5, 1.0, -1.0)
-    weight = 1.0 if alpha is None else tf.where(targets > 0.5, alpha, 1 - alpha)
+    if alpha is None:
+        weight = 1.0
+    else:
+        alpha = alpha * (1 - label_smoothing) + half
+        weight = tf.where(targets > 0.5, alpha, 1 - alpha)
 
     @tf.custom_gradient
     def focal(logits):
@@ -32,8 +46,14 @@ def sigmoid_focal_loss(
         cross_entropy = tf.nn.softplus(-z)
         log_miss = -(z + cross_entropy)
         miss = tf.exp(log_miss)  # 1 - p_t
+        error, hit = miss, 1 - miss  # slopes in -z of cross_entropy and of log_miss
+        if label_smoothing:
+            cross_entropy += half * z
+            soft_miss = half + (1 - label_smoothing) * miss
+            error, hit = miss - half, (1 - label_smoothing) * miss * hit / soft_miss
+            log_miss = tf.math.log(soft_miss)
         modulated = weight * tf.exp(gamma * log_miss) if gamma else weight
-        slope = -sign * modulated * (gamma * (1 - miss) * cross_entropy + miss)
+        slope = -sign * modulated * (gamma * hit * cross_entropy + error)
         return modulated * cross_entropy, lambda upstream: upstream * slope
 
     return focal(logits)
@@ -50,25 +70,71 @@ def giou_loss(boxes: tf.Tensor, targets: tf.Tensor, epsilon: float = 1e-7) -> tf
 
     Source: Rezatofighi et al., arXiv:1902.09630. `epsilon` keeps boxes without area finite.
     """
+    iou, union, hull = _iou_union_hull(boxes, targets, epsilon)
+    hull = area(hull)
+    return 1 - iou + (hull - union) / (hull + epsilon)
+
+
+def diou_loss(boxes: tf.Tensor, targets: tf.Tensor, epsilon: float = 1e-7) -> tf.Tensor:
+    """1 - IoU + the centres' distance over the hull's diagonal, squared; else as `giou_loss`.
+
+    Source: Zheng et al., arXiv:1911.08287, equation 7.
+    """
+    iou, _, hull = _iou_union_hull(boxes, targets, epsilon)
+    return 1 - iou + _center_distance(boxes, targets, hull, epsilon)
+
+
+def ciou_loss(boxes: tf.Tensor, targets: tf.Tensor, epsilon: float = 1e-7) -> tf.Tensor:
+    """`diou_loss` + alpha v, where v from 0 to 1 says how much the aspect ratios differ.
+
+    The weight alpha = v / (1 - IoU + v) is a constant to the gradient.
+    Source: Zheng et al., arXiv:1911.08287, equations 8 to 11.
+    """
+    iou, _, hull = _iou_union_hull(boxes, targets, epsilon)
+    v = tf.square(2 / math.pi * (_aspect_angle(targets, epsilon) - _aspect_angle(boxes, epsilon)))
+    alpha = tf.stop_gradient(v / (1 - iou + v + epsilon))
+    return 1 - iou + _center_distance(boxes, targets, hull, epsilon) + alpha * v
+
+
+def _iou_union_hull(boxes, targets, epsilon):
+    """IoU (...) and union (...) of (..., 4) xyxy boxes, and the smallest box around both."""
     lower, upper = tf.minimum(boxes, targets), tf.maximum(boxes, targets)
     overlap = area(tf.concat([upper[..., :2], lower[..., 2:]], axis=-1))
-    hull = area(tf.concat([lower[..., :2], upper[..., 2:]], axis=-1))
     union = area(boxes) + area(targets) - overlap
-    return 1 - overlap / (union + epsilon) + (hull - union) / (hull + epsilon)
+    hull = tf.concat([lower[..., :2], upper[..., 2:]], axis=-1)
+    return overlap / (union + epsilon), union, hull
+
+
+def _center_distance(boxes, targets, hull, epsilon):
+    """Squared distance of the centres over the hull's squared diagonal, 0 to below 1."""
+    apart = (boxes[..., :2] + boxes[..., 2:] - targets[..., :2] - targets[..., 2:]) / 2
+    diagonal = hull[..., 2:] - hull[..., :2]
+    squares = [tf.reduce_sum(tf.square(vector), axis=-1) for vector in (apart, diagonal)]
+    return squares[0] / (squares[1] + epsilon)
+
+
+def _aspect_angle(boxes, epsilon):
+    return tf.atan((boxes[..., 2] - boxes[..., 0]) / (boxes[..., 3] - boxes[..., 1] + epsilon))
 
 
 DELTA_LOSSES = {"smooth_l1": smooth_l1, "l1": lambda error, beta: tf.abs(error)}
-BOX_LOSSES = (*DELTA_LOSSES, "giou")  # the last one of the boxes themselves
+OVERLAP_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
+BOX_LOSSES = DELTA_LOSSES | OVERLAP_LOSSES
 
 
 class Criterion:
     """Network outputs and ground truth -> losses.
 
     anchors, coder, matcher: the model's conventions.
-    alpha, gamma: of the focal loss. box_loss: "smooth_l1" (with beta), "l1" or "giou".
+    alpha, gamma, label_smoothing: of the focal loss.
+    box_loss: of the deltas, "smooth_l1" (with beta) or "l1"; of the boxes, "giou", "diou", "ciou".
     box_weight: of the box loss in the total.
-    normalization: "batch": sums over the batch / max(1, positives in the batch);
-        "image": sums over an image / max(1, its positives), then the mean over images.
+    normalization: "batch": sums over the batch / max(1, weights of positives in the batch);
+        "image": sums over an image / max(1, those of its positives), then the mean over images.
+
+    Both losses of a positive anchor are multiplied by the weight of its object, so that images
+    mixed 0.3 to 0.7 teach 0.3 and 0.7 of what each would (Zhang et al., arXiv:1902.04103, section
+    3.1). A background anchor weighs 1. Where all objects weigh 1, the divisors count positives.
     """
 
     def __init__(
@@ -76,9 +142,10 @@ class Criterion:
         *,
         anchors: AnchorGenerator,
         coder: BoxCoder,
-        matcher: Matcher,
+        matcher: Matcher | Atss,
         alpha: float | None = 0.25,
         gamma: float = 2.0,
+        label_smoothing: float = 0.0,
         box_loss: str = "smooth_l1",
         beta: float = 1 / 9,
         box_weight: float = 1.0,
@@ -89,53 +156,71 @@ class Criterion:
         if normalization not in ("batch", "image"):
             raise ValueError(f"normalization: expected batch or image, found {normalization!r}")
         self.anchors, self.coder, self.matcher = anchors, coder, matcher
-        self.alpha, self.gamma = alpha, gamma
+        self.alpha, self.gamma, self.label_smoothing = alpha, gamma, label_smoothing
         self.box_loss, self.beta, self.box_weight = box_loss, beta, box_weight
         self.normalization = normalization
 
     def __call__(self, outputs: dict, batch: dict) -> dict[str, tf.Tensor]:
-        """Scalars float32: "loss", "class_loss", "box_loss" and "positives" (anchors in the batch).
+        """Scalars float32: "loss" = "class_loss" + box_weight * "box_loss"; "foreground_loss", the
+        part of class_loss that positive anchors have; "positives", how many these are in the batch,
+        whatever they weigh.
 
         outputs: class_logits (B, N, K), box_deltas (B, N, 4).
-        batch: images (B, H, W, 3), boxes (B, G, 4) xyxy in input pixels, labels (B, G).
+        batch: images (B, H, W, 3), boxes (B, G, 4) xyxy in input pixels, labels (B, G); weights
+            (B, G) float32 of the objects, 0 or more, all 1 where the batch has none.
         A batch without objects has box loss 0 and teaches the background.
         """
         logits, deltas = outputs["class_logits"], outputs["box_deltas"]
         height, width = spatial_size(batch["images"])
-        anchors = self.anchors(height, width)
-        matches = self.matcher(anchors, batch["boxes"], batch["labels"])
+        anchors, counts = self.anchors(height, width), self.anchors.level_counts(height, width)
+        matches = self.matcher(anchors, batch["boxes"], batch["labels"], counts)
         is_positive = matches >= 0
-        index = tf.maximum(matches, 0)
-        # A padded row is gathered where an image has no object; it is used nowhere.
-        boxes = tf.gather(tf.pad(batch["boxes"], [[0, 0], [0, 1], [0, 0]]), index, batch_dims=1)
-        labels = tf.gather(tf.pad(batch["labels"], [[0, 0], [0, 1]]), index, batch_dims=1)
+        labels = _of_matches(batch["labels"], matches)
+        weights = batch.get("weights", tf.ones_like(batch["labels"], tf.float32))
+        weights = tf.where(is_positive, _of_matches(weights, matches), 0.0)
 
         classes = tf.one_hot(tf.where(is_positive, labels, -1), logits.shape[-1])
-        focal = sigmoid_focal_loss(logits, classes, self.alpha, self.gamma)
-        focal = tf.where(matches != BETWEEN, tf.reduce_sum(focal, axis=2), 0.0)
-        box = tf.where(is_positive, self._box_losses(deltas, boxes, anchors, is_positive), 0.0)
+        focal = sigmoid_focal_loss(logits, classes, self.alpha, self.gamma, self.label_smoothing)
+        focal = tf.reduce_sum(focal, axis=2)
+        foreground = tf.where(is_positive, weights * focal, 0.0)
+        background = tf.where(matches == BACKGROUND, focal, 0.0)
+        box = self._box_losses(deltas, _of_matches(batch["boxes"], matches), anchors, is_positive)
+        box = tf.where(is_positive, weights * box, 0.0)
 
-        positives = tf.reduce_sum(tf.cast(is_positive, tf.float32), axis=1)  # (B,)
-        class_loss = self._normalize(tf.reduce_sum(focal, axis=1), positives)
-        box_loss = self._normalize(tf.reduce_sum(box, axis=1), positives)
+        divisors = tf.reduce_sum(weights, axis=1)  # (B,)
+        class_loss = self._normalize(foreground + background, divisors)
+        box_loss = self._normalize(box, divisors)
         return {
             "loss": class_loss + self.box_weight * box_loss,
             "class_loss": class_loss,
             "box_loss": box_loss,
-            "positives": tf.reduce_sum(positives),
+            "positives": tf.reduce_sum(tf.cast(is_positive, tf.float32)),
+            "foreground_loss": self._normalize(foreground, divisors),
         }
 
     def _box_losses(self, deltas, boxes, anchors, is_positive) -> tf.Tensor:
         """The loss of each anchor's box against the object it answers for, (B, N)."""
-        if self.box_loss == "giou":
+        if self.box_loss in OVERLAP_LOSSES:
             # The other anchors answer for no box: a gradient through them must stay finite.
             is_positive = is_positive[..., None]
             found = self.coder.decode(tf.where(is_positive, deltas, 0.0), anchors)
-            return giou_loss(found, tf.where(is_positive, boxes, anchors))
+            return OVERLAP_LOSSES[self.box_loss](found, tf.where(is_positive, boxes, anchors))
         error = deltas - self.coder.encode(boxes, anchors)
         return tf.reduce_sum(DELTA_LOSSES[self.box_loss](error, self.beta), axis=-1)
 
-    def _normalize(self, sums: tf.Tensor, positives: tf.Tensor) -> tf.Tensor:
+    def _normalize(self, losses: tf.Tensor, divisors: tf.Tensor) -> tf.Tensor:
+        """(B, N) losses, (B,) weights of the positives -> a scalar."""
+        sums = tf.reduce_sum(losses, axis=1)
         if self.normalization == "image":
-            return tf.reduce_mean(sums / tf.maximum(positives, 1.0))
-        return tf.reduce_sum(sums) / tf.maximum(tf.reduce_sum(positives), 1.0)
+            return tf.reduce_mean(sums / tf.maximum(divisors, 1.0))
+        return tf.reduce_sum(sums) / tf.maximum(tf.reduce_sum(divisors), 1.0)
+
+
+def _of_matches(values: tf.Tensor, matches: tf.Tensor) -> tf.Tensor:
+    """(B, G, ...) of the objects -> (B, N, ...) of the object that each anchor answers for.
+
+    An anchor that answers for none gets what is used nowhere.
+    """
+    # One row more, so that an image without objects has something to gather.
+    values = tf.pad(values, [[0, 0], [0, 1], *[[0, 0]] * (values.shape.rank - 2)])
+    return tf.gather(values, tf.maximum(matches, 0), batch_dims=1)

@@ -7,15 +7,21 @@ import tensorflow as tf
 
 from core.anchors import AnchorGenerator, spatial_size
 from core.box_coder import BoxCoder
+from utils.boxes import pairwise_iou
 
 
 class Postprocess:
-    """Top candidates of each level, decoded, clipped, then NMS within each class.
+    """Top candidates of each level, decoded, then clipped and NMS within each class.
 
     anchors, coder: the model's conventions.
-    score_threshold: candidates must exceed it. top_k: candidates kept a level, over all classes.
-    nms_iou: NMS drops boxes that overlap a better one of their class by more.
+    score_threshold: scores must exceed it. top_k: candidates kept a level, over all classes.
+    nms: "hard" drops what overlaps a better box of its class by more than `nms_iou`, "linear"
+        multiplies its score by 1 - IoU, "gaussian" the score of all by exp(-IoU^2 / soft_sigma).
     max_detections: D, kept for an image.
+
+    `candidates` and `suppress` are its halves, for those of several views of an image. Soft-NMS:
+    Bodla et al., "Soft-NMS - Improving Object Detection With One Line of Code", ICCV 2017
+    (arXiv:1704.04503), equations 2 and 3. Raises ValueError for another `nms`.
     """
 
     def __init__(
@@ -25,44 +31,52 @@ class Postprocess:
         coder: BoxCoder,
         score_threshold: float = 0.05,
         top_k: int = 1000,
+        nms: str = "hard",
         nms_iou: float = 0.5,
+        soft_sigma: float = 0.5,
         max_detections: int = 100,
     ):
+        if nms not in ("hard", "linear", "gaussian"):
+            raise ValueError(f"nms: expected hard, linear or gaussian, found {nms!r}")
         self.anchors, self.coder = anchors, coder
         self.score_threshold, self.top_k = score_threshold, top_k
-        self.nms_iou, self.max_detections = nms_iou, max_detections
+        self.nms, self.nms_iou, self.soft_sigma = nms, nms_iou, soft_sigma
+        self.max_detections = max_detections
 
     def __call__(self, outputs: dict, batch: dict) -> dict[str, tf.Tensor]:
+        """Detections of one forward pass, see `candidates` and `suppress`."""
+        return self.suppress(*self.candidates(outputs, batch["images"]), batch)
+
+    def candidates(self, outputs: dict, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Best candidates of a forward pass, in pixels of the network's input.
+
+        outputs: class_logits (B, N, K), box_deltas (B, N, 4). images: (B, H, W, 3).
+        Returns boxes (B, M, 4) xyxy, scores (B, M, K), 0 but for each one's class.
+        """
+        logits, deltas = outputs["class_logits"], outputs["box_deltas"]
+        height, width = spatial_size(images)
+        scores, index, labels = self._best(logits, height, width)
+        anchors = tf.gather(self.anchors(height, width), index)
+        boxes = self.coder.decode(tf.gather(deltas, index, batch_dims=1), anchors)
+        # One score a class, so that NMS works within classes; an offset a class would cost
+        # precision.
+        return boxes, tf.one_hot(labels, logits.shape[-1]) * scores[..., None]
+
+    def suppress(self, boxes: tf.Tensor, scores: tf.Tensor, batch: dict) -> dict[str, tf.Tensor]:
         """Detections in descending order of score, in pixels of the original image.
 
-        outputs: class_logits (B, N, K), box_deltas (B, N, 4).
-        batch: images (B, H, W, 3); sizes (B, 2) int height, width of the content;
-            scales (B, 2) float x, y: input pixels an original pixel.
+        boxes, scores: as `candidates` gives them, of one view or of several.
+        batch: sizes (B, 2) int height, width of the content; scales (B, 2) float x, y: input
+            pixels an original pixel.
         Returns boxes (B, D, 4) xyxy, scores (B, D), labels (B, D) int32, counts (B,) int32; rows
         beyond the count have score 0 and label -1.
         """
-        logits, deltas = outputs["class_logits"], outputs["box_deltas"]
-        height, width = spatial_size(batch["images"])
-        scores, index, labels = self._candidates(logits, height, width)
-        anchors = tf.gather(self.anchors(height, width), index)
-        boxes = self.coder.decode(tf.gather(deltas, index, batch_dims=1), anchors)
         # Not sizes[::-1]: a negative stride stops TensorFlow from fusing convolutions and relu.
         height_width = tf.cast(batch["sizes"], tf.float32)
         limit = tf.gather(height_width, [1, 0, 1, 0], axis=1)[:, None]
         boxes = tf.clip_by_value(boxes, 0.0, limit)
-
-        # One score a class, so that NMS works within classes; an offset a class would cost
-        # precision.
-        by_class = tf.one_hot(labels, logits.shape[-1]) * scores[..., None]
-        boxes, scores, labels, counts = tf.image.combined_non_max_suppression(
-            boxes[:, :, None, :],
-            by_class,
-            max_output_size_per_class=self.max_detections,
-            max_total_size=self.max_detections,
-            iou_threshold=self.nms_iou,
-            score_threshold=self.score_threshold,
-            clip_boxes=False,
-        )
+        nms = self._hard_nms if self.nms == "hard" else self._soft_nms
+        boxes, scores, labels, counts = nms(boxes, scores)
         is_real = tf.sequence_mask(counts, self.max_detections)
         scales = tf.concat([batch["scales"], batch["scales"]], axis=-1)[:, None, :]
         return {
@@ -72,7 +86,57 @@ class Postprocess:
             "counts": counts,
         }
 
-    def _candidates(self, logits: tf.Tensor, height, width):
+    def _hard_nms(self, boxes: tf.Tensor, scores: tf.Tensor):
+        return tf.image.combined_non_max_suppression(
+            boxes[:, :, None, :],
+            scores,
+            max_output_size_per_class=self.max_detections,
+            max_total_size=self.max_detections,
+            iou_threshold=self.nms_iou,
+            score_threshold=self.score_threshold,
+            clip_boxes=False,
+        )
+
+    def _soft_nms(self, boxes: tf.Tensor, scores: tf.Tensor):
+        """Returns what `_hard_nms` returns. D times, the best candidate left of each image is
+        picked and those of its class decay; scores only fall, so that the picks come in order."""
+        labels = tf.argmax(scores, axis=2, output_type=tf.int32)
+        scores = self._above_threshold(tf.reduce_max(scores, axis=2))
+
+        def pick(left, picked):
+            best = tf.argmax(left, axis=1, output_type=tf.int32)[:, None]
+            is_best = tf.range(tf.shape(left)[1]) == best
+            overlap = pairwise_iou(tf.gather(boxes, best, batch_dims=1), boxes)[:, 0]
+            is_rival = labels == tf.gather(labels, best, batch_dims=1)
+            decayed = tf.where(is_rival, left * self._decay(overlap), left)
+            left_over = tf.where(is_best, 0.0, self._above_threshold(decayed))
+            # Added: an image with nothing left picks its first candidate once more, at 0.
+            return left_over, picked + tf.where(is_best, left, 0.0)
+
+        _, picked = tf.while_loop(
+            lambda left, picked: tf.reduce_any(left > 0),
+            pick,
+            (scores, tf.zeros_like(scores)),
+            maximum_iterations=self.max_detections,
+        )
+        # Zeros behind, in case there are fewer than D.
+        room = tf.pad(picked, [[0, 0], [0, self.max_detections]])
+        scores, index = tf.math.top_k(room, self.max_detections)
+        index = tf.minimum(index, tf.shape(picked)[1] - 1)
+        boxes = tf.gather(boxes, index, batch_dims=1)
+        boxes = tf.where(scores[..., None] > 0, boxes, 0.0)
+        counts = tf.math.count_nonzero(scores, axis=1, dtype=tf.int32)
+        return boxes, scores, tf.gather(labels, index, batch_dims=1), counts
+
+    def _decay(self, overlap: tf.Tensor) -> tf.Tensor:
+        if self.nms == "linear":
+            return tf.where(overlap > self.nms_iou, 1.0 - overlap, 1.0)
+        return tf.exp(-tf.square(overlap) / self.soft_sigma)
+
+    def _above_threshold(self, scores: tf.Tensor) -> tf.Tensor:
+        return tf.where(scores > self.score_threshold, scores, 0.0)
+
+    def _best(self, logits: tf.Tensor, height, width):
         """Best (anchor, class) pairs of each level -> scores, anchor indices, labels: (B, M).
 
         The best `top_k` pairs lie on at most as many anchors, those of the highest best class: only

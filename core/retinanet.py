@@ -41,6 +41,7 @@ class RetinaNet(Composite, keras.Model):
 
     backbone: normalised images -> [C3, C4, C5]; neck: those -> [P3 ... P7];
     class_head, box_head: pyramid -> (B, N, K) and (B, N, 4) float32.
+    Keras hands `training` on to those of its layers that take it: a neck need not.
     normalization: "torch" or "caffe", see `normalize`.
     Any H and W: level l has ceil(H / 2^l) x ceil(W / 2^l) cells.
     """

@@ -33,6 +33,22 @@ class Warmup(LearningRateSchedule):
         return {"schedule": self.schedule, "steps": self.steps, "start": self.start}
 
 
+class PerUpdate(LearningRateSchedule):
+    """`schedule`, which counts updates, for a counter of batches: an update takes `batches`.
+
+    Keras asks for the rate by batches where their gradients are accumulated.
+    """
+
+    def __init__(self, schedule, batches: int):
+        self.schedule, self.batches = schedule, batches
+
+    def __call__(self, step):
+        return self.schedule(step // self.batches)
+
+    def get_config(self):
+        return {"schedule": self.schedule, "batches": self.batches}
+
+
 def constant(learning_rate: float, steps: int) -> LearningRateSchedule:
     """Stays."""
     return ConstantRate(learning_rate)

@@ -1,11 +1,21 @@
 """Which anchor answers for which object (paper section 4, "Anchors").
 
-Letters: B batch, N anchors, G padded ground-truth boxes.
+`Matcher` goes by IoU, as the paper does, `Atss` by what each object's nearest anchors are like.
+Letters: B batch, N anchors, A anchors a cell, G padded ground-truth boxes.
 """
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 
-from utils.boxes import IGNORE, PADDING, area, pairwise_intersection, pairwise_iou
+from utils.boxes import (
+    IGNORE,
+    PADDING,
+    area,
+    pairwise_intersection,
+    pairwise_iou,
+    xyxy_to_cxcywh,
+)
 
 BACKGROUND = -1  # the anchor is a negative
 BETWEEN = -2  # neither positive nor negative: reaches no loss
@@ -37,12 +47,14 @@ class Matcher:
         self.negative_iou = negative_iou
         self.low_quality = low_quality
 
-    def __call__(self, anchors: tf.Tensor, boxes: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def __call__(
+        self, anchors: tf.Tensor, boxes: tf.Tensor, labels: tf.Tensor, level_counts: Sequence = ()
+    ) -> tf.Tensor:
         """(N, 4) anchors, (B, G, 4) boxes xyxy, (B, G) labels -> (B, N) int32 matches.
 
         A match is an index into G, or BACKGROUND, or BETWEEN. Rows labelled PADDING match nothing;
         anchors that lie at least half inside a region labelled IGNORE are never background. G may
-        be 0. Ties go to the first object.
+        be 0. Ties go to the first object. level_counts: for `Atss`; IoU knows no levels.
         """
         # One padded row more, so that an image without objects has something to take a maximum of.
         boxes = tf.pad(boxes, [[0, 0], [0, 1], [0, 0]])
@@ -59,11 +71,93 @@ class Matcher:
             highest = tf.reduce_max(iou, axis=1, keepdims=True)  # (B, 1, G)
             is_positive |= tf.reduce_any((iou == highest) & (iou > 0), axis=2)
         is_negative = best_iou < self.negative_iou
-        is_ignored = (labels == IGNORE)[:, None, :]
-        inside = tf.math.divide_no_nan(overlap, area(anchors)[None, :, None])
-        is_negative &= ~tf.reduce_any((inside >= 0.5) & is_ignored, axis=2)
+        is_negative &= ~_is_ignored(overlap, anchors, labels)
         rest = tf.where(is_negative, BACKGROUND, BETWEEN)
         return tf.where(is_positive, best, rest)
+
+
+class Atss:
+    """Assigns anchors by a threshold that each object draws from the anchors nearest to it.
+
+    Candidates of an object are all anchors of the `top_k` cells of each level whose centres are
+    closest to its own. Those that lie with their centre inside the object and reach the mean of
+    the candidates' IoUs + their standard deviation answer for it; of several such objects, for
+    the one of highest IoU. All other anchors are background.
+    An object too small to have a cell's centre inside is left without an anchor.
+
+    top_k: cells a level. num_anchors: anchors a cell.
+    Source: Zhang et al., arXiv:1912.02424 section 3.2, where a cell has one anchor; with several,
+    the authors' code takes top_k * num_anchors of them a level: those of the same cells.
+    """
+
+    def __init__(self, top_k: int = 9, num_anchors: int = 9):
+        if top_k < 1 or num_anchors < 1:
+            raise ValueError(
+                f"expected top_k and num_anchors of 1 or more, found {top_k} and {num_anchors}"
+            )
+        self.top_k, self.num_anchors = top_k, num_anchors
+
+    def __call__(
+        self, anchors: tf.Tensor, boxes: tf.Tensor, labels: tf.Tensor, level_counts: Sequence
+    ) -> tf.Tensor:
+        """As `Matcher`: (B, N) matches, of which only anchors in regions to ignore are BETWEEN.
+
+        level_counts: anchors on each level, see AnchorGenerator; they lie cell by cell.
+        """
+        num_images, num_rows = tf.unstack(tf.shape(labels))
+        length = tf.shape(anchors)[0]
+        claimed, iou = self.claims(anchors, boxes, level_counts)
+        iou = tf.where((labels >= 0)[..., None, None], iou, -1.0)
+        row = tf.range(num_rows)[:, None, None] + tf.zeros_like(claimed)
+        # All images in one row of anchors, to find the best of the claims on each.
+        place = claimed + length * tf.range(num_images)[:, None, None, None]
+        iou, row, place = (tf.reshape(values, [-1]) for values in (iou, row, place))
+        best_iou = tf.math.unsorted_segment_max(iou, place, num_images * length)
+        is_best = (iou >= 0) & (iou == tf.gather(best_iou, place))
+        row = tf.where(is_best, row, num_rows)
+        best = tf.math.unsorted_segment_min(row, place, num_images * length)
+        best = tf.reshape(best, [num_images, length])
+
+        overlap = pairwise_intersection(anchors[None], boxes)  # (B, N, G)
+        rest = tf.where(_is_ignored(overlap, anchors, labels), BETWEEN, BACKGROUND)
+        return tf.where(best < num_rows, best, rest)
+
+    def claims(
+        self, anchors: tf.Tensor, boxes: tf.Tensor, level_counts: Sequence
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """(B, G, C, A) int32 candidates of each box, and their IoU with it or -1 if refused.
+
+        C: the nearest cells of all levels, top_k of each or all there are.
+        """
+        centers = xyxy_to_cxcywh(anchors[:: self.num_anchors])[:, :2]
+        middles = xyxy_to_cxcywh(boxes)[:, :, None, :2]
+        nearest, start = [], 0
+        for count in level_counts:
+            end = start + count // self.num_anchors
+            distance = tf.reduce_sum(tf.square(centers[start:end] - middles), axis=-1)
+            closest = tf.math.top_k(-distance, tf.minimum(self.top_k, end - start))
+            nearest.append(start + closest.indices)
+            start = end
+        cells = tf.concat(nearest, axis=2)  # (B, G, C)
+        candidates = cells[..., None] * self.num_anchors + tf.range(self.num_anchors)
+
+        found = tf.gather(anchors, candidates)  # (B, G, C, A, 4)
+        iou = pairwise_iou(boxes[:, :, None, None], found)[..., 0, :]
+        mean, variance = tf.nn.moments(iou, axes=[2, 3], keepdims=True)
+        center = tf.gather(centers, cells)
+        low, high = boxes[:, :, None, :2], boxes[:, :, None, 2:]
+        is_inside = tf.reduce_all((low < center) & (center < high), axis=-1)
+        is_claimed = is_inside[..., None] & (iou >= mean + tf.sqrt(variance))
+        return candidates, tf.where(is_claimed, iou, -1.0)
+
+
+def _is_ignored(overlap: tf.Tensor, anchors: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """(B, N) bool: anchors that lie at least half inside a region labelled IGNORE.
+
+    overlap: (B, N, G) areas that anchors and boxes share.
+    """
+    inside = tf.math.divide_no_nan(overlap, area(anchors)[None, :, None])
+    return tf.reduce_any((inside >= 0.5) & (labels == IGNORE)[:, None, :], axis=2)
 
 
 def best_overlaps(anchors: tf.Tensor, boxes: tf.Tensor, chunk: int = 256) -> tf.Tensor:

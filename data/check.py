@@ -32,6 +32,7 @@ from rich.table import Table
 
 import configs
 from configs import Config
+from configs.schema import Matcher
 from core.anchors import STRIDES
 from core.build import build_anchors
 from core.coverage import SIZES, Coverage, anchor_coverage
@@ -148,7 +149,7 @@ def training_findings(config: Config, train: Dataset) -> list[Finding]:
     found = []
     for batch_size in dict.fromkeys(phase.batch_size for phase in config.train.all_phases()):
         try:
-            steps_per_epoch(train, batch_size)
+            steps_per_epoch(train, config.data, batch_size)
         except ValueError as error:
             found.append(_of_train("fewer images than a batch", str(error)))
     if not learnable(train, config.data.train_on_difficult).any():
@@ -167,7 +168,8 @@ def _files(dataset: Dataset) -> set[str]:
 
 def examine_anchors(config: Config, dataset: Dataset) -> dict:
     """Coverage by the config's anchors, and by fitted ones if they are worth a change."""
-    settings, iou = config.model.anchors, config.matcher.positive_iou
+    settings, matcher = config.model.anchors, config.matcher
+    iou = matcher.positive_iou if matcher.kind == "iou" else Matcher.positive_iou  # ATSS has none
     boxes, sizes = at_input_size(dataset, config.model.resize)
     boxes = boxes[~dataset.ignore]
     height, width = (int(side) for side in padded_size(sizes.max(axis=0), config.model.resize))

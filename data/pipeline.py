@@ -6,9 +6,11 @@ content; scales (B, 2) float32 x, y: input pixels a pixel of the image; boxes (B
 in input pixels; labels (B, G) int32, PADDING where there is no object and IGNORE for regions;
 weights (B, G) float32, how much an object counts in the losses, 0 where there is none; index (B,)
 int64 of the image in the dataset.
-Everything random comes from (seed, epoch, index) alone.
+Everything random comes from (seed, epoch, index, copy) alone, the last for an image that an epoch
+repeats; which canvas a batch has, from seed, epoch and its place in the epoch.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 
@@ -16,23 +18,32 @@ import numpy as np
 import tensorflow as tf
 
 from configs.schema import Canvas, Data, ShortLong
-from data.augment import color_matrix, flip, zoom
+from data.augment import SMALLEST_CROP, canvases, color_matrix, flip, iou_crop, zoom
+from data.effects import blur, cutout, grayscale, jpeg, noise
+from data.mixing import cutmix, draw_partners, mixup, mosaic
 from data.records import Dataset, DatasetError, learnable
 from data.render import compose, image_reader, pad, recolor
 from data.resize import fitted_size, padded_size
 from data.samples import Sample
+from data.sampling import epoch_order, repeat_factors, samples_per_epoch
 from data.views import View, clip, place, reduction, whole
+from data.warp import warp
 from utils.boxes import IGNORE, PADDING
 
 
-def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
-    """Full batches in an epoch. Raises ValueError where the dataset is smaller than a batch."""
-    if len(dataset) < batch_size:
+def steps_per_epoch(dataset: Dataset, data: Data, batch_size: int) -> int:
+    """Full batches in an epoch. Raises ValueError where it is smaller than a batch.
+
+    With `data.repeat_threshold` an epoch has more images than the dataset.
+    """
+    factors = repeat_factors(dataset, data.repeat_threshold, data.train_on_difficult)
+    num_samples = samples_per_epoch(factors)
+    if num_samples < batch_size:
         raise ValueError(
-            f"train.batch_size: expected at most the {len(dataset)} images of {dataset.name}, "
-            f"found {batch_size}"
+            f"train.batch_size: expected at most the {num_samples} images of an epoch of "
+            f"{dataset.name}, found {batch_size}"
         )
-    return len(dataset) // batch_size
+    return num_samples // batch_size
 
 
 def training_batches(
@@ -43,27 +54,51 @@ def training_batches(
     batch_size: int,
     seed: int,
     epochs: range,
+    num_epochs: int | None = None,
     skip_steps: int = 0,
     read: Callable | None = None,
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches of `epochs`, without those of the first `skip_steps` steps.
 
+    num_epochs: of the whole run, `epochs.stop` unless given; `mixing.closing_epochs` are its last.
     read: see `image_reader`; the default makes one as `data.cache` says.
-    Each epoch is a permutation of its own, cut to full batches. Skipped samples are never read, so
-    a resumed run goes on where it was.
+    Each epoch is a permutation of its own, or as `epoch_order` with data.repeat_threshold, cut to
+    full batches. Skipped samples are never read, so a resumed run goes on where it was.
     """
-    num_samples = steps_per_epoch(dataset, batch_size) * batch_size
-    sample = training_sample(dataset, data, rule, seed, read)
+    num_steps = steps_per_epoch(dataset, data, batch_size)
+    rules = canvases(rule, data.augment.canvas_scales)
+    num_epochs = epochs.stop if num_epochs is None else num_epochs
+    sample = training_sample(dataset, data, rule, seed, read, num_epochs)
+    shuffled = _shuffler(dataset, data, seed)
 
     def order(epoch):
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
-        shuffled = tf.random.experimental.stateless_shuffle(np.arange(len(dataset)), key)
-        indices = tf.data.Dataset.from_tensor_slices(shuffled[:num_samples])
-        return indices.map(lambda index: (index, epoch))
+        chosen = tf.random.stateless_uniform([num_steps], key, 0, len(rules), tf.int32)
+        samples = (part[: num_steps * batch_size] for part in shuffled(epoch, key))
+        samples = tf.data.Dataset.from_tensor_slices((*samples, tf.repeat(chosen, batch_size)))
+        return samples.map(lambda index, copy, canvas: (index, epoch, canvas, copy))
 
     stream = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(order)
     stream = stream.skip(skip_steps * batch_size)
-    return _batched(stream, sample, rule, batch_size, drop_remainder=True)
+    return _batched(stream, sample, rules, batch_size, drop_remainder=True)
+
+
+def _shuffler(dataset: Dataset, data: Data, seed: int) -> Callable:
+    """(epoch, key of both) -> (N,) indices in random order, (N,) numbers of their copies."""
+
+    def shuffled(epoch, key):
+        index = tf.random.experimental.stateless_shuffle(np.arange(len(dataset)), key)
+        return index, tf.zeros_like(index)
+
+    if not data.repeat_threshold:
+        return shuffled
+    factors = repeat_factors(dataset, data.repeat_threshold, data.train_on_difficult)
+
+    def repeated(epoch, key):
+        order = tf.numpy_function(lambda e: epoch_order(factors, seed, e), [epoch], tf.int64)
+        return tf.unstack(tf.ensure_shape(order, [samples_per_epoch(factors), 2]), axis=1)
+
+    return repeated
 
 
 def evaluation_batches(
@@ -76,7 +111,7 @@ def evaluation_batches(
 ) -> tf.data.Dataset:
     """Every image once, in order, unchanged but for the resizing; the last batch may be smaller."""
     sizes, objects = dataset.sizes[:, ::-1], _objects(dataset, train_on_difficult)
-    render = _renderer(dataset, rule, read or image_reader(dataset))
+    render = _renderer(dataset, [rule], read or image_reader(dataset))
 
     def sample(index):
         view = whole(sizes[index], rule)
@@ -84,7 +119,7 @@ def evaluation_batches(
         return _row(index, Sample.of(render(index, view), place(boxes, view), labels), view, rule)
 
     stream = tf.data.Dataset.range(len(dataset))
-    return _batched(stream, sample, rule, batch_size, drop_remainder=False)
+    return _batched(stream, sample, [rule], batch_size, drop_remainder=False)
 
 
 def checked(batches: tf.data.Dataset) -> Iterator[dict]:
@@ -104,36 +139,89 @@ def training_sample(
     rule: Canvas | ShortLong,
     seed: int,
     read: Callable | None = None,
+    num_epochs: float = math.inf,
 ) -> Callable:
-    """A function (index, epoch) -> one row of a batch as the settings change it, in NumPy.
+    """A function (index, epoch, canvas, copy) -> one row of a batch as the settings change it.
 
+    canvas: the place in `augment.canvas_scales`, the first unless given.
+    copy: how often the epoch had the image before, see `epoch_order`; each is changed differently.
+    num_epochs: of the run; `mixing.closing_epochs` are its last.
     tf.data calls it from its threads; called by hand, breakpoints work in every line.
     """
-    augment, sizes = data.augment, dataset.sizes[:, ::-1]
-    objects = _objects(dataset, data.train_on_difficult)
-    read = read or image_reader(dataset, data.cache)
-    render = _renderer(dataset, rule, read, augment.zoom[1])
-    strengths = (augment.brightness, augment.contrast, augment.saturation, augment.hue)
+    augment, mixing = data.augment, data.mixing
+    rules = canvases(rule, augment.canvas_scales)
+    single = _augmenter(dataset, data, rules, read or image_reader(dataset, data.cache))
+    mix = _mixer(single, len(dataset), data)
+    mixed_epochs = num_epochs - mixing.closing_epochs if mixing.total else 0
 
-    def single(index, rng):
-        """The sample of one image, and its view."""
-        values = rng.random(9)
-        boxes, labels = objects(index)
-        if augment.zoom == (1.0, 1.0):
-            view = whole(sizes[index], rule)
-        else:
-            view = zoom(sizes[index], rule, values[2:5], augment.zoom)
-            boxes, labels = clip(boxes, labels, view, augment.min_visibility)
-        view = flip(view, values[0], augment.flip)
-        view = flip(view, values[1], augment.vertical_flip, vertical=True)
-        matrix = color_matrix(values[5:9], *strengths) if any(strengths) else None
-        return Sample.of(render(index, view, matrix), place(boxes, view), labels), view
-
-    def sample(index, epoch):
-        sample, view = single(index, np.random.default_rng([seed, epoch, index]))
+    def sample(index, epoch, canvas=0, copy=0):
+        rule = rules[canvas]
+        rng = np.random.default_rng([seed, epoch, index, copy])
+        sample, view = single(index, rng, rule)
+        if epoch < mixed_epochs:
+            sample = mix(sample, index, rng, rule)
+        sample = cutout(sample, rng, augment.cutout, augment.min_visibility)
         return _row(index, sample, view, rule)
 
     return sample
+
+
+def _augmenter(dataset: Dataset, data: Data, rules: list, read: Callable) -> Callable:
+    """(index, generator, one of the rules) -> the changed sample of one image, and its view."""
+    augment, sizes = data.augment, dataset.sizes[:, ::-1]
+    objects = _objects(dataset, data.train_on_difficult)
+    most_zoom = max(augment.zoom[1], 1 / SMALLEST_CROP if augment.iou_crop else 1.0)
+    render = _renderer(dataset, rules, read, most_zoom)
+    strengths = (augment.brightness, augment.contrast, augment.saturation, augment.hue)
+
+    def single(index, rng, rule):
+        values, size, least = rng.random(9), sizes[index], augment.min_visibility
+        boxes, labels = objects(index)
+        if augment.iou_crop and rng.random() < augment.iou_crop:
+            view = iou_crop(size, rule, boxes, labels, rng, least)
+        elif augment.zoom != (1.0, 1.0):
+            view = zoom(size, rule, values[2:5], augment.zoom)
+        else:
+            view = whole(size, rule)
+        if (view.source[2:] < size).any():
+            boxes, labels = clip(boxes, labels, view, least)
+        view = flip(view, values[0], augment.flip)
+        view = flip(view, values[1], augment.vertical_flip, vertical=True)
+        matrix = color_matrix(values[5:9], *strengths) if any(strengths) else None
+        sample = Sample.of(render(index, view, matrix), place(boxes, view), labels)
+        sample = warp(sample, rng, augment.rotate, augment.shear, augment.translate, least)
+        sample = blur(sample, rng, augment.blur)
+        sample = noise(sample, rng, augment.noise)
+        sample = grayscale(sample, rng, augment.grayscale)
+        return jpeg(sample, rng, augment.jpeg), view
+
+    return single
+
+
+def _mixer(single: Callable, num_images: int, data: Data) -> Callable:
+    """(sample, index, generator, rule) -> the sample with others mixed in, or as it is.
+
+    single: of `_augmenter`; others are changed each by numbers of its own.
+    """
+    mixing, least = data.mixing, data.augment.min_visibility
+    limits = np.cumsum([mixing.mixup, mixing.cutmix, mixing.mosaic])
+
+    def mix(sample, index, rng, rule):
+        value = rng.random()
+        if value >= limits[2]:
+            return sample
+        others = draw_partners(index, num_images, 1 if value < limits[1] else 3, rng)
+        others = [
+            single(other, child, rule)[0]
+            for other, child in zip(others, rng.spawn(len(others)), strict=True)
+        ]
+        if value < limits[0]:
+            return mixup(sample, *others, rng, mixing.mixup_alpha)
+        if value < limits[1]:
+            return cutmix(sample, *others, rng, mixing.cutmix_alpha, least)
+        return mosaic([sample, *others], rng, least)
+
+    return mix
 
 
 def _objects(dataset: Dataset, train_on_difficult: bool) -> Callable:
@@ -157,15 +245,18 @@ def _objects(dataset: Dataset, train_on_difficult: bool) -> Callable:
 
 
 def _renderer(
-    dataset: Dataset, rule: Canvas | ShortLong, read: Callable, most_zoom: float = 1.0
+    dataset: Dataset, rules: list[Canvas | ShortLong], read: Callable, most_zoom: float = 1.0
 ) -> Callable:
-    """(index, view, colour matrix) -> the pixels of the content."""
+    """(index, view by one of the rules, colour matrix) -> the pixels of the content."""
     sizes = dataset.sizes[:, ::-1]
     smallest = np.maximum((sizes / max(most_zoom, 1.0)).astype(np.int32), 1)
-    keep = reduction(smallest, fitted_size(smallest[:, 0], smallest[:, 1], rule), rule)
+    keep = np.min(
+        [reduction(smallest, fitted_size(*smallest.T, rule), rule) for rule in rules], axis=0
+    )
+    antialias = rules[0].antialias
 
     def render(index, view, matrix=None):
-        pixels = read(index, view.source, view.target[2:], rule.antialias, keep[index])
+        pixels = read(index, view.source, view.target[2:], antialias, keep[index])
         if matrix is not None:
             pixels = recolor(pixels, matrix)
         return compose(pixels, view)
@@ -187,10 +278,12 @@ def _row(index: int, sample: Sample, view: View, rule: Canvas | ShortLong) -> di
 
 
 def _batched(
-    stream: tf.data.Dataset, sample: Callable, rule, batch_size: int, drop_remainder: bool
+    stream: tf.data.Dataset, sample: Callable, rules: list, batch_size: int, drop_remainder: bool
 ) -> tf.data.Dataset:
-    """Samples, a function of the stream's elements, as padded batches."""
-    canvas = [rule.height, rule.width] if isinstance(rule, Canvas) else [None, None]
+    """Samples, a function of the stream's elements, as padded batches, each by one of the rules."""
+    rule, *others = rules
+    is_static = isinstance(rule, Canvas) and not others
+    canvas = [rule.height, rule.width] if is_static else [None, None]
     specs = {
         "images": tf.TensorSpec([*canvas, 3], tf.uint8 if rule.antialias else tf.float32),
         "boxes": tf.TensorSpec([None, 4], tf.float32),

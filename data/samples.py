@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.views import areas, cut_off, is_visible
+
 
 class Sample(NamedTuple):
     """Pixels and what is to be found in them; operations return a new one.
@@ -31,3 +33,9 @@ class Sample(NamedTuple):
         """Only the objects of a (G,) mask."""
         objects = (array[is_kept] for array in self[1:])
         return Sample(self.pixels, *objects)
+
+    def clip(self, frame: np.ndarray, min_visibility: float) -> "Sample":
+        """Objects cut off where a (4,) xyxy frame ends; `is_visible` says who stays."""
+        boxes = cut_off(self.boxes, frame)
+        is_kept = is_visible(areas(self.boxes), areas(boxes), self.labels, min_visibility)
+        return self._replace(boxes=boxes.astype(np.float32)).keep(is_kept)

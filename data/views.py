@@ -12,7 +12,7 @@ import numpy as np
 from configs.schema import Canvas, ShortLong
 from data.images import REDUCTIONS
 from data.resize import fitted_size
-from utils.boxes import IGNORE
+from utils.boxes import IGNORE, PADDING
 
 
 class View(NamedTuple):
@@ -37,9 +37,13 @@ class View(NamedTuple):
 
 def whole(size: np.ndarray, rule: Canvas | ShortLong) -> View:
     """All of an image of (height, width) `size`, at the size that the rule brings it to."""
-    content = fitted_size(*size, rule)
-    source, target = (np.concatenate([[0, 0], sides]) for sides in (size, content))
-    return View(source, target, content, np.array([False, False]))
+    return part(np.concatenate([[0, 0], size]), rule)
+
+
+def part(source: np.ndarray, rule: Canvas | ShortLong) -> View:
+    """The rectangle `source` of an image alone, at the size that the rule brings it to."""
+    content = fitted_size(*source[2:], rule)
+    return View(source, np.concatenate([[0, 0], content]), content, np.array([False, False]))
 
 
 def reduction(size: np.ndarray, content: np.ndarray, rule: Canvas | ShortLong) -> np.ndarray:
@@ -65,17 +69,38 @@ def place(boxes: np.ndarray, view: View) -> np.ndarray:
     return boxes.astype(np.float32)
 
 
+def frame(source: np.ndarray) -> np.ndarray:
+    """(..., 4) y, x, height, width -> xyxy."""
+    corner = source[..., [1, 0]]
+    return np.concatenate([corner, corner + source[..., [3, 2]]], axis=-1)
+
+
+def cut_off(boxes: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """(..., 4) xyxy moved into a (..., 4) xyxy frame; without area where they lie outside."""
+    return np.clip(boxes, frame[..., [0, 1, 0, 1]], frame[..., [2, 3, 2, 3]])
+
+
+def areas(boxes: np.ndarray) -> np.ndarray:
+    """(..., 4) xyxy, none inverted -> (...) float64."""
+    return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1, dtype=np.float64)
+
+
+def is_visible(
+    before: np.ndarray, after: np.ndarray, labels: np.ndarray, min_visibility: float
+) -> np.ndarray:
+    """Whether objects stay when of areas `before` only `after` is left, (..., G) each -> (..., G).
+
+    They do with at least the share `min_visibility`, ignore regions while anything is left. Each
+    operation judges by the boxes it is given, whatever those before it cut off.
+    """
+    is_enough = (after >= min_visibility * before) | (labels == IGNORE)
+    return (after > 0) & is_enough & (labels != PADDING)
+
+
 def clip(
     boxes: np.ndarray, labels: np.ndarray, view: View, min_visibility: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts boxes off where the view ends, still in pixels of the image -> boxes, labels.
-
-    Those left with less than `min_visibility` of their area are dropped, ignore regions only when
-    nothing is left.
-    """
-    corner = view.source[[1, 0, 1, 0]]
-    limit = view.source[[3, 2, 3, 2]]
-    clipped = (boxes - corner).clip(0, limit) + corner
-    before, after = ((b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, clipped))
-    is_kept = (after > 0) & ((after >= min_visibility * before) | (labels == IGNORE))
+    """Cuts boxes off where the view ends, still in pixels of the image -> boxes, labels."""
+    clipped = cut_off(boxes, frame(view.source))
+    is_kept = is_visible(areas(boxes), areas(clipped), labels, min_visibility)
     return clipped[is_kept].astype(np.float32), labels[is_kept]

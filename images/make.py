@@ -1,6 +1,6 @@
 """Makes the README's pictures: `python -m images.make` (or `make images`).
 
-python -m images.make                            schedules.png
+python -m images.make                            schedules.png, necks.png, focal_loss.png, ...
 python -m images.make --run runs/shapes          detections.jpg too, from a trained run
 python -m images.make --run runs/bccd --name bccd
 """
@@ -18,6 +18,7 @@ from core.build import build_schedule
 from data.datasets import read_split
 from data.records import first_images
 from detector import open_detector
+from images import focal, necks
 from utils.diary import diary
 from utils.draw import contact_sheet, write_image
 from utils.plots import schedule_curves
@@ -36,6 +37,9 @@ def main() -> None:
     args = parser.parse_args()
     with diary():
         schedules(FOLDER / "schedules.png")
+        necks.draw(FOLDER / "necks.png")
+        focal.draw_loss(FOLDER / "focal_loss.png")
+        focal.draw_first_steps(FOLDER / "foreground_share.png")
         if args.run:
             detections(FOLDER / f"{args.name}.jpg", args.run, args.count)
 

@@ -102,6 +102,28 @@ def test_many_images_go_through_a_frozen_graph_with_the_same_detections(
     assert len(frozen) == 2
 
 
+@pytest.mark.parametrize("resize", ["canvas", "short_long"])
+def test_more_views_and_soft_nms_compiled_eager_and_frozen(resize, run, root, monkeypatch):
+    dataset = read_voc(root, "val", CLASSES)
+    changes = {"resize": resize, "detect.max_detections": 50}
+    if resize == "short_long":
+        changes |= {"resize.short": 64, "resize.long": 90}
+    plain = Detector.load(run, changes=changes).detect_dataset(dataset, batch_size=2)
+    changes |= {"detect.flip": True, "detect.scales": (0.5, 1.0), "detect.nms": "gaussian"}
+    detector = Detector.load(run, changes=changes)
+    expected = detector.detect_dataset(dataset, batch_size=2)
+    assert detector._compiled.experimental_get_tracing_count() == 1
+    assert len(expected) == len(plain) == 5 * 50
+    assert abs(expected.scores - plain.scores).max() > 1e-3
+    assert (expected.boxes.max(axis=0) <= [80, 64, 80, 64]).all()
+    monkeypatch.setattr(detector_module, "FREEZE_FROM", len(dataset))
+    frozen = detector.detect_dataset(dataset, batch_size=2)
+    eager = Detector.load(run, eager=True, changes=changes).detect_dataset(dataset, batch_size=2)
+    for found in (frozen, eager):
+        np.testing.assert_array_equal(found.image, expected.image)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+
+
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_detecting_in_half_precision(precision, run, root, monkeypatch):
     dataset = read_voc(root, "val", CLASSES)
@@ -284,6 +306,12 @@ def test_settings_of_the_model_may_be_overridden_where_they_are_free(run):
     dataset_ids = [f"val_{i:05d}" for i in range(5)]
     table, _ = read_json(run / "evaluation" / "detections.json", dataset_ids, CLASSES)
     assert len(table) == 10
+    views = ["model.detect.flip=true", "model.detect.scales=0.5,1.0", "model.detect.nms=linear"]
+    evaluate.main([str(run), "--set", "model.detect.max_detections=2", *views])
+    other, _ = read_json(run / "evaluation" / "detections.json", dataset_ids, CLASSES)
+    assert len(other) == 10
+    assert (other.scores >= table.scores - 1e-6).all()
+    assert (other.scores > table.scores + 1e-3).any()
     with pytest.raises(configs.ConfigError, match=r"model\.neck_width"):
         evaluate.main([str(run), "--set", "model.neck_width=16"])
 

@@ -3,7 +3,8 @@
 utils imports nothing of ours; core and data never each other, and the config's types only where
 they are turned into parts or read from weights; configs is standard library only; torch is imported
 nowhere but to read its files and to be compared with; a config reaches a program through
-configs.load, called by root scripts alone and by data/check.py, a program that lies in a package.
+configs.load, called by root scripts alone and by data/check.py and data/preview.py, programs that
+lie in a package.
 """
 
 import ast
@@ -25,7 +26,8 @@ READ_THE_CONFIG = {
     *(f"data/{name}.py" for name in ("augment", "datasets", "pipeline", "resize", "views")),
 }
 KNOW_CONVENTIONS = "core/weights/"
-COMMANDS = {"data/check.py"}  # programs as those at the root, though they lie in a package
+# Programs as those at the root, though they lie in a package.
+COMMANDS = {"data/check.py", "data/preview.py"}
 MAY_USE_TORCH = ("core/weights/files.py", "tests/parity/", "benchmarks/")
 NOT_OURS = {"runs", "datasets"}
 
@@ -130,6 +132,7 @@ KEEPS = {
     "core/weights/files.py": "def f():\n    import torch",
     "core/weights/yhenon.py": "from configs.schema import Model",
     "data/check.py": "import configs\nimport core.build\nconfigs.load()",
+    "data/preview.py": "import configs\nimport core.weights.store\nconfigs.load()",
     "tests/parity/test_torchvision.py": "import torch\nimport torchvision",
     "benchmarks/input.py": "import torch",
     "tests/test_a.py": "import configs\nconfigs.load('a')\nimport core.build, data.pipeline",

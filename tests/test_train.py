@@ -3,10 +3,13 @@
 import csv
 import functools
 import json
+import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +24,9 @@ from core.build import build_model
 from core.layers import BatchNorm
 from core.losses import Criterion
 from core.targets import Matcher
+from data.datasets import read_split
 from data.shapes import CLASSES, make_shapes
-from utils.checkpoints import Checkpoint
+from utils.checkpoints import Checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
 # Changes that make it one epoch of one step.
@@ -408,22 +412,131 @@ def test_a_user_s_own_parts_need_the_config_that_defines_them(tmp_path, shapes, 
     assert float(rows[0]["learning_rate"]) == pytest.approx(5e-4)
 
 
-def test_an_update_that_breaks_the_weights_is_not_saved(tmp_path, shapes, monkeypatch):
-    """The loss of the last step was still finite; the weights after it are not."""
+@pytest.mark.parametrize("part", ["kernel", "average"])
+def test_an_update_that_breaks_the_weights_is_not_saved(part, tmp_path, shapes, monkeypatch):
+    """The loss of the last step was still finite; a weight after it is not, or an average."""
 
     def breaking_step(model, criterion, optimizer, batch):
         losses = train_step(model, criterion, optimizer, batch)
         if float(optimizer.iterations) == 2 * STEPS:
-            model.variables[0].assign(model.variables[0] * float("nan"))
+            variables = [*model.variables, *optimizer.variables]
+            broken = next(v for v in variables if v.path.endswith(part))
+            broken.assign(broken * float("nan"))
         return losses
 
     train_step = train.train_step
     monkeypatch.setattr(train, "train_step", breaking_step)
-    changes = {"train.phases": (), "train.epochs": 3, "train.eager": True}
+    changes = {"train.phases": (), "train.epochs": 3, "train.eager": True, "train.ema": 0.9}
     path, folder = write_config(tmp_path, shapes, changes), tmp_path / "runs" / "tiny"
-    with pytest.raises(FloatingPointError, match=r"epoch 2, step 3: expected finite weights"):
+    message = rf"epoch 2, step 3: expected finite weights, found nan or infinity in .*{part}\."
+    with pytest.raises(FloatingPointError, match=message):
         train.main(["--config", str(path)])
     assert Checkpoint(folder / "checkpoints" / "last.npz").state["progress"]["epoch"] == 1
+
+
+def test_averages_are_validated_and_kept_and_training_does_not_notice(
+    tmp_path, shapes, undisturbed
+):
+    """last.npz is that of a run without averages; best.npz has them, and its batch statistics."""
+    reference, _ = undisturbed
+    changes = {"train.ema": 0.6, "train.validate_every": 0}
+    folder = tmp_path / "runs" / "tiny"
+    train.main(["--config", str(write_config(tmp_path, shapes, changes))])
+    last, best = (Checkpoint(folder / "checkpoints" / f"{n}.npz") for n in ("last", "best"))
+    plain = Checkpoint(reference / "checkpoints" / "last.npz").arrays("model")
+    raw, kept = last.arrays("model"), best.arrays("model")
+    averages = [a for name, a in last.arrays("optimizer").items() if name.endswith("_average")]
+    learnt = [name for name in raw if "moving_" not in name]
+    for name, array in raw.items():
+        np.testing.assert_array_equal(array, plain[name], err_msg=name)
+    for name, average in zip(learnt, averages, strict=True):
+        np.testing.assert_array_equal(kept[name], average, err_msg=name)
+        assert not np.array_equal(kept[name], raw[name]), name
+    for name in raw.keys() - learnt:
+        np.testing.assert_array_equal(kept[name], raw[name], err_msg=name)
+
+
+def test_a_run_with_every_knob_is_resumed_in_the_middle_of_a_group(tmp_path, shapes, monkeypatch):
+    """Two batches an update, three an epoch: stopped after the first batch, then at the end of an
+    epoch, each time with a gradient waiting; averages, rates and order go on as they were."""
+    changes = {
+        "train.phases": (),
+        "train.epochs": 2,
+        "train.optimizer": "adamw",
+        "train.learning_rate": 1e-3,
+        "train.accumulate": 2,
+        "train.backbone_rate": 0.5,
+        "train.ema": 0.9,
+        "data.repeat_threshold": 0.8,
+        "train.batch_size": 5,
+    }
+    path = write_config(tmp_path, shapes, changes)
+    train.main(["--config", str(path)])
+    reference = tmp_path / "runs" / "tiny"
+    diary = " ".join((reference / "diary.log").read_text().split())
+    assert "12 of 12 images come more than once an epoch, up to 3.1 times; it has 16" in diary
+    add, calls = train.LossWindow.add, []
+
+    def add_and_stop(self, *args):
+        add(self, *args)
+        calls.append(None)
+        if len(calls) in (1, STEPS):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train.LossWindow, "add", add_and_stop)
+    folder = tmp_path / "runs" / "tiny-2"
+    for arguments, progress in ((["--config"], (0, 1)), (["--resume", folder, "--config"], (1, 0))):
+        with pytest.raises(SystemExit):
+            train.main([*map(str, arguments), str(path)])
+        checkpoint = Checkpoint(folder / "checkpoints" / "last.npz")
+        state = checkpoint.state["progress"]
+        assert (state["epoch"], state["step"]) == progress
+        waiting = checkpoint.arrays("optimizer")
+        assert any(a.any() for name, a in waiting.items() if name.endswith("accumulator"))
+    train.main(["--resume", str(folder), "--config", str(path)])
+    assert_same_run(folder, reference)
+    # Of the cosine's three updates the last batch of an epoch belongs to the second, to the third.
+    rates = [float(row["learning_rate"]) for row in read_metrics(folder)]
+    assert rates == pytest.approx([0.75e-3, 0.25e-3])
+
+
+PARTS = """
+    @property
+    def parts(self):
+        return {"stem": [self.convs[0], self.norms[0]]}
+
+    def call"""
+
+
+def test_a_stage_of_a_backbone_is_frozen_by_its_name(tmp_path, shapes):
+    """If the backbone has one of this name; else nothing is begun."""
+    changes = {"train.freeze": ("backbone.stem",)} | ONE_STEP | {"data.limit": 0}
+    path = write_config(tmp_path, shapes, changes)
+    message = r"train\.freeze: expected .*Tiny.* whose `parts` name 'stem', found none"
+    with pytest.raises(configs.ConfigError, match=message):
+        train.main(["--config", str(path)])
+    assert not (tmp_path / "runs").exists()
+    path.write_text(path.read_text().replace("\n    def call", PARTS, 1))
+    train.main(["--config", str(path)])
+    config = configs.load(path)
+    tf.keras.utils.set_random_seed(config.train.seed)
+    fresh = build_model(config.model, 5).backbone
+    last = Checkpoint(tmp_path / "runs" / "tiny" / "checkpoints" / "last.npz").arrays("model")
+    arrays = [array for name, array in last.items() if "/backbone/" in name]
+    stays = {
+        "/".join(variable.path.split("/")[-2:]): np.array_equal(variable, array)
+        for variable, array in zip(fresh.weights, arrays, strict=True)
+    }
+    stem = {"conv4/kernel", "conv4/bias"} | {name for name in stays if name.startswith("bn0/")}
+    assert {name for name, stayed in stays.items() if stayed} == stem
+
+
+def test_more_batches_an_update_than_there_are_in_a_phase_are_refused(tmp_path, shapes):
+    path = write_config(tmp_path, shapes, {"train.accumulate": 4})
+    message = r"train\.accumulate: expected at most the 3 batches of a phase of 1 epochs, found 4"
+    with pytest.raises(configs.ConfigError, match=message):
+        train.main(["--config", str(path)])
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_later_phase_that_cannot_be_is_found_before_the_first_step(tmp_path, shapes):
@@ -440,7 +553,31 @@ def test_a_shortened_warm_up_is_said(tmp_path, shapes):
     changes = ONE_STEP | {"train.warmup_steps": 9}
     train.main(["--config", str(write_config(tmp_path, shapes, changes))])
     diary = (tmp_path / "runs" / "tiny" / "diary.log").read_text()
-    assert "train.warmup_steps: 9 are more than half of the 1 steps of 1 epochs; 0 are" in diary
+    assert "train.warmup_steps: 9 are more than half of the 1 updates of 1 epochs; 0 are" in diary
+
+
+def test_a_run_with_atss_says_what_it_covers_and_learns(tmp_path, shapes):
+    changes = ONE_STEP | {"matcher": "atss", "loss.box": "ciou", "loss.label_smoothing": 0.1}
+    train.main(["--config", str(write_config(tmp_path, shapes, changes))])
+    folder = tmp_path / "runs" / "tiny"
+    assert "anchor coverage by ATSS: " in (folder / "diary.log").read_text()
+    row = read_metrics(folder)[0]
+    assert float(row["positives"]) > 0
+    for prefix in ("", "val_"):
+        assert 0 < float(row[f"{prefix}foreground_loss"]) < float(row[f"{prefix}class_loss"])
+
+
+@pytest.mark.parametrize(("step", "missing"), [(0, 0.0), (2, math.nan)])
+def test_a_run_begun_with_fewer_scalars_is_resumed(tmp_path, shapes, step, missing):
+    """Of an epoch that is begun, what was not summed from its first step is no number."""
+    dataset = read_split(configs.load(write_config(tmp_path, shapes)).data, "train", CLASSES)
+    progress = train.Progress(data=train.fingerprint(dataset))
+    before = asdict(progress) | {"epoch": 1, "step": step, "sums": [3.0, 2.0]}
+    state = {"classes": list(dataset.classes), "progress": before}
+    save_checkpoint(tmp_path / "last.npz", {}, state)
+    resumed = train.resumed(Checkpoint(tmp_path / "last.npz"), progress, dataset)
+    expected = [3.0, 2.0, *[missing] * (len(train.SCALARS) - 2)]
+    np.testing.assert_array_equal(resumed.sums, expected)
 
 
 def test_other_data_than_before_is_refused(tmp_path, undisturbed, shapes):

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from utils.files import whole_file
 
@@ -41,7 +42,7 @@ def precision_recall_curves(
 
     Raises ValueError if there is no curve, or if recall and precision differ in length.
     """
-    _check_curves(curves, "recalls", "precisions")
+    _check_curves(curves, "class", "recalls", "precisions")
     present = {name: curve for name, curve in curves.items() if not math.isnan(curve[2])}
     ranked = sorted(present, key=lambda name: -present[name][2])
     figure = Figure(figsize=(8.6, 5.4), dpi=DPI, layout="constrained")
@@ -78,7 +79,7 @@ def miss_rate_curves(
     Dollár et al., "Pedestrian Detection: An Evaluation of the State of the Art", TPAMI 2012.
     Raises ValueError if there is no curve, or if the two differ in length.
     """
-    _check_curves(curves, "false positives", "miss rates")
+    _check_curves(curves, "class", "false positives", "miss rates")
     present = {name: curve for name, curve in curves.items() if not math.isnan(curve[2])}
     ranked = sorted(present, key=lambda name: present[name][2])
     figure = Figure(figsize=(8.6, 5.4), dpi=DPI, layout="constrained")
@@ -183,21 +184,76 @@ def schedule_curves(
 
     Raises ValueError if there is no curve, or if steps and rates differ in length.
     """
-    if not curves:
-        raise ValueError("curves: expected at least one schedule, found none")
+    _check_curves(curves, "schedule", "steps", "rates")
     figure = Figure(figsize=(8.6, 4.2), dpi=DPI, layout="constrained")
     axes = _axes(figure, "Learning rate schedules", "step", "learning rate")
-    for index, (name, (steps, rates)) in enumerate(curves.items()):
-        if len(steps) != len(rates):
-            raise ValueError(
-                f"curves[{name!r}]: expected as many steps as rates, "
-                f"found {len(steps)} and {len(rates)}"
-            )
-        axes.plot(steps, rates, color=_colour(index, len(curves)), label=name, linewidth=1.8)
+    _draw_lines(axes, curves)
     axes.margins(x=0.01)
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5)
     _save(figure, path)
+
+
+def focal_loss_curves(
+    path: str | Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+) -> None:
+    """Draws losses over the probability of the right answer, a line a gamma; paper figure 1.
+
+    curves: name -> (probabilities, losses), equally long.
+
+    The grey part, of probabilities above 0.6, is what the paper calls well classified.
+    Raises ValueError if there is no curve, or if probabilities and losses differ in length.
+    """
+    _check_curves(curves, "gamma", "probabilities", "losses")
+    figure = Figure(figsize=(8.6, 4.6), dpi=DPI, layout="constrained")
+    title = "Focal loss, −(1 − p)^γ log p"
+    axes = _axes(figure, title, "p, probability of the right answer", "loss")
+    axes.axvspan(0.6, 1, color=GRID, alpha=0.6, linewidth=0, zorder=0)
+    axes.text(0.8, 4.85, "well classified", color=INK, fontsize=9, ha="center", va="top")
+    _draw_lines(axes, curves)
+    axes.set(xlim=(0, 1), ylim=(0, 5))
+    _save(figure, path)
+
+
+def foreground_curves(
+    path: str | Path,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]],
+    title: str,
+) -> None:
+    """Draws the class loss of the first training steps, and which share of it is of objects.
+
+    curves: name -> (steps; class losses, above 0; the part of each that is of positive anchors),
+        equally long.
+
+    Raises ValueError if there is no curve, or if the three differ in length.
+    """
+    _check_curves(curves, "run", "steps", "class losses", "foreground losses")
+    losses = {name: (steps, total) for name, (steps, total, _) in curves.items()}
+    shares = {
+        name: (steps, np.divide(part, total)) for name, (steps, total, part) in curves.items()
+    }
+    figure = Figure(figsize=(8.6, 6.4), dpi=DPI, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    _style(upper, title, "", "class loss")
+    _style(lower, "", "step", "share of it from objects")
+    _draw_lines(upper, losses, linewidth=1.4)
+    _draw_lines(lower, shares, linewidth=1.4)
+    lower.get_legend().remove()
+    upper.set_yscale("log")
+    upper.yaxis.set_major_formatter("{x:g}")
+    upper.minorticks_off()
+    upper.tick_params(bottom=False)
+    lower.yaxis.set_major_formatter(PercentFormatter(1))
+    lower.set_ylim(-0.02, 1.02)
+    lower.margins(x=0.01)
+    figure.align_ylabels([upper, lower])
+    _save(figure, path)
+
+
+def _draw_lines(axes, curves: Mapping, linewidth: float = 1.8) -> None:
+    """A line a curve, and a legend beside the axes."""
+    for index, (name, (x, y)) in enumerate(curves.items()):
+        axes.plot(x, y, color=_colour(index, len(curves)), label=name, linewidth=linewidth)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5)
 
 
 def _axes(figure: Figure, title: str, x: str, y: str):
@@ -223,14 +279,16 @@ def _colour(index: int, count: int):
     return colormaps["tab20"]((2 * index + index // 10) % 20 / 20 + 0.025)  # dark ones first
 
 
-def _check_curves(curves: Mapping, x_values: str, y_values: str) -> None:
+def _check_curves(curves: Mapping, kind: str, *columns: str) -> None:
+    """At least one curve of `kind`, whose first values are `columns` of one length."""
     if not curves:
-        raise ValueError("curves: expected at least one class, found none")
-    for name, (x, y, _) in curves.items():
-        if len(x) != len(y):
+        raise ValueError(f"curves: expected at least one {kind}, found none")
+    for name, values in curves.items():
+        lengths = [len(column) for column in values[: len(columns)]]
+        if len(set(lengths)) > 1:
             raise ValueError(
-                f"curves[{name!r}]: expected as many {x_values} as {y_values}, "
-                f"found {len(x)} and {len(y)}"
+                f"curves[{name!r}]: expected as many {' as '.join(columns)}, "
+                f"found {' and '.join(map(str, lengths))}"
             )
 
 

@@ -67,13 +67,15 @@ class MetricsFile:
         self._write()
 
     def columns(self) -> dict[str, list]:
-        return (
-            {name: [row[name] for row in self.rows] for name in self.rows[0]} if self.rows else {}
-        )
+        return {name: [row.get(name, "") for row in self.rows] for name in self._names()}
+
+    def _names(self) -> list[str]:
+        """Of all rows: those of a run that began with an earlier version have fewer."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
 
     def _write(self) -> None:
         with whole_file(self.path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(self.rows[0]) if self.rows else [])
+            writer = csv.DictWriter(file, self._names())
             writer.writeheader()
             writer.writerows(self.rows)
 

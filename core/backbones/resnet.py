@@ -94,6 +94,12 @@ class ResNet(Composite, keras.layers.Layer):
                 blocks.append(ResidualBlock(convs, project, norm, name=f"layer{stage + 1}_{i}"))
             self.stages.append(blocks)
 
+    @property
+    def parts(self) -> dict[str, list[keras.layers.Layer]]:
+        """The layers from the input up, by what to call them when they are frozen."""
+        stages = {f"stage{i}": blocks for i, blocks in enumerate(self.stages, 1)}
+        return {"stem": [self.conv1, self.bn1], **stages}
+
     def call(self, images, training=False):
         x = tf.nn.relu(self.bn1(self.conv1(images), training=training))
         if self.pool_same:

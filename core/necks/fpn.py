@@ -1,6 +1,6 @@
-"""Feature Pyramid Network (Lin et al., arXiv:1612.03144) with RetinaNet's P6 and P7."""
+"""Feature Pyramid Network (Lin et al., arXiv:1612.03144), and what all necks share."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import keras
 import tensorflow as tf
@@ -16,7 +16,29 @@ def upsample_to(x: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     return x[:, : size[1], : size[2]]
 
 
-class FPN(Composite, keras.layers.Layer):
+class Neck(Composite, keras.layers.Layer):
+    """[C3, C4, C5] -> [P3, P4, P5, P6, P7] of one width, P6 and P7 as RetinaNet makes them.
+
+    P6 is a 3x3 convolution of stride 2 of C5 or P5, P7 one of P6 after a relu.
+    """
+
+    def make_coarse(
+        self, conv: Callable, width: int, p6_from: str, same_padding: Collection[str]
+    ) -> None:
+        """Convolutions by `conv`; the rest as in `FPN`. Raises ValueError for another `p6_from`."""
+        if p6_from not in ("c5", "p5"):
+            raise ValueError(f"p6_from: expected c5 or p5, found {p6_from!r}")
+        self.p6_from = p6_from
+        self.p6 = conv(width, 3, 2, same="p6" in same_padding, name="p6")
+        self.p7 = conv(width, 3, 2, same="p7" in same_padding, name="p7")
+
+    def coarse(self, c5: tf.Tensor, p5: tf.Tensor) -> list[tf.Tensor]:
+        """P6 and P7."""
+        p6 = self.p6(c5 if self.p6_from == "c5" else p5)
+        return [p6, self.p7(tf.nn.relu(p6))]
+
+
+class FPN(Neck):
     """[C3, C4, C5] -> [P3, P4, P5, P6, P7], all of `width` channels.
 
     p6_from: "c5" (paper) or "p5" (torchvision v1).
@@ -30,21 +52,14 @@ class FPN(Composite, keras.layers.Layer):
         same_padding: Collection[str] = (),
         **kwargs,
     ):
-        if p6_from not in ("c5", "p5"):
-            raise ValueError(f"p6_from: expected c5 or p5, found {p6_from!r}")
         super().__init__(**kwargs)
-        self.p6_from = p6_from
         self.laterals = [Conv2D(width, 1, name=f"lateral{level}") for level in (3, 4, 5)]
         self.smooths = [Conv2D(width, 3, name=f"output{level}") for level in (3, 4, 5)]
-        self.p6 = Conv2D(width, 3, 2, same="p6" in same_padding, name="p6")
-        self.p7 = Conv2D(width, 3, 2, same="p7" in same_padding, name="p7")
+        self.make_coarse(Conv2D, width, p6_from, same_padding)
 
     def call(self, features):
-        c5 = features[-1]
         inner = [lateral(c) for lateral, c in zip(self.laterals, features, strict=True)]
         for i in (1, 0):
             inner[i] += upsample_to(inner[i + 1], inner[i])
         p3, p4, p5 = (conv(x) for conv, x in zip(self.smooths, inner, strict=True))
-        p6 = self.p6(c5 if self.p6_from == "c5" else p5)
-        p7 = self.p7(tf.nn.relu(p6))
-        return [p3, p4, p5, p6, p7]
+        return [p3, p4, p5, *self.coarse(features[-1], p5)]

@@ -121,7 +121,8 @@ def test_an_element_of_a_list_is_named_by_its_place(field, value, where):
         ("model.anchors.stride", ("nominal", "grid")),
         ("model.coder.form", ("center", "corner")),
         ("model.resize", ("canvas", "short_long")),
-        ("loss.box", ("smooth_l1", "l1")),
+        ("matcher", ("iou", "atss")),
+        ("loss.box", ("smooth_l1", "l1", "giou", "diou", "ciou")),
         ("loss.normalization", ("batch", "image")),
         ("train.optimizer", ("sgd", "adam", "adamw", "a callable of your own")),
         ("train.schedule", ("constant", "cosine", "step", "polynomial", "exponential")),
@@ -152,6 +153,12 @@ IMPOSSIBLE = [
     ("data.augment.hue", 0.51, 0.5),
     ("data.augment.zoom", (0.0, 1.0), (0.1, 1.0)),
     ("data.augment.zoom", (1.2, 0.8), (0.8, 0.8)),
+    ("data.mixing.mixup", 1.1, 1.0),
+    ("data.mixing.cutmix", -0.1, 0.0),
+    ("data.mixing.mosaic", 1.1, 1.0),
+    ("data.mixing.mixup_alpha", 0.0, 0.1),
+    ("data.mixing.cutmix_alpha", -1.0, 0.1),
+    ("data.mixing.closing_epochs", -1, 0),
     ("model.bn_epsilon", -1e-9, 0.0),
     ("model.neck_width", 0, 1),
     ("model.head_width", 0, 1),
@@ -169,11 +176,19 @@ IMPOSSIBLE = [
     ("model.detect.score_threshold", 1.0, 0.0),
     ("model.detect.nms_iou", 1.1, 1.0),
     ("model.detect.top_k", 0, 1),
+    ("model.detect.soft_sigma", 0.0, 0.5),
+    ("model.detect.soft_sigma", 0.4, 0.5),  # only gaussian has one
+    ("model.detect.scales", (), (1.5,)),
+    ("model.detect.scales", (1.0, 1.0), (0.1, 1.0)),
+    ("model.detect.scales", (0.09, 1.0), (1.0, 10.0)),
+    ("model.detect.scales", (1.0, 10.1), (1.0, 2.0)),
     ("model.detect.max_detections", 0, 1),
     ("matcher.positive_iou", 0.0, 1.0),
     ("matcher.negative_iou", 0.6, 0.5),  # not above positive_iou
     ("loss.alpha", 1.0, None),
     ("loss.gamma", -1, 0),
+    ("loss.label_smoothing", 1.0, 0.99),
+    ("loss.label_smoothing", -0.1, 0.0),
     ("loss.beta", 0, 0.1),
     ("loss.box_weight", -1, 0),
     ("train.epochs", 0, 1),
@@ -186,6 +201,13 @@ IMPOSSIBLE = [
     ("train.momentum", 1.0, 0.0),
     ("train.weight_decay", -0.1, 0.0),
     ("train.clip_norm", 0, None),
+    ("data.repeat_threshold", -0.1, 0.0),
+    ("data.repeat_threshold", 1.1, 1.0),
+    ("train.accumulate", 0, 1),
+    ("train.backbone_rate", 0, 1e-9),
+    ("train.backbone_rate", 1.1, 1.0),
+    ("train.ema", 0, None),
+    ("train.ema", 1, 0.9999),
     ("train.log_every", 0, 1),
     ("train.seed", 2**31, 2**31 - 1),
     ("train.seed", -1, 0),
@@ -221,6 +243,22 @@ def test_impossible_value(field, wrong, right):
         (
             {"model.resize": "short_long", "model.resize.multiple": 0},
             "model.resize.multiple: expected at least 1, found 0",
+        ),
+        (
+            {"matcher": "atss", "matcher.top_k": 0},
+            "matcher.top_k: expected at least 1, found 0",
+        ),
+        (
+            {"model.detect.nms": "linear", "model.detect.soft_sigma": 0.4},
+            "model.detect.soft_sigma: expected the default unless nms is gaussian, found 0.4",
+        ),
+        (
+            {"model.detect.nms": "gaussian", "model.detect.nms_iou": 0.4},
+            "model.detect.nms_iou: expected the default where nms is gaussian, found 0.4",
+        ),
+        (
+            {"model.detect.nms": "gaussian", "model.detect.soft_sigma": -0.4},
+            "model.detect.soft_sigma: expected a number above 0, found -0.4",
         ),
         (
             {"train.schedule": "step", "train.schedule.at": (0.9, 0.5)},
@@ -514,11 +552,43 @@ def test_without_phases_the_training_is_one():
     assert train.all_phases() == (Phase(5, ("neck",), 2, 0.3, Cosine(), 4),)
 
 
+def test_a_sample_is_mixed_in_one_way_at_most():
+    shares = {"data.mixing.mixup": 0.7, "data.mixing.cutmix": 0.2, "data.mixing.mosaic": 0.1}
+    assert preset("shapes", shares).data.mixing.total == 1
+    assert refused(shares | {"data.mixing.mosaic": 0.15}) == (
+        "data.mixing: expected mixup, cutmix and mosaic to be at most 1 together, found 0.7, 0.2 "
+        "and 0.15"
+    )
+
+
 def test_adam_takes_no_weight_decay():
     changes = {"train.optimizer": "adam", "train.weight_decay": 0.1}
     assert refused(changes).startswith("train.weight_decay: Adam takes none")
     config = preset("shapes", changes | {"train.weight_decay": 0})
     assert (config.train.optimizer, config.train.weight_decay) == ("adam", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "neutral"),
+    [("accumulate", 2, 1), ("backbone_rate", 0.5, 1), ("ema", 0.9, None)],
+)
+def test_an_optimizer_of_ones_own_brings_its_own(field, value, neutral):
+    changes = {"train.optimizer": my_part, f"train.{field}": value}
+    expected = f"train.{field}: expected {neutral} beside an optimizer of your own, found {value}"
+    assert refused(changes) == expected
+    assert getattr(preset("shapes", {"train.optimizer": my_part}).train, field) == neutral
+
+
+STAGES = ("backbone.stem", *(f"backbone.stage{i}" for i in (1, 2, 3, 4)))
+REST = ("neck", "class_head", "box_head")
+
+
+@pytest.mark.parametrize("backbone", [("backbone",), STAGES, ("backbone", "backbone.stem")])
+def test_something_has_to_learn(backbone):
+    """All stages together are the backbone."""
+    assert "expected a part that learns" in refused({"train.freeze": backbone + REST})
+    assert preset("shapes", {"train.freeze": backbone + REST[1:]})
+    assert preset("shapes", {"train.freeze": STAGES[1:] + REST})
 
 
 # ------------------------------------------------------------------------------------------------

@@ -7,7 +7,9 @@ import pytest
 import tensorflow as tf
 
 from core import coverage
-from core.coverage import SIZES, anchor_coverage
+from core.anchors import AnchorGenerator
+from core.coverage import SIZES, anchor_coverage, atss_coverage
+from core.targets import Atss
 
 ANCHORS = tf.constant([[0, 0, 10, 10], [0, 0, 40, 40], [100, 100, 200, 200]], tf.float32)
 BOXES = np.array(
@@ -67,4 +69,48 @@ def test_of_many_objects_some_are_looked_at(monkeypatch):
     monkeypatch.setattr(coverage, "MAX_OBJECTS", 10)
     boxes = np.concatenate([np.repeat(BOXES[:1], 500, 0), np.repeat(BOXES[2:3], 500, 0)])
     found = anchor_coverage(ANCHORS, boxes, 0.5)
+    assert (found.counts.sum(), found.covered.sum()) == (10, 5)
+
+
+ATSS_BOXES = np.array(
+    [
+        [5, 5, 11, 11],  # 0-16, between the centres at 4 and 12
+        [3, 3, 9, 9],  # 0-16, around the one at (4, 4)
+        [20, 47, 108, 57],  # 16-32, of IoU below .5 with all anchors
+        [20, 40, 60, 80],  # 32-64
+    ],
+    np.float32,
+)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 256])
+def test_by_atss_each_object_counts_as_if_alone(chunk):
+    generator = AnchorGenerator(sizes=(16, 32, 64, 128, 256))
+    anchors, counts = generator(96, 128), generator.level_counts(96, 128)
+    found = atss_coverage(Atss(), anchors, counts, ATSS_BOXES.repeat(2, axis=0), chunk=chunk)
+    assert found.counts.tolist() == [4, 2, 2, 0, 0]
+    assert found.covered.tolist() == [2, 2, 2, 0, 0]
+    assert found.line() == (
+        "anchor coverage by ATSS: 75.0% (0-16 px 50.0% of 4, 16-32 px 100.0% of 2, "
+        "32-64 px 100.0% of 2)"
+    )
+    assert found.to_dict()["positive_iou"] is None
+    by_iou = anchor_coverage(anchors, ATSS_BOXES, 0.5)
+    assert by_iou.covered.tolist() == [0, 0, 1, 0, 0]
+
+
+def test_by_atss_without_objects():
+    generator = AnchorGenerator()
+    found = atss_coverage(Atss(), generator(64, 64), generator.level_counts(64, 64), np.zeros(0))
+    assert math.isnan(found.share)
+    assert found.counts.sum() == 0
+
+
+def test_by_atss_some_of_many_objects_are_looked_at(monkeypatch):
+    """Evenly over all of them: the first half is covered, the second is not."""
+    monkeypatch.setattr(coverage, "MAX_OBJECTS", 10)
+    generator = AnchorGenerator(sizes=(16, 32, 64, 128, 256))
+    boxes = np.concatenate([np.repeat(ATSS_BOXES[3:], 500, 0), np.repeat(ATSS_BOXES[:1], 500, 0)])
+    counts = generator.level_counts(96, 128)
+    found = atss_coverage(Atss(), generator(96, 128), counts, boxes)
     assert (found.counts.sum(), found.covered.sum()) == (10, 5)

@@ -1,16 +1,25 @@
 """Focal loss, smooth L1 and the criterion, against other people's numbers and plain NumPy."""
 
+import itertools
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from core.anchors import AnchorGenerator
 from core.box_coder import BoxCoder
-from core.losses import Criterion, giou_loss, sigmoid_focal_loss, smooth_l1
-from core.targets import BETWEEN, Matcher
+from core.losses import (
+    Criterion,
+    ciou_loss,
+    diou_loss,
+    giou_loss,
+    sigmoid_focal_loss,
+    smooth_l1,
+)
+from core.targets import BACKGROUND, BETWEEN, Atss, Matcher
 
 REFERENCE = json.loads(Path(__file__).with_name("tfa_focal_loss.json").read_text())
 
@@ -73,6 +82,54 @@ def test_focal_gradient_equals_finite_differences(alpha, gamma):
     np.testing.assert_allclose(loss, plain(logits), rtol=1e-5, atol=1e-9)
     numeric = (plain(logits + 1e-5) - plain(logits - 1e-5)) / 2e-5
     np.testing.assert_allclose(tape.gradient(loss, x), numeric, rtol=2e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (None, 0.5), (0.6, 5.0), (0.25, 0.0)])
+def test_label_smoothing_equals_keras(smoothing, alpha, gamma):
+    """Losses and gradients of its BinaryFocalCrossentropy, where its clipping does not reach."""
+    rng = np.random.default_rng(1)
+    x = tf.constant(rng.normal(0, 2, [60, 1]), tf.float32)
+    targets = tf.constant(rng.integers(0, 2, [60, 1]), tf.float32)
+    theirs = keras.losses.BinaryFocalCrossentropy(
+        apply_class_balancing=alpha is not None,
+        alpha=alpha or 0.5,
+        gamma=gamma,
+        from_logits=True,
+        label_smoothing=smoothing,
+        reduction="none",
+    )
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        expected = theirs(targets, x)
+        loss = sigmoid_focal_loss(x, targets, alpha, gamma, smoothing)
+    np.testing.assert_allclose(loss[:, 0], expected, rtol=1e-4, atol=1e-6)
+    gradient, expected = tape.gradient(loss, x), tape.gradient(expected, x)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_label_smoothing_by_hand():
+    """s 0.2 makes the targets 0.9 and 0.1; p is 0.75."""
+    x = tf.constant([np.log(3.0)] * 2, tf.float32)
+    loss = sigmoid_focal_loss(x, tf.constant([1.0, 0.0]), 0.25, 2.0, label_smoothing=0.2)
+    weights = np.array([0.25 * 0.9 + 0.75 * 0.1, 0.25 * 0.1 + 0.75 * 0.9])
+    p_t = np.array([0.9 * 0.75 + 0.1 * 0.25, 0.1 * 0.75 + 0.9 * 0.25])
+    entropy = -np.log([0.75, 0.75]) * [0.9, 0.1] - np.log([0.25, 0.25]) * [0.1, 0.9]
+    np.testing.assert_allclose(loss, weights * (1 - p_t) ** 2 * entropy, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_label_smoothing_of_extreme_logits(gamma):
+    """Sure and right costs 5 of 100 times .05 ** gamma, sure and wrong 95 times .95 ** gamma."""
+    logits = tf.constant([100.0, -100.0, 100.0, -100.0])
+    targets = tf.constant([1.0, 0.0, 0.0, 1.0])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = sigmoid_focal_loss(logits, targets, None, gamma, label_smoothing=0.1)
+    right, wrong = 0.05**gamma, 0.95**gamma
+    np.testing.assert_allclose(loss, [5 * right, 5 * right, 95 * wrong, 95 * wrong], rtol=1e-4)
+    slopes = [0.05 * right, -0.05 * right, 0.95 * wrong, -0.95 * wrong]
+    np.testing.assert_allclose(tape.gradient(loss, logits), slopes, rtol=1e-4)
 
 
 def test_smooth_l1_by_hand():
@@ -198,9 +255,114 @@ def test_giou_loss_by_hand(box, target, loss):
     np.testing.assert_allclose(giou_loss(*pair[::-1]), [loss], atol=1e-6)
 
 
-def test_giou_of_the_criterion_is_of_the_decoded_boxes():
+@pytest.mark.parametrize(
+    ("box", "target", "distance"),
+    [
+        ([0, 0, 4, 2], [0, 0, 4, 2], 0.0),
+        ([0, 0, 4, 2], [2, 0, 6, 2], 4 / 40),  # centres 2 apart, hull 6 x 2
+        ([0, 0, 2, 2], [4, 0, 6, 2], 16 / 40),
+        ([0, 0, 2, 2], [2, 2, 4, 4], 8 / 32),
+        ([0, 0, 2, 2], [0, 0, 4, 4], 2 / 32),
+    ],
+)
+def test_diou_by_hand(box, target, distance):
+    """Where the shapes are alike, CIoU is the same."""
+    pair = tf.constant([box], tf.float32), tf.constant([target], tf.float32)
+    expected = [1 - iou(box, target) + distance]
+    for loss in (diou_loss, ciou_loss):
+        np.testing.assert_allclose(loss(*pair), expected, atol=1e-6)
+        np.testing.assert_allclose(loss(*pair[::-1]), expected, atol=1e-6)
+
+
+def test_ciou_by_hand():
+    """A box on its side: IoU 4 / 12, centres in one place, angles atan 2 and atan 1/2."""
+    v = 4 / np.pi**2 * (np.arctan(2) - np.arctan(0.5)) ** 2
+    expected = 2 / 3 + v**2 / (2 / 3 + v)
+    loss = ciou_loss(tf.constant([[0.0, 1, 4, 3]]), tf.constant([[1.0, 0, 3, 4]]))
+    np.testing.assert_allclose(loss, [expected], rtol=1e-6)
+
+
+def plain_overlap_loss(name, a, b, weight=None):
+    """In float64, box by box; weight: of v in CIoU, else as its IoU has it."""
+    value = iou(a, b)
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    width, height = high[2] - low[0], high[3] - low[1]
+    if name == "giou":
+        areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
+        union = sum(areas) / (1 + value)
+        return 1 - value + (width * height - union) / (width * height)
+    apart = [(a[i] + a[i + 2]) / 2 - (b[i] + b[i + 2]) / 2 for i in (0, 1)]
+    loss = 1 - value + (apart[0] ** 2 + apart[1] ** 2) / (width**2 + height**2)
+    if name == "ciou":
+        angles = [np.arctan((c[2] - c[0]) / (c[3] - c[1])) for c in (a, b)]
+        v = 4 / np.pi**2 * (angles[0] - angles[1]) ** 2
+        if weight is None:
+            weight = v / max(1 - value + v, 1e-12)
+        loss += weight * v
+    return loss
+
+
+def box_pairs():
+    """(P, 4) twice: overlapping, apart, one in the other, the same."""
+    rng = np.random.default_rng(4)
+    corners, sides = rng.uniform(0, 60, (2, 40, 2)), rng.uniform(2, 50, (2, 40, 2))
+    boxes, targets = np.concatenate([corners, corners + sides], axis=-1)
+    targets[:5] = boxes[:5] + 200
+    targets[5:10] = boxes[5:10] + np.array([0.4, 0.3, -0.5, -0.2])
+    targets[10:12] = boxes[10:12]
+    return boxes, targets
+
+
+LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_overlap_losses_equal_plain_numpy(name):
+    boxes, targets = box_pairs()
+    overlaps = np.array([iou(a, b) for a, b in zip(boxes, targets, strict=True)])
+    assert {(overlaps == 0).any(), (overlaps == 1).any()} == {True}
+    loss = LOSSES[name](tf.constant(boxes, tf.float32), tf.constant(targets, tf.float32))
+    expected = [plain_overlap_loss(name, a, b) for a, b in zip(boxes, targets, strict=True)]
+    np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_overlap_gradients_equal_finite_differences(name):
+    """The weight of CIoU's v stays while the box moves: it has no gradient of its own."""
+    boxes, targets = (array[:10] for array in box_pairs())
+    x = tf.constant(boxes, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = LOSSES[name](x, tf.constant(targets, tf.float32))
+    gradient = tape.gradient(loss, x).numpy()
+    for row, (box, target) in enumerate(zip(boxes, targets, strict=True)):
+        angles = [np.arctan((c[2] - c[0]) / (c[3] - c[1])) for c in (box, target)]
+        v = 4 / np.pi**2 * (angles[0] - angles[1]) ** 2
+        weight = v / (1 - iou(box, target) + v)
+        for side in range(4):
+            step = np.eye(4)[side] * 1e-5
+            ends = [plain_overlap_loss(name, box + s, target, weight) for s in (step, -step)]
+            numeric = (ends[0] - ends[1]) / 2e-5
+            np.testing.assert_allclose(gradient[row, side], numeric, rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_boxes_without_a_side_have_a_finite_loss_and_gradient(name):
+    """Against each other and against a real one; the largest of the losses is 3."""
+    shapes = [[3, 3, 3, 3], [3, 3, 3, 9], [3, 3, 900, 3], [0, 0, 1e-6, 1e-6], [0, 0, 4, 4]]
+    pairs = np.array(list(itertools.product(shapes, shapes)), np.float32)
+    x = tf.constant(pairs[:, 0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = LOSSES[name](x, tf.constant(pairs[:, 1]))
+    assert np.all((loss >= -1e-5) & (loss <= 3))
+    assert np.isfinite(tape.gradient(loss, x)).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_overlap_loss_of_the_criterion_is_of_the_decoded_boxes(name):
     """Also where deltas of anchors that answer for nothing are absurd, gradients are finite."""
-    criterion, predicted, data = make(box_loss="giou"), outputs(), batch()
+    criterion, predicted, data = make(box_loss=name), outputs(), batch()
     anchors = criterion.anchors(HEIGHT, WIDTH)
     matches = criterion.matcher(anchors, data["boxes"], data["labels"]).numpy()
     is_positive = (matches >= 0)[..., None]
@@ -212,7 +374,7 @@ def test_giou_of_the_criterion_is_of_the_decoded_boxes():
     gradient = tape.gradient(loss, predicted)["box_deltas"].numpy()
     boxes = criterion.coder.decode(deltas, anchors).numpy()
     rows = [(i, n) for i, n in np.argwhere(matches >= 0)]
-    expected = [giou_loss(boxes[i, n], data["boxes"][i, matches[i, n]]).numpy() for i, n in rows]
+    expected = [LOSSES[name](boxes[i, n], data["boxes"][i, matches[i, n]]).numpy() for i, n in rows]
     np.testing.assert_allclose(loss, np.sum(expected) / len(rows), rtol=1e-5)
     assert np.isfinite(gradient).all()
     assert not gradient[matches < 0].any()
@@ -290,6 +452,101 @@ def test_an_image_without_objects_beside_one_with():
         np.testing.assert_allclose([losses["class_loss"], losses["box_loss"]], expected, rtol=1e-4)
 
 
+def plain_parts(criterion, predicted, data, image):
+    """Of one image: the object each anchor answers for, class and smooth L1 losses (N,)."""
+    anchors = criterion.anchors(HEIGHT, WIDTH)
+    matches = criterion.matcher(anchors, data["boxes"], data["labels"]).numpy()[image]
+    p = 1 / (1 + np.exp(-predicted["class_logits"][image].numpy().astype(np.float64)))
+    labels = np.where(matches >= 0, data["labels"].numpy()[image][matches], -1)
+    is_one = labels[:, None] == np.arange(K)
+    focal = np.where(is_one, -0.25 * (1 - p) ** 2 * np.log(p), -0.75 * p**2 * np.log(1 - p))
+    boxes = tf.gather(data["boxes"][image], np.maximum(matches, 0))
+    error = np.abs(predicted["box_deltas"][image] - criterion.coder.encode(boxes, anchors))
+    box = np.where(error < 1 / 9, error**2 * 4.5, error - 1 / 18)
+    return matches, focal.sum(axis=1), box.sum(axis=1)
+
+
+def test_a_mixed_image_by_hand():
+    """Two samples, 0.3 and 0.7 of them: an anchor of each, one of the background, others between.
+
+    The objects weigh 0.3 and 0.7, so the divisor is 1: 0.3 of the first anchor's losses, 0.7 of the
+    second's, all of the background's and none of those between.
+    """
+    criterion, predicted = make(), outputs(images=1)
+    anchors = criterion.anchors(HEIGHT, WIDTH)
+    matches = [0, 1, BACKGROUND] + [BETWEEN] * (len(anchors) - 3)
+    criterion.matcher = lambda *args: tf.constant([matches])
+    data = batch([[[0, 0, 14, 12], [6, 2, 22, 20]]], [[1, 0]])
+    data |= {"weights": tf.constant([[0.3, 0.7]])}
+    losses = criterion(predicted, data)
+
+    p = 1 / (1 + np.exp(-predicted["class_logits"][0, :3].numpy().astype(np.float64)))
+    one, zero = -0.25 * (1 - p) ** 2 * np.log(p), -0.75 * p**2 * np.log(1 - p)
+    first, second = zero[0, 0] + one[0, 1], one[1, 0] + zero[1, 1]
+    foreground = 0.3 * first + 0.7 * second
+    np.testing.assert_allclose(losses["foreground_loss"], foreground, rtol=1e-5)
+    np.testing.assert_allclose(losses["class_loss"], foreground + zero[2].sum(), rtol=1e-5)
+    error = predicted["box_deltas"][0, :2] - criterion.coder.encode(data["boxes"][0], anchors[:2])
+    error = np.abs(error).astype(np.float64)
+    box = np.where(error < 1 / 9, error**2 * 4.5, error - 1 / 18).sum(axis=1)
+    np.testing.assert_allclose(losses["box_loss"], 0.3 * box[0] + 0.7 * box[1], rtol=1e-5)
+    assert losses["positives"] == 2
+
+
+@pytest.mark.parametrize("normalization", ["batch", "image"])
+def test_weights_of_objects_equal_plain_numpy(normalization):
+    """Some anchors of each object; the divisors are sums of weights, but at least 1."""
+    criterion, predicted, data = make(normalization=normalization), outputs(), batch()
+    weights = np.array([[0.3, 9.0, 0.7], [9.0, 0.01, 9.0]], np.float32)  # 9: of padded rows
+    losses = criterion(predicted, data | {"weights": tf.constant(weights)})
+    sums = []
+    for image in range(2):
+        matches, focal, box = plain_parts(criterion, predicted, data, image)
+        weight = np.where(matches >= 0, weights[image][matches], 0.0)
+        background = focal[matches == BACKGROUND].sum()
+        foreground = (weight * focal).sum()
+        sums.append([foreground + background, (weight * box).sum(), foreground, weight.sum()])
+    sums = np.array(sums)
+    assert sums[0, 3] > 1 > sums[1, 3] > 0, "one divisor of each kind"
+    if normalization == "image":
+        expected = (sums[:, :3] / np.maximum(sums[:, 3:], 1)).mean(axis=0)
+    else:
+        expected = sums[:, :3].sum(axis=0) / sums[:, 3].sum()
+    found = [losses[name] for name in ("class_loss", "box_loss", "foreground_loss")]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert losses["positives"] == criterion(predicted, data)["positives"] > 3
+
+
+@pytest.mark.parametrize("normalization", ["batch", "image"])
+def test_weights_of_one_change_nothing(normalization):
+    criterion, predicted, data = make(normalization=normalization), outputs(), batch()
+    ones = tf.cast(data["labels"] >= 0, tf.float32)  # padded rows 0
+    losses = criterion(predicted, data | {"weights": ones})
+    for name, value in criterion(predicted, data).items():
+        assert losses[name] == value, name
+
+
+def test_foreground_and_background_make_the_class_loss():
+    """What is left of class_loss without the positive anchors' part is the background's."""
+    criterion, predicted, data = make(), outputs(), batch()
+    losses = criterion(predicted, data)
+    parts = [plain_parts(criterion, predicted, data, image) for image in range(2)]
+    background = sum(focal[matches == BACKGROUND].sum() for matches, focal, _ in parts)
+    rest = losses["class_loss"] - losses["foreground_loss"]
+    np.testing.assert_allclose(rest, background / losses["positives"], rtol=1e-4)
+    assert losses["foreground_loss"] > 0
+    assert criterion(predicted, empty())["foreground_loss"] == 0
+
+
+def test_label_smoothing_is_handed_down():
+    """Of all logits: a batch without objects has targets 0.05 everywhere."""
+    criterion, predicted = make(alpha=None, gamma=0.0, label_smoothing=0.1), outputs()
+    loss = criterion(predicted, empty())["class_loss"]
+    logits = predicted["class_logits"]
+    expected = tf.nn.sigmoid_cross_entropy_with_logits(tf.fill(logits.shape, 0.05), logits)
+    np.testing.assert_allclose(loss, tf.reduce_sum(expected), rtol=1e-5)
+
+
 def test_anchors_between_get_no_gradient():
     """Exactly they have none on their logits; exactly the positive ones have one on deltas."""
     criterion, predicted, data = make(), outputs(), batch()
@@ -308,7 +565,13 @@ def test_anchors_between_get_no_gradient():
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"normalization": "image", "box_loss": "l1"}, {"box_loss": "giou"}]
+    "settings",
+    [
+        {},
+        {"normalization": "image", "box_loss": "l1"},
+        {"box_loss": "giou", "label_smoothing": 0.1},
+        {"box_loss": "diou"},
+    ],
 )
 def test_gradient_equals_a_directional_difference(settings):
     """Along the gradient, the loss rises by the gradient's square; along noise by their product."""
@@ -330,9 +593,11 @@ def test_gradient_equals_a_directional_difference(settings):
             np.testing.assert_allclose(numeric, tf.reduce_sum(gradient * direction), rtol=5e-3)
 
 
-def test_a_graph_of_unknown_sizes_gives_the_same_losses():
+@pytest.mark.parametrize("matcher", [Matcher(), Atss(num_anchors=3)])
+def test_a_graph_of_unknown_sizes_gives_the_same_losses(matcher):
     """Heights, numbers of objects and batch size known only when the graph runs."""
     criterion = make()
+    criterion.matcher = matcher
     spec = {
         "class_logits": tf.TensorSpec([None, None, K]),
         "box_deltas": tf.TensorSpec([None, None, 4]),
@@ -350,7 +615,9 @@ def test_a_graph_of_unknown_sizes_gives_the_same_losses():
 
 
 def test_unknown_settings_are_refused():
-    with pytest.raises(ValueError, match="box_loss: expected smooth_l1, l1, giou, found 'ciou'"):
-        make(box_loss="ciou")
+    with pytest.raises(
+        ValueError, match="box_loss: expected smooth_l1, l1, giou, diou, ciou, found 'iou'"
+    ):
+        make(box_loss="iou")
     with pytest.raises(ValueError, match="normalization: expected batch or image, found 'mean'"):
         make(normalization="mean")

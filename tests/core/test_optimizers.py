@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from core.optimizers import SGD, Adam, AdamW, is_decayed, make_optimizer
-from core.schedules import constant, step
+from core.optimizers import SGD, Adam, AdamW, averaged, is_decayed, make_optimizer
+from core.schedules import PerUpdate, constant, step
 
 
 def make_variables():
@@ -214,3 +214,150 @@ def test_what_is_decayed():
 def test_unknown_optimizer_is_refused_with_the_choices():
     with pytest.raises(ValueError, match="expected sgd, adam, adamw or a callable, found 'lion'"):
         make_optimizer("lion", constant(0.1, 0), make_variables())
+
+
+# ------------------------------------------------------------------------------------------------
+# A rate for each variable
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_a_variable_has_the_rate_that_its_factor_says(kind):
+    """As if an optimizer of its own had that rate: decay included, decoupled or not."""
+    rates, found = (0.1, 1.0, 0.5), make_variables()
+    settings = {"weight_decay": 0.0 if kind == "adam" else 0.3}
+    optimizer = make_optimizer(kind, constant(0.02, 0), found, rates=rates, **settings)
+    run(optimizer, found)
+    for i, rate in enumerate(rates):
+        alone = make_variables()
+        run(make_optimizer(kind, constant(0.02 * rate, 0), alone, **settings), alone)
+        np.testing.assert_allclose(found[i], alone[i], rtol=1e-5, atol=1e-7)
+        assert np.abs(found[i] - values(make_variables())[i]).max() > 1e-3
+
+
+# ------------------------------------------------------------------------------------------------
+# Accumulated gradients
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_of_several_batches_make_one_update_of_their_mean(kind, compiled):
+    """Clipped after the mean, at rates that count updates; the two batches left over do nothing."""
+    several, whole = make_variables(), make_variables()
+    schedule, settings = step(0.1, 3, at=(0.5,)), {"clip_norm": 3.0}
+    settings |= {"weight_decay": 0.0 if kind == "adam" else 0.1}
+    optimizer = make_optimizer(kind, PerUpdate(schedule, 3), several, accumulate=3, **settings)
+    apply = lambda gradients: optimizer.apply(gradients, several)  # noqa: E731
+    apply = tf.function(apply) if compiled else apply
+    for s in range(11):
+        apply([tf.constant(g) for g in make_gradients(s)])
+    assert (int(optimizer.iterations), int(optimizer._iterations)) == (3, 11)
+
+    expected = make_optimizer(kind, schedule, whole, **settings)
+    for update in range(3):
+        batches = [make_gradients(3 * update + i) for i in range(3)]
+        means = [np.mean(gradients, axis=0) for gradients in zip(*batches, strict=True)]
+        assert global_norm(means) > 3
+        assert global_norm(means) < global_norm(batches[0]), "clipping each would be another thing"
+        expected.apply([tf.constant(g) for g in means], whole)
+    assert_all_close(values(several), values(whole))
+
+
+def test_an_overflow_is_left_out_of_the_group():
+    """Of three batches the second overflows: the mean is of the first and the third."""
+    variables, plain = make_variables(), make_variables()
+    settings = {"accumulate": 2, "loss_scaling": True, "ema": 0.5}
+    optimizer = make_optimizer("sgd", constant(0.1, 0), variables, **settings)
+    for s in range(3):
+        scale = optimizer.scale_loss(tf.constant(1.0))
+        gradients = [scale * g for g in make_gradients(s)]
+        if s == 1:
+            gradients[0] *= np.inf
+        assert int(optimizer.iterations) == 0
+        optimizer.apply(gradients, variables)
+    assert int(optimizer.iterations) == 1
+    mean = [(a + b) / 2 for a, b in zip(make_gradients(0), make_gradients(2), strict=True)]
+    make_optimizer("sgd", constant(0.1, 0), plain).apply([tf.constant(g) for g in mean], plain)
+    assert_all_close(values(variables), values(plain))
+    with averaged(optimizer, variables):
+        first, after = values(make_variables()), values(plain)
+        expected = [0.1 * a + 0.9 * b for a, b in zip(first, after, strict=True)]
+        assert_all_close(values(variables), expected)
+
+
+# ------------------------------------------------------------------------------------------------
+# Averages
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_averages_follow_their_formula(kind, accumulate, compiled):
+    """Begin at the weights; decays 1/10, 2/11, 3/12, then 0.3; nothing moves between updates."""
+    variables = make_variables()
+    settings = {"ema": 0.3, "accumulate": accumulate, "weight_decay": 0.0}
+    optimizer = make_optimizer(kind, constant(0.1, 0), variables, **settings)
+    apply = lambda gradients: optimizer.apply(gradients, variables)  # noqa: E731
+    apply = tf.function(apply) if compiled else apply
+    expected = values(variables)
+    for s in range(5 * accumulate):
+        with averaged(optimizer, variables):
+            assert_all_close(values(variables), expected)
+        apply([tf.constant(g) for g in make_gradients(s)])
+        if (s + 1) % accumulate == 0:
+            decay = (1 / 10, 2 / 11, 3 / 12, 0.3, 0.3)[s // accumulate]
+            pairs = zip(expected, values(variables), strict=True)
+            expected = [decay * a + (1 - decay) * w for a, w in pairs]
+    with averaged(optimizer, variables):
+        assert_all_close(values(variables), expected)
+
+
+def look_and_fail(optimizer, variables, before):
+    with averaged(optimizer, variables):
+        assert all((now != old).all() for now, old in zip(values(variables), before, strict=True))
+        raise KeyError
+
+
+@pytest.mark.parametrize("loss_scaling", [False, True])
+def test_weights_come_back_from_their_averages_to_the_bit(loss_scaling):
+    """Whatever is raised, and the next updates are those of a run that never looked."""
+    looked, other = make_variables(), make_variables()
+    settings = {"ema": 0.9, "loss_scaling": loss_scaling}
+    optimizers = [make_optimizer("adamw", constant(0.1, 0), v, **settings) for v in (looked, other)]
+    for _ in range(2):
+        for optimizer, variables in zip(optimizers, (looked, other), strict=True):
+            run(optimizer, variables)
+        before = values(looked)
+        with pytest.raises(KeyError):
+            look_and_fail(optimizers[0], looked, before)
+        state = zip(
+            values([*looked, *optimizers[0].variables]),
+            values([*other, *optimizers[1].variables]),
+            strict=True,
+        )
+        for ours, theirs in state:
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_without_averages_the_weights_stay():
+    variables = make_variables()
+    optimizer = make_optimizer("sgd", constant(0.1, 0), variables)
+    run(optimizer, variables)
+    before = values(variables)
+    with averaged(optimizer, variables):
+        for now, old in zip(values(variables), before, strict=True):
+            np.testing.assert_array_equal(now, old)
+
+
+def test_averages_that_the_users_own_optimizer_keeps_are_taken():
+    """One update: Keras's are the weights after it; after the second, half of each."""
+    variables = make_variables()
+    own = lambda rate: keras.optimizers.SGD(rate, use_ema=True, ema_momentum=0.5)  # noqa: E731
+    optimizer = make_optimizer(own, constant(0.1, 0), variables)
+    first, second = (run(optimizer, variables, steps=1) for _ in range(2))
+    with averaged(optimizer, variables):
+        assert_all_close(
+            values(variables), [(a + b) / 2 for a, b in zip(first, second, strict=True)]
+        )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs import schema
+from configs import ConfigError, schema
 from configs.schema import Phase
 from core.build import build_schedule
 from core.schedules import SCHEDULES, LearningRateSchedule, Warmup, constant, step
@@ -116,6 +116,22 @@ def test_build_schedule_hands_rate_steps_and_settings_down(name):
 def test_build_schedule_adds_the_warmup():
     schedule = build_schedule(phase(schema.Constant(), warmup_steps=30), STEPS)
     np.testing.assert_allclose(rates(schedule, [0, 15, 30]), RATE * np.array([0.001, 0.5005, 1]))
+
+
+def test_build_schedule_counts_updates_of_several_batches():
+    """Of 92 batches by 3: 30 updates, 10 of them warm-up; asked by batches, the rest is past it."""
+    schedule = build_schedule(phase(schema.Polynomial(power=1.0), warmup_steps=10), 92, 3)
+    updates = build_schedule(phase(schema.Polynomial(power=1.0), warmup_steps=10), 30)
+    steps = np.arange(92)
+    np.testing.assert_allclose(rates(schedule, steps), rates(updates, steps // 3), rtol=1e-6)
+    assert rates(schedule, [89]) > 0
+    assert rates(schedule, [90]) == 0
+
+
+def test_a_phase_without_an_update_is_refused():
+    message = "train.accumulate: expected at most the 8 batches of a phase of 1 epochs, found 9"
+    with pytest.raises(ConfigError, match=message):
+        build_schedule(phase(schema.Constant()), 8, 9)
 
 
 def test_build_schedule_takes_the_users_own_callable():

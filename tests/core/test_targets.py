@@ -1,4 +1,4 @@
-"""The matcher against a brute-force one in plain Python."""
+"""The matchers against brute-force ones in plain Python."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.targets import BACKGROUND, BETWEEN, Matcher, best_overlaps
+from configs import Config, completed, from_dict, override, to_dict
+from configs import schema as settings_of
+from core.anchors import AnchorGenerator
+from core.build import build_matcher
+from core.targets import BACKGROUND, BETWEEN, Atss, Matcher, best_overlaps
 
 PADDING, IGNORE = -1, -2
 
@@ -212,3 +216,214 @@ def test_best_overlaps():
 def test_thresholds_out_of_order_are_refused(thresholds):
     with pytest.raises(ValueError, match="expected 0 <= negative_iou <= positive_iou <= 1"):
         Matcher(*thresholds)
+
+
+# ------------------------------------------------------------------------------------------------
+# Atss
+# ------------------------------------------------------------------------------------------------
+
+GRID = AnchorGenerator(sizes=(16, 32, 64, 128, 256), scales=[1.0, 1.3])  # six anchors a cell
+
+
+def match_atss(matcher, generator, size, boxes, labels):
+    labels = tf.constant(np.array(labels, np.int32))
+    boxes = tf.reshape(tf.constant(np.array(boxes, np.float32)), [*labels.shape, 4])
+    matches = matcher(generator(*size), boxes, labels, generator.level_counts(*size))
+    assert matches.dtype == tf.int32
+    return matches.numpy()
+
+
+def plain_atss(anchors, counts, num_anchors, top_k, boxes, labels):
+    """One image, object by object and level by level, in float64."""
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+    best = np.full(len(anchors), -1.0)
+    matches = np.full(len(anchors), BACKGROUND)
+    for g, (box, label) in enumerate(zip(boxes, labels, strict=True)):
+        if label == IGNORE:
+            for n, anchor in enumerate(anchors):
+                inside = intersection(anchor, box) / box_area(anchor) >= 0.5
+                matches[n] = BETWEEN if inside and matches[n] == BACKGROUND else matches[n]
+        if label < 0:
+            continue
+        distances = np.hypot(*(centers - (box[:2] + box[2:]) / 2).T)
+        candidates, start = [], 0
+        for count in counts:
+            order = np.argsort(distances[start : start + count], kind="stable")
+            candidates += [start + n for n in order[: top_k * num_anchors]]
+            start += count
+        overlaps = np.array([box_iou(anchors[n], box) for n in candidates], np.float64)
+        threshold = overlaps.mean() + overlaps.std()
+        for n, value in zip(candidates, overlaps, strict=True):
+            x, y = centers[n]
+            is_inside = box[0] < x < box[2] and box[1] < y < box[3]
+            if is_inside and value >= threshold and value > best[n]:
+                best[n], matches[n] = value, g
+    return matches
+
+
+def random_objects(rng, images, rows, size, sides=(6, 90)):
+    """Boxes with the centre in the image; no two are as far from anything."""
+    height, width = size
+    middle = rng.uniform(0, (width, height), (images, rows, 2))
+    half = np.exp(rng.uniform(*np.log(sides), (images, rows, 2))) / 2
+    return np.concatenate([middle - half, middle + half], axis=-1).astype(np.float32)
+
+
+@pytest.mark.parametrize(("top_k", "size"), [(9, (96, 128)), (4, (96, 128)), (1, (40, 72))])
+def test_atss_equals_brute_force(top_k, size):
+    """Objects that overlap, padding, regions to ignore, levels of fewer cells than top_k."""
+    rng = np.random.default_rng(top_k)
+    boxes = random_objects(rng, 6, 7, size)
+    labels = rng.choice([0, 1, 2, PADDING, IGNORE], (6, 7))
+    matches = match_atss(Atss(top_k, 6), GRID, size, boxes, labels)
+    anchors, counts = GRID(*size).numpy(), GRID.level_counts(*size)
+    expected = [
+        plain_atss(anchors, counts, 6, top_k, b, k) for b, k in zip(boxes, labels, strict=True)
+    ]
+    np.testing.assert_array_equal(matches, expected)
+    assert {BACKGROUND, BETWEEN} < set(matches.ravel())
+    assert (matches >= 0).sum() > 20
+
+
+def test_atss_by_hand():
+    """Squares of one size a level, of 16 on P3, and one of 16 around the centre of its cell.
+
+    Candidates: on P3 the cell itself (IoU 1) and the four beside it, half covered (IoU 1/3); on P4
+    to P7 all cells there are in 24 x 24 pixels: 4, 1, 1, 1, of which the first on P4 covers the
+    object (IoU 1/4). Mean + standard deviation of these is above 1/3: one anchor is its.
+    """
+    generator = AnchorGenerator(sizes=(16, 32, 64, 128, 256), ratios=[1.0], scales=[1.0])
+    assert generator.level_counts(24, 24) == [9, 4, 1, 1, 1]
+    box = [4, 4, 20, 20]  # around (12, 12), the middle of the nine cells
+    expected = np.full(16, BACKGROUND)
+    expected[4] = 0
+    found = match_atss(Atss(5, 1), generator, (24, 24), [[box]], [[3]])
+    np.testing.assert_array_equal(found, [expected])
+
+
+def test_atss_threshold_is_each_objects_own():
+    """IoU .5 would refuse all anchors of a long thin object; ATSS takes the best there are."""
+    box = [20.0, 47.0, 108.0, 57.0]
+    size = (96, 128)
+    assert not (match(Matcher(), GRID(*size), [[box]], [[0]]) >= 0).any()
+    found = match_atss(Atss(9, 6), GRID, size, [[box]], [[0]])[0]
+    taken = [box_iou(anchor, box) for anchor in GRID(*size).numpy()[found == 0]]
+    assert len(taken) > 3
+    assert max(taken) < 0.5
+
+
+def test_atss_gives_a_shared_anchor_to_the_object_it_overlaps_more():
+    """Two boxes in one place, one a little larger, in either order; equal ones: to the first."""
+    size, box, larger = (96, 128), [40, 40, 72, 72], [36, 36, 76, 76]
+    alone = match_atss(Atss(9, 6), GRID, size, [[box]], [[0]])[0]
+    for rows, own in (([box, larger], 0), ([larger, box], 1)):
+        found = match_atss(Atss(9, 6), GRID, size, [rows], [[0, 0]])[0]
+        for n in np.flatnonzero(alone == 0):
+            values = [box_iou(GRID(*size).numpy()[n], row) for row in rows]
+            assert found[n] == int(np.argmax(values))
+        assert (found == own).any()
+    found = match_atss(Atss(9, 6), GRID, size, [[box, box]], [[0, 0]])[0]
+    np.testing.assert_array_equal(found, alone)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_atss_gives_an_anchor_to_any_single_object_of_a_cells_size(offset):
+    """With the paper's anchors, whatever its place and shape, it has anchors: centres inside."""
+    generator = AnchorGenerator(center_offset=offset)
+    size = (256, 320)
+    boxes = random_objects(np.random.default_rng(0), 300, 1, size, sides=(17, 250))
+    boxes = np.clip(boxes, 0, [320, 256, 320, 256])
+    boxes = boxes[(boxes[:, 0, 2:] - boxes[:, 0, :2] > 16.5).all(axis=1)]
+    assert len(boxes) > 200
+    matches = match_atss(Atss(), generator, size, boxes, np.zeros(boxes.shape[:2]))
+    assert ((matches == 0).sum(axis=1) > 0).all()
+    anchors = generator(*size).numpy()
+    x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).T
+    is_inside = (
+        (boxes[..., 0] < x) & (x < boxes[..., 2]) & (boxes[..., 1] < y) & (y < boxes[..., 3])
+    )
+    assert is_inside[matches == 0].all()
+
+
+def test_atss_leaves_an_object_between_centres_without_an_anchor():
+    """P3's centres are at 4, 12, 20: a box of six pixels between them has none inside."""
+    matcher, size = Atss(9, 6), (96, 128)
+    assert not (match_atss(matcher, GRID, size, [[[5, 5, 11, 11]]], [[0]]) >= 0).any()
+    assert (match_atss(matcher, GRID, size, [[[3, 3, 9, 9]]], [[0]]) >= 0).any()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_atss_of_an_image_without_objects_is_all_background(rows):
+    """Even where a padded row holds a box just like an anchor."""
+    boxes, labels = np.tile([40, 40, 72, 72], (2, rows, 1)), np.full((2, rows), PADDING)
+    matches = match_atss(Atss(9, 6), GRID, (96, 128), boxes, labels)
+    np.testing.assert_array_equal(matches, np.full(matches.shape, BACKGROUND))
+    assert matches.shape == (2, sum(GRID.level_counts(96, 128)))
+
+
+def test_atss_looks_away_from_regions_to_ignore():
+    """Anchors half inside are nothing, those of an object inside it stay the object's."""
+    region, box, size = [30, 30, 100, 90], [40, 40, 72, 72], (96, 128)
+    anchors = GRID(*size).numpy()
+    found = match_atss(Atss(9, 6), GRID, size, [[region, box]], [[IGNORE, 0]])[0]
+    alone = match_atss(Atss(9, 6), GRID, size, [[box]], [[0]])[0]
+    np.testing.assert_array_equal(found == 1, alone == 0)
+    inside = [intersection(anchor, region) / box_area(anchor) >= 0.5 for anchor in anchors]
+    np.testing.assert_array_equal(found == BETWEEN, inside & (found != 1))
+    assert (found == BETWEEN).any()
+
+
+def test_atss_in_a_graph_of_unknown_sizes_gives_the_same_matches():
+    matcher = Atss(9, 6)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([None, None, 4]),
+            tf.TensorSpec([None, None], tf.int32),
+        ]
+    )
+    def graph(height, width, boxes, labels):
+        counts = GRID.level_counts(height, width)
+        return matcher(GRID(height, width), boxes, labels, counts)
+
+    rng = np.random.default_rng(3)
+    for size, rows in (((96, 128), 5), ((40, 72), 3), ((40, 72), 0)):
+        boxes = random_objects(rng, 2, rows, size)
+        labels = rng.choice([0, 1, PADDING, IGNORE], (2, rows)).astype(np.int32)
+        expected = match_atss(matcher, GRID, size, boxes, labels)
+        np.testing.assert_array_equal(graph(*size, boxes, labels), expected)
+
+
+@pytest.mark.parametrize("arguments", [(0, 9), (9, 0)])
+def test_atss_counts_below_one_are_refused(arguments):
+    message = f"1 or more, found {arguments[0]} and {arguments[1]}"
+    with pytest.raises(ValueError, match=message):
+        Atss(*arguments)
+
+
+# ------------------------------------------------------------------------------------------------
+# From the config
+# ------------------------------------------------------------------------------------------------
+
+
+def test_the_config_chooses_the_matcher():
+    config = override(Config(), {"matcher.positive_iou": 0.6, "matcher.low_quality": True})
+    built = build_matcher(config)
+    assert (type(built), built.positive_iou, built.low_quality) == (Matcher, 0.6, True)
+    changes = {"matcher": "atss", "matcher.top_k": 5, "model.anchors.scales": (1.0,)}
+    config = override(Config(), changes)
+    assert config.matcher == settings_of.Atss(top_k=5)
+    built = build_matcher(config)
+    assert (type(built), built.top_k, built.num_anchors) == (Atss, 5, 3)
+    assert from_dict(Config, to_dict(config)) == config
+
+
+def test_a_matcher_saved_before_there_were_kinds_still_loads():
+    """As configs of earlier runs hold it: no kind, which is the IoU's."""
+    matcher = settings_of.Matcher(0.6, 0.3, True)
+    saved = to_dict(Config(matcher=matcher))
+    assert saved["matcher"].pop("kind") == "iou"
+    assert from_dict(Config, saved).matcher == matcher
+    assert completed(Config, saved)["matcher"] == to_dict(matcher)

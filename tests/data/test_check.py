@@ -95,7 +95,7 @@ def would_train(config):
         read_split(config.data, config.data.val, classes)
         train = read_split(config.data, config.data.train, classes)
         for phase in config.train.all_phases():
-            steps_per_epoch(train, phase.batch_size)
+            steps_per_epoch(train, config.data, phase.batch_size)
     except ValueError:
         return False
     return True
@@ -450,6 +450,8 @@ def test_anchors_are_proposed_where_they_cover_more(root):
     again = check.examine_anchors(configs.override(config, pasted), train)
     assert again["coverage"] == found["proposed"]["coverage"]
     assert again["proposed"] is None, "what was proposed is fine"
+    by_atss = configs.override(config, {"matcher": "atss"})
+    assert check.examine_anchors(by_atss, train) == found, "anchors are fitted to IoU .5"
 
 
 # ------------------------------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 import dataclasses
 import shutil
+from itertools import chain
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.schema import Augment, Canvas, Data, ShortLong
+from configs.schema import Augment, Canvas, Data, Mixing, ShortLong
 from data import render
 from data.datasets import prepare, read_split
 from data.images import decode_image
@@ -19,6 +20,7 @@ from data.pipeline import (
     training_sample,
 )
 from data.records import DatasetError
+from data.sampling import epoch_order, repeat_factors
 from data.shapes import make_shapes
 from utils.boxes import IGNORE, PADDING
 
@@ -80,7 +82,7 @@ def test_every_epoch_is_a_permutation_of_its_own(dataset, data):
 
 def test_epochs_are_cut_to_full_batches(dataset, data):
     """Two batches of four of 11 images; over the epochs every image has its turn."""
-    assert steps_per_epoch(dataset, BATCH) == STEPS == 2
+    assert steps_per_epoch(dataset, data, BATCH) == STEPS == 2
     found = batches(dataset, data, range(8))
     assert len(found) == 8 * STEPS
     assert {batch["images"].shape for batch in found} == {(BATCH, 48, 64, 3)}
@@ -92,6 +94,31 @@ def test_epochs_are_cut_to_full_batches(dataset, data):
 def test_a_dataset_smaller_than_a_batch_is_refused(dataset, data):
     with pytest.raises(ValueError, match=r"batch_size: expected at most the 11 .*/train, found 12"):
         batches(dataset, data, batch_size=12)
+
+
+def test_images_of_rare_classes_are_repeated_and_changed_differently(dataset, data):
+    """As `epoch_order` says; the first copy is the image as it is without repetition."""
+    often = dataclasses.replace(data, repeat_threshold=1.0)
+    factors = repeat_factors(dataset, 1.0)
+    assert NUM_IMAGES + BATCH < factors.sum() < 3 * NUM_IMAGES
+    steps = steps_per_epoch(dataset, often, BATCH)
+    assert steps == int(factors.sum()) // BATCH > STEPS
+    found = batches(dataset, often, range(1, 3), seed=2)
+    assert len(found) == 2 * steps
+    expected = [epoch_order(factors, 2, epoch)[: steps * BATCH] for epoch in (1, 2)]
+    assert order(found) == np.concatenate(expected)[:, 0].tolist()
+    resumed = batches(dataset, often, range(1, 3), seed=2, skip_steps=steps + 1)
+    assert same(resumed, found[steps + 1 :])
+
+    pictures = {}
+    for sample, image in zip(
+        expected[0], np.concatenate([batch["images"] for batch in found]), strict=False
+    ):
+        pictures[tuple(sample)] = image
+    (plain,) = batches(dataset, data, range(1, 2), seed=2, batch_size=11)
+    for (index, copy), picture in pictures.items():
+        once = plain["images"][plain["index"].tolist().index(index)]
+        assert np.array_equal(picture, once) == (copy == 0)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -278,10 +305,209 @@ def test_a_batch_of_images_without_objects(dataset, data):
         areas=dataset.areas[:0],
         row_splits=np.zeros_like(dataset.row_splits),
     )
-    for batch in batches(empty, data):
+    found = [batches(empty, mixed(data, mixing)) for mixing in (Mixing(), *MIXINGS[:3])]
+    for batch in chain(*found):
         assert batch["boxes"].shape == (BATCH, 0, 4)
         assert batch["labels"].shape == (BATCH, 0)
         assert batch["images"].max() > 0
+
+
+# ------------------------------------------------------------------------------------------------
+# Mixing
+# ------------------------------------------------------------------------------------------------
+
+MIXINGS = [
+    Mixing(mixup=1.0),
+    Mixing(cutmix=1.0),
+    Mixing(mosaic=1.0),
+    Mixing(mixup=0.3, cutmix=0.3, mosaic=0.3),
+]
+NAMES = ["mixup", "cutmix", "mosaic", "all"]
+
+
+def mixed(data, mixing, **changes):
+    return dataclasses.replace(data, mixing=mixing, **changes)
+
+
+def assert_is_row(one, batch, row):
+    """A sample made by hand is the row of a batch, which may be padded."""
+    for name in ("images", "boxes", "labels", "weights", "sizes", "scales"):
+        value, found = one[name], batch[name][row]
+        assert value.dtype == found.dtype
+        part = tuple(slice(side) for side in value.shape)
+        np.testing.assert_array_equal(found[part], value)
+        rest = found.copy()
+        rest[part] = PADDING if name == "labels" else 0
+        assert (rest == (PADDING if name == "labels" else 0)).all()
+
+
+@pytest.mark.parametrize("mixing", MIXINGS, ids=NAMES)
+def test_a_mixed_sample_depends_on_seed_epoch_and_index_alone(dataset, data, mixing):
+    """Made by hand in any order, by one thread or many, with a cache: the same to the bit."""
+    data = mixed(data, mixing, cache=True)
+    sample = training_sample(dataset, data, RULE, seed=0)
+    stream = training_batches(dataset, data, RULE, batch_size=11, seed=0, epochs=range(2, 3))
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    for found in (stream, stream.with_options(options)):
+        (batch,) = found.as_numpy_iterator()
+        for row in np.argsort(batch["index"]):
+            assert_is_row(sample(batch["index"][row], 2), batch, row)
+    assert not same([batch], batches(dataset, data, range(2, 3), batch_size=11, seed=1))
+
+
+def test_probabilities_of_mixing(dataset, data):
+    """Each is as if it were the only one; unmixed samples are those of a run without mixing."""
+    data = mixed(data, Mixing(), cache=True)
+    plain = training_sample(dataset, data, RULE, seed=0)
+    sample = training_sample(
+        dataset, mixed(data, Mixing(mixup=0.2, cutmix=0.3, mosaic=0.4)), RULE, seed=0
+    )
+    alone = [training_sample(dataset, mixed(data, mixing), RULE, seed=0) for mixing in MIXINGS[:3]]
+    counts = np.zeros(4, int)
+    for epoch in range(12):
+        for index in range(NUM_IMAGES):
+            picture = sample(index, epoch)["images"]
+            kinds = [make(index, epoch)["images"] for make in (*alone, plain)]
+            is_same = [np.array_equal(picture, kind) for kind in kinds]
+            assert any(is_same)
+            counts[is_same.index(True)] += 1
+    shares = np.array([0.2, 0.3, 0.4, 0.1])
+    sigma = np.sqrt(shares * (1 - shares) * counts.sum())
+    assert (np.abs(counts - shares * counts.sum()) < 4 * sigma).all(), counts
+
+
+def test_partners_are_changed_each_by_numbers_of_its_own(dataset, data):
+    """All images are of one grey: the quadrants of a mosaic differ by their brightness alone."""
+    settings = mixed(data, MIXINGS[2], augment=Augment(flip=0.0, brightness=0.3))
+
+    def read(index, source, size, antialias, kept):
+        return np.full([*size, 3], 128, np.uint8)
+
+    sample = training_sample(dataset, settings, RULE, seed=0, read=read)
+    images = [sample(0, epoch)["images"] for epoch in range(20)]
+    corners = np.array([[image[y, x, 0] for y in (0, 47) for x in (0, 59)] for image in images])
+    assert [len(set(four)) for four in corners.tolist()].count(4) > 15
+    assert all(len(set(column)) > 10 for column in corners.T.tolist()), "and from epoch to epoch"
+
+
+def test_closing_epochs_are_not_mixed(dataset, data):
+    """Those of the run, however its epochs are cut into phases, and where it was resumed."""
+    closing = mixed(data, Mixing(mixup=1.0, closing_epochs=2), cache=True)
+    always, never = (mixed(closing, mixing) for mixing in (Mixing(mixup=1.0), Mixing()))
+
+    def made(settings, epochs, **more):
+        stream = training_batches(
+            dataset, settings, RULE, batch_size=BATCH, seed=0, epochs=epochs, **more
+        )
+        return list(stream.as_numpy_iterator())
+
+    expected = made(always, range(3)) + made(never, range(3, 5))
+    assert same(made(closing, range(5)), expected), "the run ends with these epochs"
+    phases = made(closing, range(2), num_epochs=5) + made(closing, range(2, 5), num_epochs=5)
+    assert same(phases, expected)
+    rest = made(closing, range(2, 5), num_epochs=5, skip_steps=1)
+    assert same(rest, expected[2 * STEPS + 1 :])
+    assert same(made(closing, range(2), num_epochs=2), made(never, range(2)))
+    sample = training_sample(dataset, closing, RULE, seed=0)
+    assert not np.array_equal(
+        sample(0, 10**6)["images"], training_sample(dataset, never, RULE, 0)(0, 10**6)["images"]
+    )
+
+
+@pytest.mark.parametrize("mixing", MIXINGS[:3], ids=NAMES[:3])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_mixed_samples_of_any_shape_make_a_legal_batch(dataset, data, mixing, antialias):
+    """Upright beside lying images: a blend is as high as the one and as wide as the other."""
+    rule = ShortLong(40, 60, 16, antialias)
+    settings = mixed(data, mixing, augment=Augment(flip=0.5))
+    turned = dataclasses.replace(dataset, sizes=dataset.sizes.copy())
+    turned.sizes[:6] = [32, 80]
+    boxes = np.clip(dataset.boxes, 0, np.tile(turned.sizes, 2)[dataset.image_index])
+    turned = dataclasses.replace(turned, boxes=boxes)
+
+    def read(index, source, size, antialias, kept):
+        pixels = np.full([*size, 3], 10 + index)
+        return pixels.astype(np.uint8 if antialias else np.float32)
+
+    shapes = set()
+    stream = training_batches(
+        turned, settings, rule, batch_size=BATCH, seed=0, epochs=range(4), read=read
+    )
+    for batch in stream.as_numpy_iterator():
+        assert batch["images"].dtype == (np.uint8 if antialias else np.float32)
+        height, width = batch["images"].shape[1:3]
+        assert (height, width) == tuple(-(-batch["sizes"].max(axis=0) // 16) * 16)
+        for image, size, boxes, labels in zip(
+            *(batch[name] for name in ("images", "sizes", "boxes", "labels")), strict=True
+        ):
+            shapes.add(tuple(size.tolist()))
+            assert image[: size[0], : size[1]].min() >= 10
+            assert not image[size[0] :].any()
+            assert not image[:, size[1] :].any()
+            real = boxes[labels != PADDING]
+            assert (real[:, :2] < real[:, 2:]).all()
+            assert (real >= 0).all()
+            assert (real <= np.tile(size[::-1], 2) + 1e-3).all()
+    alone = {(40, 50), (60, 24)}
+    assert shapes == (alone | {(60, 50)} if mixing.mixup else alone)
+
+
+@pytest.mark.parametrize("mixing", MIXINGS[:3], ids=NAMES[:3])
+def test_partners_are_fitted_to_the_canvas_of_their_batch(dataset, data, mixing):
+    """What of a small canvas came onto a large one would leave most of it grey."""
+    scales = Augment(canvas_scales=(1.0, 2.0))
+    found = batches(dataset, mixed(data, mixing, augment=scales), range(6), rule=Canvas(64, 80))
+    assert {batch["images"].shape[1:3] for batch in found} == {(64, 80), (128, 160)}
+    for batch in found:
+        size = batch["images"].shape[1:3]
+        assert (batch["sizes"] == size).all()
+        assert ((batch["images"] == render.GREY).all(axis=-1).mean(axis=(1, 2)) < 0.05).all()
+
+
+@pytest.mark.parametrize("mixing", MIXINGS[:3], ids=NAMES[:3])
+def test_a_dataset_of_one_image_is_mixed_with_itself(dataset, data, mixing):
+    one = dataclasses.replace(
+        dataset,
+        images=dataset.images[:1],
+        image_ids=dataset.image_ids[:1],
+        sizes=dataset.sizes[:1],
+        row_splits=dataset.row_splits[:2],
+        **{
+            name: getattr(dataset, name)[dataset.rows(0)]
+            for name in ("boxes", "labels", "difficult", "ignore", "areas")
+        },
+    )
+    pictures = [
+        batch["images"] for batch in batches(one, mixed(data, mixing), range(3), batch_size=1)
+    ]
+    assert len({picture.tobytes() for picture in pictures}) == 3
+
+
+def test_regions_to_ignore_come_along_with_partners(dataset, data):
+    """In a blend all of both; the weights of each image's objects are its share."""
+    ignore = np.arange(len(dataset.labels)) % 3 == 0
+    dataset = dataclasses.replace(dataset, ignore=ignore)
+    settings = mixed(data, Mixing(mixup=1.0), augment=Augment(flip=0.0))
+    counts = np.diff(dataset.row_splits)
+    regions = [ignore[dataset.rows(i)].sum() for i in range(NUM_IMAGES)]
+    sample = training_sample(dataset, settings, Canvas(*SIZE), seed=0)
+    for index in range(NUM_IMAGES):
+        row = sample(index, 0)
+        own = dataset.rows(index)
+        np.testing.assert_array_equal(row["boxes"][: counts[index]], dataset.boxes[own])
+        partner = [
+            i
+            for i in range(NUM_IMAGES)
+            if np.array_equal(row["boxes"][counts[index] :], dataset.boxes[dataset.rows(i)])
+        ]
+        assert len(partner) == 1
+        assert partner[0] != index
+        assert (row["labels"] == IGNORE).sum() == regions[index] + regions[partner[0]]
+        shares = row["weights"][: counts[index]], row["weights"][counts[index] :]
+        assert all(len(np.unique(share)) <= 1 for share in shares)
+        if counts[index] and counts[partner[0]]:
+            np.testing.assert_allclose(shares[0][0] + shares[1][0], 1, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -233,6 +233,33 @@ def test_schedule_curves(tmp_path, drawn):
     assert legend(drawn[0].axes[0]) == ["line", "flat"]
 
 
+def test_focal_loss_curves(tmp_path, drawn):
+    right = np.array([0.1, 0.5, 0.9])
+    plots.focal_loss_curves(
+        tmp_path / "f.png", {"gamma 0": (right, -np.log(right)), "gamma 2": ([0, 1], [4, 0])}
+    )
+    assert_picture(tmp_path / "f.png")
+    (axes,) = drawn[0].axes
+    np.testing.assert_array_equal(lines(axes)["gamma 0"], (right, -np.log(right)))
+    assert legend(axes) == ["gamma 0", "gamma 2"]
+    (text,) = axes.texts
+    assert (text.get_text(), axes.patches[0].get_x()) == ("well classified", 0.6)
+
+
+def test_foreground_curves(tmp_path, drawn):
+    curves = {"prior": ([1, 2, 3], [100, 10, 1], [1, 5, 1]), "flat": ([1, 3], [2.0, 2.0], [0, 1])}
+    plots.foreground_curves(tmp_path / "f.png", curves, "first steps")
+    assert_picture(tmp_path / "f.png")
+    losses, shares = drawn[0].axes
+    np.testing.assert_array_equal(lines(losses)["prior"], ([1, 2, 3], [100, 10, 1]))
+    np.testing.assert_array_equal(lines(shares)["prior"], ([1, 2, 3], [0.01, 0.5, 1]))
+    np.testing.assert_array_equal(lines(shares)["flat"], ([1, 3], [0, 0.5]))
+    assert (losses.get_yscale(), shares.get_yscale()) == ("log", "linear")
+    assert legend(losses) == ["prior", "flat"]
+    assert shares.get_legend() is None
+    assert losses.get_title(loc="left") == "first steps"
+
+
 def test_no_global_figure_is_made(tmp_path, drawn):
     plots.schedule_curves(tmp_path / "s.png", {"flat": ([0, 1], [1, 1])})
     assert type(drawn[0]) is matplotlib.figure.Figure
@@ -273,6 +300,16 @@ def test_no_global_figure_is_made(tmp_path, drawn):
         (
             lambda p: plots.schedule_curves(p, {"cosine": ([1, 2], [1])}),
             r"curves\['cosine'\]: expected as many steps as rates, found 2 and 1",
+        ),
+        (lambda p: plots.focal_loss_curves(p, {}), "curves: expected at least one gamma"),
+        (
+            lambda p: plots.focal_loss_curves(p, {"gamma 2": ([0, 1], [1])}),
+            r"curves\['gamma 2'\]: expected as many probabilities as losses, found 2 and 1",
+        ),
+        (lambda p: plots.foreground_curves(p, {}, ""), "curves: expected at least one run"),
+        (
+            lambda p: plots.foreground_curves(p, {"a": ([1, 2], [1, 2], [1])}, ""),
+            r"expected as many steps as class losses as foreground losses, found 2 and 2 and 1",
         ),
     ],
 )

@@ -114,6 +114,16 @@ def test_opened_again_it_is_cut_back_to_what_is_done(tmp_path, done):
     assert path.read_bytes() == expected.read_bytes(), "as if it had never been stopped"
 
 
+def test_a_run_begun_with_fewer_columns_goes_on_with_more(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,loss\n1,0.5\n2,0.4\n")
+    metrics = MetricsFile(path, 1)
+    metrics.add({"epoch": 2, "loss": 0.3, "more": 7})
+    assert path.read_text().splitlines() == ["epoch,loss,more", "1,0.5,", "2,0.3,7"]
+    assert metrics.columns() == {"epoch": ["1", 2], "loss": ["0.5", 0.3], "more": ["", 7]}
+    assert MetricsFile(path, 2).columns()["more"] == ["", "7"]
+
+
 @pytest.mark.parametrize("row", ["", "x,0.1", "nan,0.1"])
 def test_a_row_without_its_epoch_is_named(tmp_path, row):
     path = tmp_path / "metrics.csv"

@@ -202,6 +202,29 @@ def test_freezing_the_backbone_reaches_its_blocks(resnet18):
     assert len(resnet18.trainable_variables) == learning
 
 
+def test_parts_are_the_whole_from_the_input_up(resnet18):
+    """torchvision's conv1 and bn1, layer1 to layer4, in the order it freezes them."""
+    layers = {name: [layer.name for layer in part] for name, part in resnet18.parts.items()}
+    blocks = {f"stage{i}": [f"layer{i}_0", f"layer{i}_1"] for i in (1, 2, 3, 4)}
+    assert layers == {"stem": ["conv1", "bn1"]} | blocks
+    parts = [layer for part in resnet18.parts.values() for layer in part]
+    assert [v.path for layer in parts for v in layer.weights] == [v.path for v in resnet18.weights]
+
+
+def test_freezing_a_part_reaches_its_batch_norms_and_no_others():
+    model = build(18)
+    for layer in model.parts["stage2"]:
+        layer.trainable = False
+    before = {v.path: v.numpy() for v in model.weights}
+    model(images(2, 32, 32), training=True)
+    moved = {v.path for v in model.weights if not np.array_equal(v, before[v.path])}
+    statistics = {v.path for v in model.weights if "moving_" in v.path}
+    assert moved == {path for path in statistics if "layer2_" not in path}
+    learning = {v.path for v in model.trainable_variables}
+    others = {v.path for v in model.weights} - statistics
+    assert learning == {path for path in others if "layer2_" not in path}
+
+
 def test_unknown_settings_are_refused():
     with pytest.raises(ValueError, match="depth: expected one of 18, 34, 50, 101, 152, found 20"):
         ResNet(20)

@@ -17,9 +17,28 @@ def features(*shapes):
     ]
 
 
-def build(p6_from="c5", width=6):
+def plain_conv(x, kernel, stride=1):
+    """(B, h, w, C) and (k, k, C, F) -> (B, ceil(h / stride), ceil(w / stride), F)."""
+    size = kernel.shape[0]
+    margin = size // 2
+    rows, columns = -(-x.shape[1] // stride), -(-x.shape[2] // stride)
+    x = np.pad(x, [(0, 0), (margin, margin), (margin, margin), (0, 0)])
+    return sum(
+        x[:, i : i + stride * rows : stride, j : j + stride * columns : stride][:, :rows, :columns]
+        @ kernel[i, j]
+        for i in range(size)
+        for j in range(size)
+    )
+
+
+def nearest(x, like):
+    rows, columns = np.arange(like.shape[1]) // 2, np.arange(like.shape[2]) // 2
+    return x[:, rows][:, :, columns]
+
+
+def build(p6_from="c5", width=6, kind=FPN):
     """A neck with biases that are not zero; (name -> kernel and bias) beside it."""
-    neck = FPN(width, p6_from, name="neck")
+    neck = kind(width, p6_from, name="neck")
     neck(features((8, 8), (4, 4), (2, 2)))
     rng = np.random.default_rng(1)
     weights = {}
@@ -27,29 +46,12 @@ def build(p6_from="c5", width=6):
         if variable.name == "bias":
             variable.assign(rng.normal(size=variable.shape))
         weights[variable.path.removeprefix("neck/")] = variable.numpy()
-    assert len(weights) == 2 * 8
     return neck, weights
 
 
 def plain_fpn(c3, c4, c5, weights, p6_from):
     def conv(x, name, stride=1):
-        kernel = weights[f"{name}/kernel"]
-        size = kernel.shape[0]
-        margin = size // 2
-        rows, columns = -(-x.shape[1] // stride), -(-x.shape[2] // stride)
-        x = np.pad(x, [(0, 0), (margin, margin), (margin, margin), (0, 0)])
-        return weights[f"{name}/bias"] + sum(
-            x[:, i : i + stride * rows : stride, j : j + stride * columns : stride][
-                :, :rows, :columns
-            ]
-            @ kernel[i, j]
-            for i in range(size)
-            for j in range(size)
-        )
-
-    def nearest(x, like):
-        rows, columns = np.arange(like.shape[1]) // 2, np.arange(like.shape[2]) // 2
-        return x[:, rows][:, :, columns]
+        return plain_conv(x, weights[f"{name}/kernel"], stride) + weights[f"{name}/bias"]
 
     inner5 = conv(c5, "lateral5")
     inner4 = conv(c4, "lateral4")
@@ -68,6 +70,7 @@ def plain_fpn(c3, c4, c5, weights, p6_from):
 def test_equals_a_plain_forward_pass(p6_from, shapes):
     """Laterals added top down, P6 from C5 or P5, relu before P7 alone; odd sizes too."""
     neck, weights = build(p6_from)
+    assert len(weights) == 2 * 8
     maps = features(*shapes)
     expected = plain_fpn(*maps, weights, p6_from)
     outputs = neck(maps)

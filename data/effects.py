@@ -1,0 +1,99 @@
+"""Changes of a sample that move no box: how it was taken and stored, and what stands before it.
+
+Each takes a Sample and a generator, and returns a new Sample, or the same one where nothing
+happens; an operation that is off draws nothing. uint8 stays uint8 and float32 float32, 0-255.
+What lies around the image, and is grey, changes with it.
+Letters: h w pixels of the content, G boxes.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+from data.render import GREY
+from data.samples import Sample
+from data.views import areas, cut_off, is_visible
+
+SIGMAS = (0.002, 0.006)  # of a blur, in shares of the shorter side: 0.8 to 2.5 px of 416
+QUALITIES = (20, 90)  # of a JPEG file, 1-100
+HOLE_AREAS = (0.05, 0.2)  # of what is cut out, in shares of the content
+HOLE_RATIOS = (0.5, 2.0)  # its height / width, those of the content being 1
+
+
+def _happens(rng: np.random.Generator, probability: float) -> bool:
+    return probability > 0 and rng.random() < probability
+
+
+def blur(sample: Sample, rng: np.random.Generator, probability: float = 0.0) -> Sample:
+    """A Gaussian blur with the given probability, its sigma evenly drawn within SIGMAS."""
+    if not _happens(rng, probability):
+        return sample
+    sigma = rng.uniform(*SIGMAS) * min(sample.pixels.shape[:2])
+    return sample._replace(pixels=cv2.GaussianBlur(sample.pixels, (0, 0), sigma))
+
+
+def noise(sample: Sample, rng: np.random.Generator, most: float = 0.0) -> Sample:
+    """Gaussian noise, of its own in each pixel and channel.
+
+    most: the largest standard deviation, in shares of the full range; each sample's is evenly drawn
+        from 0 to it.
+    """
+    if most == 0:
+        return sample
+    deviation = rng.uniform(0, most * 255)
+    added = rng.standard_normal(sample.pixels.shape, np.float32)
+    depth = cv2.CV_8U if sample.pixels.dtype == np.uint8 else cv2.CV_32F
+    changed = cv2.addWeighted(sample.pixels, 1.0, added, deviation, 0.0, dtype=depth)
+    return sample._replace(pixels=changed if depth == cv2.CV_8U else np.clip(changed, 0, 255))
+
+
+def grayscale(sample: Sample, rng: np.random.Generator, probability: float = 0.0) -> Sample:
+    """With the given probability only the luma stays, in all three channels."""
+    if not _happens(rng, probability):
+        return sample
+    luma = cv2.cvtColor(sample.pixels, cv2.COLOR_RGB2GRAY)
+    return sample._replace(pixels=cv2.cvtColor(luma, cv2.COLOR_GRAY2RGB))
+
+
+def jpeg(sample: Sample, rng: np.random.Generator, probability: float = 0.0) -> Sample:
+    """Stored as JPEG and read again with the given probability, of a quality within QUALITIES."""
+    if not _happens(rng, probability):
+        return sample
+    quality = int(rng.integers(*QUALITIES, endpoint=True))
+    pixels = sample.pixels.round().astype(np.uint8)
+    stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    _, file = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    pixels = cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)
+    return sample._replace(pixels=pixels.astype(sample.pixels.dtype, copy=False))
+
+
+def cutout(
+    sample: Sample,
+    rng: np.random.Generator,
+    probability: float = 0.0,
+    min_visibility: float = 0.25,
+) -> Sample:
+    """One grey rectangle over the content, with the given probability.
+
+    Its area is evenly drawn within HOLE_AREAS, its shape log-uniform within HOLE_RATIOS, its place
+    evenly; it lies wholly in the content. Objects of which less than `min_visibility` of the box is
+    left uncovered are dropped, ignore regions only when nothing is; the others keep their frame, as
+    an object does behind another.
+    DeVries and Taylor, arXiv:1708.04552; of random area and shape as Zhong et al.,
+    arXiv:1708.04896, within narrower limits.
+    """
+    if not _happens(rng, probability):
+        return sample
+    size = np.array(sample.pixels.shape[:2])
+    side = math.sqrt(rng.uniform(*HOLE_AREAS))
+    stretch = math.exp(rng.uniform(*np.log(HOLE_RATIOS)) / 2)
+    hole = np.maximum(np.round(size * side * [stretch, 1 / stretch]).astype(int), 1)
+    y, x = (rng.random(2) * (size - hole + 1)).astype(int)
+    pixels = sample.pixels.copy()
+    pixels[y : y + hole[0], x : x + hole[1]] = GREY
+
+    before = areas(sample.boxes)
+    covered = areas(cut_off(sample.boxes, np.float32([x, y, x + hole[1], y + hole[0]])))
+    is_kept = is_visible(before, before - covered, sample.labels, min_visibility)
+    return sample._replace(pixels=pixels).keep(is_kept)
