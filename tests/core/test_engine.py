@@ -338,7 +338,8 @@ def boxes_of(model, batch, nms_iou=1.0, **views):
 
 
 def test_views_that_see_the_same_give_one_detection():
-    batch = scene((10, 8, 30, 40))
+    """Of an object whose edges are whole pixels in every view."""
+    batch = scene((10, 8, 30, 40), size=(51, 72))
     found = boxes_of(bright_object(), batch, 0.9, flip=True, scales=(0.5, 1.0, 1.5))
     np.testing.assert_allclose(found, [[10, 8, 30, 40]], atol=1e-3)
 
@@ -353,7 +354,7 @@ def test_an_error_to_the_right_is_one_to_the_left_in_the_mirror():
 @pytest.mark.parametrize(("scale", "shift"), [(0.5, 6.0), (1.0, 3.0), (1.5, 2.0)])
 def test_boxes_of_another_size_come_back_by_hand(scale, shift):
     """3 pixels in the view are 3 / scale in the image, mirrored and not."""
-    model, batch = bright_object(shift=3), scene((10, 8, 30, 40))
+    model, batch = bright_object(shift=3), scene((10, 8, 30, 40), size=(51, 72))
     found = boxes_of(model, batch, scales=(scale,))
     np.testing.assert_allclose(found, [[10 + shift, 8, 30 + shift, 40]], atol=1e-3)
     found = boxes_of(model, batch, flip=True, scales=(scale,))
