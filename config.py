@@ -4,8 +4,8 @@
     python train.py --set train.epochs=20            changes a setting for one run
     python train.py --config configs/voc.py          trains with another file
 
-Presets, in configs/: shapes (generated data, minutes), voc, coco, boxes_csv, crowdhuman, bccd,
-overfit. Every setting, its meaning and its choices: configs/schema.py; data: docs/datasets.md.
+Presets, in configs/: shapes (generated data, minutes), small, voc, coco, boxes_csv, crowdhuman,
+bccd, overfit. Every setting, its meaning and its choices: configs/schema.py; data: docs/datasets.md.
 """
 
 from configs import preset

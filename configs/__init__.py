@@ -32,7 +32,7 @@ __all__ = [
     "to_dict",
 ]
 
-PRESETS = ("shapes", "voc", "coco", "boxes_csv", "crowdhuman", "bccd", "overfit")
+PRESETS = ("shapes", "small", "voc", "coco", "boxes_csv", "crowdhuman", "bccd", "overfit")
 
 
 def preset(name: str, changes: Mapping[str, Any] | None = None) -> Config:
