@@ -5,7 +5,8 @@
     python train.py --config configs/voc.py          trains with another file
 
 Presets, in configs/: shapes (generated data, minutes), small, voc, coco, boxes_csv, crowdhuman,
-bccd, overfit. Every setting, its meaning and its choices: configs/schema.py; data: docs/datasets.md.
+bccd, overfit. Every setting, its meaning and its choices: configs/schema.py; data:
+docs/datasets.md; what lifts accuracy: docs/accuracy.md.
 """
 
 from configs import preset

@@ -109,7 +109,9 @@ class Detector:
     def detect_dataset(self, dataset: Dataset, batch_size: int = 4) -> DetectionTable:
         """Detections of a dataset's images, in their own pixels."""
         batches = evaluation_batches(dataset, self.config.resize, batch_size=batch_size)
-        step = self._predictor(batches.element_spec, len(dataset) >= FREEZE_FROM)
+        # Kernels used at several scales do not take batch norms in: nothing is won by freezing.
+        is_worth_it = len(dataset) >= FREEZE_FROM and len(self.config.detect.scales) == 1
+        step = self._predictor(batches.element_spec, is_worth_it)
         found = ((batch["index"], step(batch)) for batch in checked(batches))
         return gather_detections(found, dataset.image_ids, self.classes)
 

@@ -275,7 +275,7 @@ def train(
         logger.info("no better mAP in {} validations: ended early", progress.stale)
     if best_table is None:  # found before the run was resumed
         Checkpoint(run / "checkpoints" / "best.npz").restore("model", model.variables)
-        best_table = detector.detect_dataset(val_set, config.evaluate.batch_size)
+        _, best_table = validate()
     training_curves(run / "curves.png", metrics.columns())
     scores = score(best_table, val_set, config)
     report = summarize(scores, best_table)
@@ -437,7 +437,8 @@ class LossWindow:
                 files = [self.dataset.images[i] for i in index.numpy()]
                 raise FloatingPointError(
                     f"epoch {self.progress.epoch + 1}, step {step + 1} of {self.steps}: expected "
-                    f"finite losses, found {self.latest}, from {', '.join(files)}. {ADVICE}"
+                    f"finite losses, found {self.latest}, from {', '.join(files)} and what was "
+                    f"mixed into them, if anything. {ADVICE}"
                 )
             values = self.latest.values()
             self.progress.sums = [a + b for a, b in zip(self.progress.sums, values, strict=True)]

@@ -4,11 +4,12 @@
     python -m benchmarks.ablation --gather --runs runs/ablation
 
 BCCD at 192x256, ResNet-18 with a slim neck and heads, from scratch, 12 epochs: `config` below is
-the base (the bccd preset as it was before it followed the table, docs/accuracy.md), and each of
-ROWS changes it in one thing. Rows of the group "detection" train nothing:
-they evaluate the base's weights. A run lies in --runs as <row>_s<seed>; one that is complete is not
-run again and one that was stopped goes on, so that Ctrl-C may end this at any time. Prints the
-table of what is there. Minutes a run on two cores; times compare where nothing else computes.
+the base, the bccd preset with L1 on the boxes and smaller, and each of ROWS changes it in one
+thing; those of augmentation and mixing are alone, without the base's. Rows of the group "detection"
+train nothing: they evaluate the base's weights. A run lies in --runs as <row>_s<seed>; one that is
+complete is not run again and one that was stopped goes on, so that Ctrl-C may end this at any time.
+Prints the table of what is there. Minutes a run on two cores; times compare where nothing else
+computes.
 """
 
 import argparse
@@ -100,7 +101,8 @@ REFERENCES = {"augmentation": "noaug", "mixing": "noaug"}
 DETECTION = "detection"  # the group that trains nothing
 NOTE = """\
 mAP at IoU 0.5, AP of each class: means over seeds. spread: largest minus smallest mAP of a seed.
-*: a difference larger than both spreads. time: of a training image, over the base's."""
+*: a difference larger than both spreads, of two seeds or more. time: of a training image, over the
+base's."""
 
 
 class Run(NamedTuple):
@@ -204,6 +206,8 @@ def execute(plan: Sequence[Run], jobs: int) -> list[str]:
 
 def call(run: Run, cores: Sequence[int]) -> int:
     """The exit status of the run's process, which has these cores; stderr says how it went."""
+    if not (run.folder / "config.json").is_file():
+        begin(run)
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
     env = os.environ | dict.fromkeys(names, str(len(cores)))
     pinned = ["taskset", "-c", ",".join(map(str, cores))] if shutil.which("taskset") else []
@@ -214,18 +218,23 @@ def call(run: Run, cores: Sequence[int]) -> int:
     return done.returncode
 
 
+def begin(run: Run) -> None:
+    """Makes the folder of a run with its config, from which train.py --resume begins, too.
+
+    Raises ValueError where a folder of this name holds something else.
+    """
+    if run.folder.is_dir() and any(run.folder.iterdir()):
+        raise ValueError(f"{run.folder}: expected a run, found no config.json; move it away")
+    write_text(run.folder / "config.json", json.dumps(configs.to_dict(run.config), indent=1))
+
+
 def command(run: Run) -> list[str]:
     """What begins a run, or goes on with one that was stopped."""
-    own = run.folder / "config.json"
     if run.group == DETECTION:
-        write_text(own, json.dumps(configs.to_dict(run.config), indent=1))
         base = run.folder.with_name(f"base_s{run.config.train.seed}")
         changes = [item for item in run.settings if item.startswith("model.detect.")]
         return ["evaluate.py", str(base), "--out", str(run.report.parent), "--set", *changes]
-    if own.is_file():
-        return ["train.py", "--resume", str(run.folder)]
-    shutil.rmtree(run.folder, ignore_errors=True)  # or train.py takes the next free name
-    return ["train.py", "--config", "benchmarks/ablation.py", "--set", *run.settings]
+    return ["train.py", "--resume", str(run.folder)]
 
 
 def figures(run: Run) -> dict[str, float]:
@@ -261,7 +270,8 @@ def markdown(rows: Sequence[tuple], found: Mapping[str, Sequence[Mapping[str, fl
         difference, spread = ours.mean() - theirs.mean(), max(np.ptp(ours), np.ptp(theirs))
         cells = [group, name, str(len(ours)), f"{ours.mean():.4f}"]
         cells += [f"{np.ptp(ours):.4f}" if len(ours) > 1 else ""]
-        mark = " *" if abs(difference) > spread > 0 else ""
+        is_judged = min(len(ours), len(theirs)) > 1
+        mark = " *" if is_judged and abs(difference) > spread else ""
         cells += ["", ""] if name == "base" else [other, f"{difference:+.4f}{mark}"]
         cells += [f"{column(name, key).mean():.3f}" for key in classes]
         cells += [f"{column(name, 'seconds').mean() / column('base', 'seconds').mean():.2f}"]

@@ -11,6 +11,13 @@ from typing import ClassVar, Literal, get_args
 
 from configs.checked import Checked, ConfigError
 
+SCALES = "different multiples from 0.1 to 10"
+
+
+def _are_scales(values: tuple[float, ...]) -> bool:
+    is_each_met = all(0.1 <= value <= 10 for value in values)
+    return bool(values) and len(set(values)) == len(values) and is_each_met
+
 
 @dataclass(frozen=True)
 class Augment(Checked):
@@ -23,11 +30,12 @@ class Augment(Checked):
     saturation: float = 0.0  # distance from grey is multiplied by 1 +- this
     hue: float = 0.0  # turns the colour circle by up to this share (0.5 = anywhere)
     zoom: tuple[float, float] = (1.0, 1.0)  # below 1 expands on a grey canvas, above 1 crops
-    iou_crop: float = 0.0  # probability of a window chosen by its IoU with an object (SSD), no zoom
+    iou_crop: float = 0.0  # probability of a window chosen by its IoU with an object, not by zoom
     rotate: float = 0.0  # by up to so many degrees either way; boxes grow: 10 degrees, a third
     shear: float = 0.0  # columns and rows are slanted by up to so many degrees
     translate: float = 0.0  # moved by up to this share of the sides
-    canvas_scales: tuple[float, ...] = (1.0,)  # each batch has one of these multiples of the canvas
+    # Each batch has one of these multiples of the canvas, but for 1 rounded to 32 pixels.
+    canvas_scales: tuple[float, ...] = (1.0,)
     blur: float = 0.0  # probability of a Gaussian blur: sigma 0.2 to 0.6 % of the shorter side
     noise: float = 0.0  # largest standard deviation of Gaussian noise, as a share of the full range
     grayscale: float = 0.0  # probability of losing all colour
@@ -47,15 +55,16 @@ class Augment(Checked):
         for name, most in (("rotate", 180), ("shear", 30)):
             self.require(name, 0 <= getattr(self, name) <= most, f"degrees from 0 to {most}")
         self.require("translate", 0 <= self.translate < 1, "a share from 0 to below 1")
-        is_met = bool(self.canvas_scales) and min(self.canvas_scales) > 0
-        self.require("canvas_scales", is_met, "numbers above 0")
+        self.require("canvas_scales", _are_scales(self.canvas_scales), SCALES)
 
 
 @dataclass(frozen=True)
 class Mixing(Checked):
     """Training samples put together from several images; one sample by one of the three at most."""
 
-    mixup: float = 0.0  # probability of a blend with another image, objects weigh as it does
+    # Probability of a blend with another image, objects weigh as it does; under ShortLong it is as
+    # high and as wide as the larger of the two.
+    mixup: float = 0.0
     cutmix: float = 0.0  # probability of a rectangle of another image in place of its own
     mosaic: float = 0.0  # probability of windows of four images around a point, not scaled
     mixup_alpha: float = 1.5  # shares are drawn from Beta(alpha, alpha): above 1 often near a half
@@ -111,7 +120,7 @@ class Data(Checked):
     # sqrt(threshold / share) (LVIS: 0.001); 1: of every class, which balances them; 0: of none.
     repeat_threshold: float = 0.0
     # Keep decoded images in memory: width * height * 3 bytes an image, of a JPEG with `antialias` a
-    # 4th, 16th or 64th of it where the largest augment.zoom (3.4 with iou_crop) still shows it at
+    # 4th, 16th or 64th of it where the largest augment.zoom (10/3 with iou_crop) still shows it at
     # the network's size, on the largest canvas.
     # Pixels differ a little from those decoded for each view.
     cache: bool = False
@@ -235,10 +244,7 @@ class Detect(Checked):
         self.require("soft_sigma", is_met, "the default unless nms is gaussian")
         is_met = self.nms != "gaussian" or self.nms_iou == type(self).nms_iou
         self.require("nms_iou", is_met, "the default where nms is gaussian")
-        scales = self.scales
-        is_met = bool(scales) and len(set(scales)) == len(scales)
-        is_met = is_met and all(0.1 <= scale <= 10 for scale in scales)
-        self.require("scales", is_met, "different multiples from 0.1 to 10")
+        self.require("scales", _are_scales(self.scales), SCALES)
         self.require("top_k", self.top_k >= 1, "at least 1")
         self.require("max_detections", self.max_detections >= 1, "at least 1")
 
@@ -253,7 +259,7 @@ class Bifpn(Checked):
 
     repeats: int = 3  # rounds, each from P7 down to P3 and back up
     separable: bool = True  # 3x3 convolutions are depthwise and 1x1: an eighth of the weights
-    # After each convolution; batch goes by bn_mode, which only "live" makes it learn statistics.
+    # After each convolution; batch is live whatever model.bn_mode is, group for tiny batches.
     norm: Literal["batch", "group", "none"] = "batch"
 
     def check(self):
@@ -273,7 +279,8 @@ class Model(Checked):
     aliases: dict[str, str] = field(default_factory=dict)  # class -> its name in the weights
     backbone: BackboneName | Callable = "resnet50"  # or () -> layer: images -> [C3, C4, C5]
     bottleneck_stride: Literal["3x3", "1x1"] = "3x3"  # 3x3: torchvision; 1x1: keras-retinanet
-    bn_mode: Literal["live", "frozen_stats", "frozen"] = "live"  # frozen_stats: gamma, beta train
+    # Of the backbone's batch norms; frozen_stats: gamma and beta learn, statistics stay.
+    bn_mode: Literal["live", "frozen_stats", "frozen"] = "live"
     bn_epsilon: float = 1e-5
     same_padding: Padded = ()  # where stride 2 pads as TensorFlow's "same" (keras-retinanet)
     # Or () -> layer: [C3, C4, C5] -> [P3 ... P7].
@@ -463,7 +470,9 @@ class Train(Checked):
     weight_decay: float = 1e-4  # not on norms and biases; Adam takes none
     clip_norm: float | None = 10.0  # longest gradient over all weights; None: any
     backbone_rate: float = 1.0  # factor of the backbone's learning rate, and of AdamW's decay there
-    ema: float | None = None  # decay of averaged weights, e.g. 0.998: they are validated and kept
+    # Decay of averaged weights, e.g. 0.998: they are validated and kept as best; a phase's begin
+    # with its first weights.
+    ema: float | None = None
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     eager: bool = False  # no compiled graph: breakpoints work in every line
     seed: int = 0
@@ -558,6 +567,13 @@ class Config(Checked):
     def check(self):
         plain = self.name and not set(self.name) & set('/\\:*?"<>|') and self.name.strip(". ")
         self.require("name", bool(plain), "a folder name")
+        mixing = self.data.mixing
+        epochs = sum(phase.epochs for phase in self.train.all_phases())
+        if mixing.total and mixing.closing_epochs >= epochs:
+            raise ConfigError(
+                f"data.mixing.closing_epochs: expected fewer than the {epochs} epochs of the "
+                f"training, found {mixing.closing_epochs}"
+            )
         scales = self.data.augment.canvas_scales
         if scales != (1.0,) and not isinstance(self.model.resize, Canvas):
             raise ConfigError(

@@ -82,7 +82,7 @@ def _build_neck(config: Model) -> keras.layers.Layer:
         return config.neck()
     own = {}
     if config.neck == "bifpn":
-        own = asdict(config.bifpn) | {"bn_mode": config.bn_mode, "bn_epsilon": config.bn_epsilon}
+        own = asdict(config.bifpn) | {"bn_epsilon": config.bn_epsilon}
     return NECKS[config.neck](
         config.neck_width, config.p6_from, same_padding=config.same_padding, **own, name="neck"
     )
@@ -108,11 +108,13 @@ def require_parts(config: Config) -> None:
     frozen = [part for phase in config.train.all_phases() for part in phase.freeze]
     stages = [part.removeprefix("backbone.") for part in frozen if part.startswith("backbone.")]
     parts = getattr(build_backbone(config.model), "parts", {}) if stages else {}
+    # Or the model's own, made later, would be the second of its name, and saved as that.
+    keras.utils.clear_session(free_memory=False)
     for stage in stages:
         if stage not in parts:
             raise ConfigError(
-                f"train.freeze: expected {config.model.backbone!r} to be a backbone whose `parts` "
-                f"name {stage!r}, found {', '.join(parts) or 'none'}"
+                f"freeze: expected {config.model.backbone!r} to be a backbone whose `parts` name "
+                f"{stage!r}, found {', '.join(parts) or 'none'}"
             )
 
 

@@ -2,7 +2,7 @@
 
 `compiled` wraps one in a graph; nothing else differs between `--eager` and the default.
 A batch is a dict: images (B, H, W, 3), sizes (B, 2), scales (B, 2), boxes (B, G, 4), labels (B, G),
-index (B,).
+weights (B, G), index (B,).
 """
 
 import functools
@@ -14,7 +14,8 @@ from core.tta import join_mirrored, scaled, with_mirrored
 
 
 def train_step(model, criterion, optimizer, batch: dict) -> dict[str, tf.Tensor]:
-    """One update of the model's trainable weights; returns the criterion's scalars."""
+    """A batch for the optimizer, which updates the model's trainable weights, or does so every few
+    batches; returns the criterion's scalars."""
     with tf.GradientTape() as tape:
         outputs = model(batch["images"], batch["sizes"], training=True)
         losses = criterion(outputs, batch)
@@ -57,8 +58,8 @@ def compiled(
 ) -> Callable:
     """`step(batch)` as a graph traced once for all batches of `element_spec`; as it is if eager.
 
-    by_size: traced once for each height and width of the images, which are then known as they are
-        where all images have one size. For batches of a few sizes.
+    by_size: traced once for each height and width of the images, so that anchors are constants in
+        each graph. For batches of a few sizes.
     """
     if eager:
         return step

@@ -52,11 +52,10 @@ def scaled(batch: dict, scale: float) -> dict:
     rows = _weights(heights, height, scale)
     columns = _weights(widths, width, scale)
     images = tf.cast(batch["images"], tf.float32)
+    images = tf.einsum("byh,bxw,bhwc->byxc", rows, columns, images)
     sizes = tf.floor(tf.cast(batch["sizes"], tf.float32) * scale + 0.5)
-    return {
-        "images": tf.einsum("byh,bxw,bhwc->byxc", rows, columns, images),
-        "sizes": tf.maximum(tf.cast(sizes, tf.int32), 1),
-    }
+    sizes = tf.clip_by_value(tf.cast(sizes, tf.int32), 1, tf.shape(images)[1:3])
+    return {"images": images, "sizes": sizes}
 
 
 def _weights(contents: tf.Tensor, side, scale: float) -> tf.Tensor:

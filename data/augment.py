@@ -76,8 +76,8 @@ def iou_crop(
     size: (2,) height, width of the image. boxes: (G, 4) xyxy in its pixels; labels: (G,).
     Sides are uniform from 0.3 to all of the image's, independently; windows whose width / height is
     not within 0.5 and 2 do not count. The first of `TRIES` windows that will do is taken, the whole
-    image if there is none, as is usual for a high minimum and small objects; any window will do for
-    an image without objects.
+    image if there is none, as is usual for a high minimum and small objects, and always so for an
+    image over 6.7 times as long as wide. Without objects, any window of that shape will do.
     Source: Liu et al., SSD, arXiv:1512.02325, section 2.2. There sides begin at 0.1, objects stay
     whose centre is in the window, and the window is stretched to the input. Here an object stays
     that has `min_visibility` of its area in it, as when zooming, only such an object counts for

@@ -62,43 +62,30 @@ def training_batches(
 
     num_epochs: of the whole run, `epochs.stop` unless given; `mixing.closing_epochs` are its last.
     read: see `image_reader`; the default makes one as `data.cache` says.
-    Each epoch is a permutation of its own, or as `epoch_order` with data.repeat_threshold, cut to
-    full batches. Skipped samples are never read, so a resumed run goes on where it was.
+    Each epoch has an order of its own, see `epoch_order`, cut to full batches. Skipped samples are
+    never read, so a resumed run goes on where it was.
     """
+    factors = repeat_factors(dataset, data.repeat_threshold, data.train_on_difficult)
     num_steps = steps_per_epoch(dataset, data, batch_size)
     rules = canvases(rule, data.augment.canvas_scales)
     num_epochs = epochs.stop if num_epochs is None else num_epochs
     sample = training_sample(dataset, data, rule, seed, read, num_epochs)
-    shuffled = _shuffler(dataset, data, seed)
 
     def order(epoch):
-        key = tf.stack([tf.constant(seed, tf.int64), epoch])
-        chosen = tf.random.stateless_uniform([num_steps], key, 0, len(rules), tf.int32)
-        samples = (part[: num_steps * batch_size] for part in shuffled(epoch, key))
-        samples = tf.data.Dataset.from_tensor_slices((*samples, tf.repeat(chosen, batch_size)))
-        return samples.map(lambda index, copy, canvas: (index, epoch, canvas, copy))
+        samples = epoch_order(factors, seed, epoch)[: num_steps * batch_size]
+        random = np.random.default_rng([seed, epoch, len(dataset) + 1])
+        canvas = np.repeat(random.integers(len(rules), size=num_steps), batch_size)
+        return np.column_stack([samples, canvas])
 
-    stream = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(order)
+    def epoch_of_samples(epoch):
+        rows = tf.numpy_function(order, [epoch], tf.int64)
+        rows = tf.ensure_shape(rows, [num_steps * batch_size, 3])
+        rows = tf.data.Dataset.from_tensor_slices(tuple(tf.unstack(rows, axis=1)))
+        return rows.map(lambda index, copy, canvas: (index, epoch, canvas, copy))
+
+    stream = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(epoch_of_samples)
     stream = stream.skip(skip_steps * batch_size)
     return _batched(stream, sample, rules, batch_size, drop_remainder=True)
-
-
-def _shuffler(dataset: Dataset, data: Data, seed: int) -> Callable:
-    """(epoch, key of both) -> (N,) indices in random order, (N,) numbers of their copies."""
-
-    def shuffled(epoch, key):
-        index = tf.random.experimental.stateless_shuffle(np.arange(len(dataset)), key)
-        return index, tf.zeros_like(index)
-
-    if not data.repeat_threshold:
-        return shuffled
-    factors = repeat_factors(dataset, data.repeat_threshold, data.train_on_difficult)
-
-    def repeated(epoch, key):
-        order = tf.numpy_function(lambda e: epoch_order(factors, seed, e), [epoch], tf.int64)
-        return tf.unstack(tf.ensure_shape(order, [samples_per_epoch(factors), 2]), axis=1)
-
-    return repeated
 
 
 def evaluation_batches(
@@ -228,17 +215,18 @@ def _objects(dataset: Dataset, train_on_difficult: bool) -> Callable:
     """index -> boxes and labels of an image, as they are on disk, inside the image.
 
     Of a box that leaves the image (CrowdHuman's may) the part inside is learnt, as detections are
-    clipped, too; one wholly outside is an object of no image: padding.
+    clipped, too; one wholly outside is an object of no image.
     """
     is_ignored = ~learnable(dataset, train_on_difficult)
     limits = np.tile(dataset.sizes, 2)[dataset.image_index].astype(np.float32)
     boxes = np.clip(dataset.boxes.astype(np.float32), 0, limits)
     is_seen = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
-    labels = np.where(is_seen, np.where(is_ignored, IGNORE, dataset.labels), PADDING)
-    labels = labels.astype(np.int32)
+    boxes = boxes[is_seen]
+    labels = np.where(is_ignored, IGNORE, dataset.labels).astype(np.int32)[is_seen]
+    splits = np.concatenate([[0], np.cumsum(is_seen)])[dataset.row_splits]
 
     def objects(index):
-        rows = dataset.rows(index)
+        rows = slice(splits[index], splits[index + 1])
         return boxes[rows], labels[rows]
 
     return objects

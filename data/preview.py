@@ -78,7 +78,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def training_samples(config: Config, dataset: Dataset, epoch: int) -> Iterator[dict]:
-    """Rows of the batches that a training gets from the beginning of an epoch on, as arrays.
+    """Rows of the batches that a training gets in an epoch, as arrays.
 
     The batch size is that of the epoch's phase. Raises ValueError for an epoch after the last.
     """
@@ -93,7 +93,7 @@ def training_samples(config: Config, dataset: Dataset, epoch: int) -> Iterator[d
         config.model.resize,
         batch_size=batch_size,
         seed=config.train.seed,
-        epochs=range(epoch, ends[-1]),
+        epochs=range(epoch, epoch + 1),
         num_epochs=ends[-1],
     )
     for batch in checked(batches):
@@ -130,10 +130,10 @@ def draw(sample: dict, classes: tuple[str, ...]) -> np.ndarray:
 
 
 def switched_on(data: Data) -> list[tuple[str, object]]:
-    """(name, value) of the settings of data.augment and data.mixing that are not neutral."""
+    """(dotted name, value) of what is not neutral in data.augment and data.mixing."""
     neutral = replace(data, augment=Augment(flip=0.0), mixing=Mixing())
     found = configs.differences(configs.to_dict(data), configs.to_dict(neutral))
-    return [(name, value) for name, value, _ in found]
+    return [(f"data.{name}", value) for name, value, _ in found]
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ def image_reader(dataset: Dataset, cache: bool = False) -> Callable:
     def read(index, source, size, antialias, kept):
         if cache and index not in memory:
             memory[index] = decode(index, antialias, lambda header: _for_all(header, kept))
+            memory[index].pixels.flags.writeable = False  # samples may be views of it
         decoded = memory.get(index)
         if decoded is None or not is_whole(decoded.header, source, decoded.reduction):
             decoded = decode(index, antialias, lambda header: _for_one(header, source, size))

@@ -15,7 +15,7 @@ class Sample(NamedTuple):
 
     pixels: (h, w, 3) RGB 0-255, uint8 or float32; never written to, as a cache may hold them.
     boxes: (G, 4) float32 xyxy in these pixels, within them.
-    labels: (G,) int32, PADDING for no object and IGNORE for regions.
+    labels: (G,) int32, IGNORE for regions.
     weights: (G,) float32, how much an object counts in the losses.
     """
 

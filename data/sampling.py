@@ -19,6 +19,8 @@ def repeat_factors(
     threshold: share of images below which a class is repeated; 0: none is. At 1 all are, each by
         1 / sqrt(f(c)): class-balanced sampling.
     """
+    if not threshold:
+        return np.ones(len(dataset))
     is_object, num_classes = learnable(dataset, train_on_difficult), len(dataset.classes)
     pairs = np.unique((dataset.image_index * num_classes + dataset.labels)[is_object])
     image, label = np.divmod(pairs, num_classes)
@@ -41,7 +43,7 @@ def epoch_order(factors: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     rounds the running sum of the factors of images in random order, so that the total is settled,
     too (systematic sampling). Where it is one more than the sum rounded down, the last is left out.
     """
-    random = np.random.default_rng([seed, epoch])
+    random = np.random.default_rng([seed, epoch, len(factors)])  # an index that no image has
     images = random.permutation(len(factors))
     ends = np.cumsum(factors[images])
     ends[-1] = factors.sum()  # in one order, so that rounding errors cannot make a sample less

@@ -12,7 +12,7 @@ import numpy as np
 from configs.schema import Canvas, ShortLong
 from data.images import REDUCTIONS
 from data.resize import fitted_size
-from utils.boxes import IGNORE, PADDING
+from utils.boxes import IGNORE
 
 
 class View(NamedTuple):
@@ -81,8 +81,9 @@ def cut_off(boxes: np.ndarray, frame: np.ndarray) -> np.ndarray:
 
 
 def areas(boxes: np.ndarray) -> np.ndarray:
-    """(..., 4) xyxy, none inverted -> (...) float64."""
-    return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1, dtype=np.float64)
+    """(..., 4) xyxy, none inverted -> (...) float64, the same for the same box in float32."""
+    boxes = boxes.astype(np.float64)
+    return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
 
 
 def is_visible(
@@ -94,7 +95,7 @@ def is_visible(
     operation judges by the boxes it is given, whatever those before it cut off.
     """
     is_enough = (after >= min_visibility * before) | (labels == IGNORE)
-    return (after > 0) & is_enough & (labels != PADDING)
+    return (after > 0) & is_enough
 
 
 def clip(

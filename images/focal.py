@@ -102,6 +102,7 @@ def first_steps(config: Config, dataset: Dataset, steps: int) -> list[tuple]:
         lambda batch: train_step(model, criterion, optimizer, batch),
         batches.element_spec,
         config.train.eager,
+        by_size=len(config.data.augment.canvas_scales) > 1,
     )
     rows = []
     for number, batch in enumerate(checked(batches), start=1):

@@ -24,7 +24,7 @@ from utils.files import whole_file
 from utils.plots import DPI, INK, PALETTE
 
 SIDES = (64, 32, 16)  # of C3, C4, C5 in the trace; whatever their level tells from their size
-ACROSS, UP, DOWN = PALETTE[7], PALETTE[1], PALETTE[0]
+ACROSS, FROM_COARSER, FROM_FINER = PALETTE[7], PALETTE[1], PALETTE[0]
 MARKS = {
     "split": {"marker": "o", "markersize": 6, "color": INK},
     "sum": {"marker": "o", "markersize": 13, "color": "white", "markeredgecolor": INK},
@@ -57,7 +57,11 @@ def draw(path: str | Path, rounds: int = Bifpn.repeats) -> None:
     panels = figure.subplots(1, len(found), sharey=True, width_ratios=widths)
     for axes, (title, (nodes, edges)) in zip(panels, found.items(), strict=True):
         _draw_panel(axes, title, nodes, edges)
-    lines = {"same level": ACROSS, "from the coarser level": UP, "from the finer level": DOWN}
+    lines = {
+        "same level": ACROSS,
+        "from the coarser level": FROM_COARSER,
+        "from the finer level": FROM_FINER,
+    }
     legend = [Line2D([], [], color=colour, label=name) for name, colour in lines.items()]
     texts = {"sum": "sum", "fusion": "weighted fusion", "split": "used several times"}
     legend += [Line2D([], [], linestyle="", label=text, **MARKS[k]) for k, text in texts.items()]
@@ -68,7 +72,14 @@ def draw(path: str | Path, rounds: int = Bifpn.repeats) -> None:
 
 
 def structure(neck: keras.layers.Layer) -> tuple[dict[str, Node], list[tuple[str, str]]]:
-    """Nodes by name, and edges between them, each a chain of what takes one map and gives one."""
+    """Nodes by name, and edges between them, each a chain of what takes one map and gives one.
+
+    Vertices come in the order of the graph. One that takes a single map makes no node but joins
+    its source's: because nothing else takes its own result (a step of an edge), or because nothing
+    else takes what it is made of (the convolution after a sum); `own` holds what a node consists
+    of. A node stands one column right of the furthest that it takes from its own level, and above
+    or below what it takes from others.
+    """
     before, sides, layers = _traced(neck)
     after = defaultdict(set)
     for name, sources in before.items():
@@ -132,7 +143,8 @@ def _draw_panel(axes, title: str, nodes: Mapping[str, Node], edges) -> None:
         a, b = nodes[source], nodes[target]
         between = {(column, a.level) for column in range(a.column + 1, b.column)}
         is_bent = a.level == b.level and bool(between & taken)
-        colour = ACROSS if a.level == b.level else UP if a.level > b.level else DOWN
+        colour = FROM_COARSER if a.level > b.level else FROM_FINER
+        colour = ACROSS if a.level == b.level else colour
         arrow = FancyArrowPatch(
             (a.column, a.level),
             (b.column, b.level),

@@ -469,10 +469,15 @@ def test_a_run_with_every_knob_is_resumed_in_the_middle_of_a_group(tmp_path, sha
         "train.ema": 0.9,
         "data.repeat_threshold": 0.8,
         "train.batch_size": 5,
+        "model.detect.flip": True,  # of evaluate.py: validations have one view
+        "model.detect.score_threshold": 0.0,
     }
     path = write_config(tmp_path, shapes, changes)
     train.main(["--config", str(path)])
     reference = tmp_path / "runs" / "tiny"
+    found = (reference / "evaluation" / "detections.json").read_bytes()
+    train.main(["--resume", str(reference), "--config", str(path)])
+    assert (reference / "evaluation" / "detections.json").read_bytes() == found
     diary = " ".join((reference / "diary.log").read_text().split())
     assert "12 of 12 images come more than once an epoch, up to 3.1 times; it has 16" in diary
     add, calls = train.LossWindow.add, []
@@ -512,7 +517,7 @@ def test_a_stage_of_a_backbone_is_frozen_by_its_name(tmp_path, shapes):
     """If the backbone has one of this name; else nothing is begun."""
     changes = {"train.freeze": ("backbone.stem",)} | ONE_STEP | {"data.limit": 0}
     path = write_config(tmp_path, shapes, changes)
-    message = r"train\.freeze: expected .*Tiny.* whose `parts` name 'stem', found none"
+    message = r"freeze: expected .*Tiny.* whose `parts` name 'stem', found none"
     with pytest.raises(configs.ConfigError, match=message):
         train.main(["--config", str(path)])
     assert not (tmp_path / "runs").exists()

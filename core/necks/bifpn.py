@@ -89,7 +89,9 @@ class BiFPN(Neck):
         what the round got (paper figure 2d).
     separable: the 3x3 convolutions of the rounds are depthwise and 1x1.
     norm: after each convolution, "batch", "group" (32 groups) or "none".
-    bn_mode, bn_epsilon: see `BatchNorm`; Keras hands its `training` on to it.
+    bn_epsilon: of the batch norms. These are live whatever the backbone's are, as a new neck has no
+        statistics to go by; Keras hands `training` on to them. P7 may be a cell an image: with few
+        of them, batches of one on a canvas up to 128 say, take "group".
     p6_from: "c5" or "p5", here the 1x1 convolution of C5. same_padding: as of `FPN`.
 
     As EfficientDet's: nearest upsampling, 3x3 max pooling of stride 2, swish before a fusion's
@@ -109,12 +111,11 @@ class BiFPN(Neck):
         repeats: int = 3,
         separable: bool = True,
         norm: str = "batch",
-        bn_mode: str = "live",
         bn_epsilon: float = 1e-5,
         **kwargs,
     ):
         norms = {
-            "batch": functools.partial(BatchNorm, bn_mode, bn_epsilon),
+            "batch": functools.partial(BatchNorm, epsilon=bn_epsilon),
             "group": functools.partial(keras.layers.GroupNormalization, 32, epsilon=1e-5),
             "none": None,
         }

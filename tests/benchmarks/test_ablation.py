@@ -126,9 +126,9 @@ def plan(runs, seeds=1):
 
 def test_a_run_is_begun_with_the_settings_of_its_row(tmp_path):
     small = plan(tmp_path, seeds=2)["small_s1"]
-    script, *rest = ablation.command(small)
-    assert (script, *rest[:3]) == ("train.py", "--config", "benchmarks/ablation.py", "--set")
-    config = configs.load(rest[1], rest[3:])  # as train.py reads them
+    ablation.begin(small)
+    assert ablation.command(small) == ["train.py", "--resume", str(tmp_path / "small_s1")]
+    config = configs.load(tmp_path / "small_s1" / "config.json")  # as train.py reads it
     assert config == small.config
     assert (config.model.neck_width, config.train.seed, config.data.root) == (64, 1, "bccd")
     assert config.model.anchors.sizes == (8, 16, 32, 64, 128)
@@ -142,15 +142,19 @@ def test_a_run_that_was_stopped_goes_on(tmp_path):
     assert command == ["train.py", "--resume", str(tmp_path / "base_s0")]
 
 
-def test_a_run_without_a_config_is_begun_again_in_its_folder(tmp_path):
+def test_what_is_no_run_is_left_alone(tmp_path):
     (tmp_path / "base_s0").mkdir()
-    (tmp_path / "base_s0" / "diary.log").touch()
-    assert "--resume" not in ablation.command(plan(tmp_path)["base_s0"])
-    assert not (tmp_path / "base_s0").exists(), "or train.py would make base_s0-2"
+    ablation.begin(plan(tmp_path)["base_s0"])
+    (tmp_path / "small_s0").mkdir()
+    (tmp_path / "small_s0" / "thesis.txt").touch()
+    with pytest.raises(ValueError, match=r"small_s0: expected a run, found no config\.json"):
+        ablation.begin(plan(tmp_path)["small_s0"])
+    assert (tmp_path / "small_s0" / "thesis.txt").is_file()
 
 
 def test_detection_evaluates_the_weights_of_the_same_seed(tmp_path):
     soft = plan(tmp_path, seeds=2)["soft_s1"]
+    ablation.begin(soft)
     assert ablation.command(soft) == [
         "evaluate.py", str(tmp_path / "base_s1"),
         "--out", str(tmp_path / "soft_s1" / "evaluation"),

@@ -54,7 +54,9 @@ def test_every_preset_file_is_listed():
 
 
 def test_an_unknown_preset_lists_the_others():
-    with pytest.raises(ConfigError, match=r"preset: expected one of shapes, voc.*found 'cocoo'"):
+    with pytest.raises(
+        ConfigError, match=r"preset: expected one of shapes, small, voc.*found 'cocoo'"
+    ):
         preset("cocoo")
 
 

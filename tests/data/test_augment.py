@@ -361,13 +361,11 @@ class OneImage:
         self.image, self.boxes, self.labels = painted(3)
         self.sizes = np.array([[W, H]])
         self.image_index = np.zeros(len(self.labels), int)
+        self.row_splits = np.array([0, len(self.labels)])
         self.difficult = self.ignore = np.zeros(len(self.labels), bool)
 
     def __len__(self):
         return 1
-
-    def rows(self, index):
-        return slice(0, len(self.labels))
 
 
 def sampler(**augment):

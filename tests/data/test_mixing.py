@@ -188,6 +188,23 @@ def test_what_a_rectangle_leaves_of_a_box(box, left, is_enough):
         assert result.labels.tolist() == ([label] if is_kept else [])
 
 
+def test_boxes_anywhere_are_wholly_seen_or_wholly_hidden():
+    """Of 2,000 boxes between pixels, rounding drops none that is seen and keeps none that is not.
+
+    The float32 difference of two corners is often not their difference.
+    """
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(1, 60, (2000, 2))
+    boxes = np.hstack([corners, corners + rng.uniform(1, 300, (2000, 2))]).astype(np.float32)
+    pixels, nothing = np.zeros([400, 400, 3], np.uint8), plain(400, 400, 2)
+    sample = Sample.of(pixels, boxes, np.zeros(2000, np.int32))
+    frame = np.array([0, 0, 400, 400])
+    np.testing.assert_array_equal(sample.clip(frame, 1.0).boxes, boxes)
+    for label in (0, IGNORE):
+        hidden = sample._replace(labels=np.full(2000, label, np.int32))
+        assert len(paste(hidden, nothing, frame, 0.0).boxes) == 0
+
+
 def test_what_comes_in_with_a_rectangle():
     """Cut off at its border; weights of both stay 1; both kinds of regions are kept."""
     a = plain(20, 20, 1, [[0, 0, 4, 4]], [3])

@@ -114,7 +114,7 @@ def test_the_sheet_shows_the_first_samples_of_an_epoch_of_training(arguments, da
     out = preview.main([*arguments, "--epoch", "1", "--count", "6", "--columns", "3"])
     assert out == tmp_path / "out" / "preview.png"
     config = configs.load(CONFIG, arguments[3:])
-    expected = seen(config, dataset, range(1, 3))[:6]
+    expected = seen(config, dataset, range(1, 2))[:6]
     num_away = 0
     for cell, sample in zip(cells(out, 3, 6, SIZE), expected, strict=True):
         is_away = away_from(sample["boxes"][sample["labels"] != PADDING], *SIZE)
@@ -127,10 +127,11 @@ def test_the_sheet_shows_the_first_samples_of_an_epoch_of_training(arguments, da
 
 
 def test_samples_are_those_of_train_py(config, dataset):
-    """Over the end of an epoch: 10 images are two batches of 4."""
-    found = list(preview.training_samples(config, dataset, 0))
-    assert same(found, seen(config, dataset, range(3)))
-    assert same(list(preview.training_samples(config, dataset, 2)), found[16:])
+    """10 images are two batches of 4 an epoch."""
+    trained = seen(config, dataset, range(3))
+    for epoch in range(3):
+        found = list(preview.training_samples(config, dataset, epoch))
+        assert same(found, trained[8 * epoch : 8 * (epoch + 1)])
 
 
 def test_the_batch_size_is_that_of_the_phase(config, dataset):
@@ -139,7 +140,7 @@ def test_the_batch_size_is_that_of_the_phase(config, dataset):
     config = replace(config, train=replace(config.train, epochs=None, phases=phases))
     for epoch, batch_size in ((0, 3), (1, 5), (2, 5)):
         found = list(preview.training_samples(config, dataset, epoch))
-        assert same(found, seen(config, dataset, range(epoch, 3), batch_size=batch_size))
+        assert same(found, seen(config, dataset, range(epoch, epoch + 1), batch_size=batch_size))
 
 
 def test_closing_epochs_are_not_mixed(config, dataset):
@@ -152,8 +153,8 @@ def test_closing_epochs_are_not_mixed(config, dataset):
 
 
 def test_more_samples_than_there_are(arguments):
-    """Two batches of four in the last epoch, and the training ends."""
-    out = preview.main([*arguments, "--epoch", "2", "--count", "50"])
+    """Two batches of four, and the epoch ends."""
+    out = preview.main([*arguments, "--count", "50"])
     assert len(list(cells(out, 4, 8, SIZE))) == 8
 
 
@@ -224,7 +225,7 @@ def test_pictures_of_several_sizes_have_one_scale(config, dataset, tmp_path):
     scales = replace(config.data, augment=Augment(flip=0.0, canvas_scales=(1.0, 0.5)))
     model = replace(config.model, resize=Canvas(96, 128, antialias=False))
     config = replace(config, data=scales, model=model)
-    samples = list(preview.training_samples(config, dataset, 0))
+    samples = [s for epoch in range(3) for s in preview.training_samples(config, dataset, epoch)]
     assert {sample["images"].shape[:2] for sample in samples} == {(96, 128), (64, 64)}
     out = tmp_path / "sheet.png"
     preview.write_image(out, preview.sheet(samples, dataset, 4))
@@ -243,10 +244,11 @@ def test_large_pictures_are_shrunk():
 
 
 def test_what_is_switched_on(config):
-    names = {"augment.flip": 0.5, "augment.zoom": [0.8, 1.4], "augment.noise": 0.05}
-    assert dict(preview.switched_on(config.data)) == names | {"augment.cutout": 0.5}
+    values = {"flip": 0.5, "zoom": [0.8, 1.4], "noise": 0.05, "cutout": 0.5}
+    names = {f"data.augment.{name}": value for name, value in values.items()}
+    assert dict(preview.switched_on(config.data)) == names
     mixed = replace(Data(augment=Augment(flip=0.0)), mixing=Mixing(mosaic=0.2))
-    assert preview.switched_on(mixed) == [("mixing.mosaic", 0.2)]
+    assert preview.switched_on(mixed) == [("data.mixing.mosaic", 0.2)]
 
 
 # ------------------------------------------------------------------------------------------------

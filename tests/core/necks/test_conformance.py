@@ -125,6 +125,7 @@ NECKS = [
     {"neck": "panet"},
     {"neck": "bifpn"},
     {"neck": "bifpn", "bifpn": Bifpn(repeats=1, separable=False, norm="none")},
+    {"neck": "bifpn", "bifpn": Bifpn(repeats=1, norm="group"), "neck_width": 32},
 ]
 
 
