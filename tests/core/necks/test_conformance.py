@@ -125,13 +125,14 @@ NECKS = [
     {"neck": "panet"},
     {"neck": "bifpn"},
     {"neck": "bifpn", "bifpn": Bifpn(repeats=1, separable=False, norm="none")},
-    {"neck": "bifpn", "bifpn": Bifpn(repeats=1, norm="group"), "neck_width": 32},
+    {"neck": "bifpn", "bifpn": Bifpn(repeats=1, norm="group"), "neck_width": 64},
 ]
 
 
 @pytest.mark.parametrize("neck", NECKS, ids=str)
 def test_a_loaded_detector_has_its_neck(neck, tmp_path):
-    config = Model(**neck, backbone="resnet18", neck_width=W, head_width=HEAD, head_depth=0)
+    settings = {"neck_width": W} | neck
+    config = Model(**settings, backbone="resnet18", head_width=HEAD, head_depth=0)
     saved = Detector(build_model(config, K), CLASSES, config)
     saved.save(tmp_path / "best.npz")
     loaded = Detector.load(tmp_path / "best.npz")
@@ -147,7 +148,7 @@ def bare_neck(neck, precision, maps):
     keras.config.set_dtype_policy(precision)
     try:
         settings = asdict(neck["bifpn"]) if "bifpn" in neck else {}
-        layer = BUILT_IN[neck["neck"]](W, **settings)
+        layer = BUILT_IN[neck["neck"]](neck.get("neck_width", W), **settings)
         layer(maps)
     finally:
         keras.config.set_dtype_policy(before)
@@ -184,8 +185,10 @@ def backbone_weights():
 
 @pytest.mark.parametrize("neck", NECKS, ids=str)
 def test_a_backbones_weights_go_into_any_neck(neck, backbone_weights):
-    size = {"neck_width": 32, "head_width": HEAD, "head_depth": 0}
-    config = backbone_weights.settle(Model(weights="imagenet.npz", **neck, **size))
+    size = {"head_width": HEAD, "head_depth": 0}
+    config = backbone_weights.settle(
+        Model(weights="imagenet.npz", **{"neck_width": 32} | neck, **size)
+    )
     model = build_model(config, K)
     report = transfer(backbone_weights, model, config, CLASSES)
     assert report.copied == list(backbone_weights.arrays)
