@@ -61,6 +61,7 @@ ROWS = (  # group, row, what it changes
     ("necks", "panet", {"model.neck": "panet"}),
     ("necks", "bifpn", {"model.neck": "bifpn"}),
     ("necks", "p6_from_p5", {"model.p6_from": "p5"}),
+    ("heads", "headnorm", {"model.head_norm": "group"}),
     ("augmentation", "noaug", PLAIN),
     ("augmentation", "flips", PLAIN | FLIPS),
     ("augmentation", "colour", PLAIN | COLOUR),
@@ -81,6 +82,7 @@ ROWS = (  # group, row, what it changes
     ("sampling", "repeat", {"data.repeat_threshold": 1.0}),  # of platelets; epochs are longer
     ("assignment", "lowq", {"matcher.low_quality": True}),
     ("assignment", "atss", {"matcher": "atss"}),
+    ("assignment", "atss_giou", {"matcher": "atss", "loss.box": "giou"}),
     ("boxes", "smoothl1", {"loss.box": "smooth_l1"}),
     ("boxes", "giou", {"loss.box": "giou"}),
     ("boxes", "diou", {"loss.box": "diou"}),
