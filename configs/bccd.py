@@ -19,6 +19,6 @@ config = override(
         "model.anchors.sizes": (16.0, 32.0, 64.0, 128.0, 256.0),  # platelets are 20 pixels wide
         "model.resize.height": 256,
         "model.resize.width": 320,
-        "train.validate_every": 0,  # the test split is looked at once, so nothing is chosen by it
+        "train.validate_every": 0,  # the test split is looked at once: it chooses no epoch
     },
 )
