@@ -107,7 +107,9 @@ def require_parts(config: Config) -> None:
     """
     frozen = [part for phase in config.train.all_phases() for part in phase.freeze]
     stages = [part.removeprefix("backbone.") for part in frozen if part.startswith("backbone.")]
-    parts = getattr(build_backbone(config.model), "parts", {}) if stages else {}
+    if not stages:
+        return
+    parts = getattr(build_backbone(config.model), "parts", {})
     # Or the model's own, made later, would be the second of its name, and saved as that.
     keras.utils.clear_session(free_memory=False)
     for stage in stages:
