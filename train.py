@@ -30,7 +30,7 @@ from loguru import logger
 
 import configs
 from configs import Config, ConfigError
-from configs.schema import Train
+from configs.schema import Phase, Train
 from core.build import (
     build_anchors,
     build_criterion,
@@ -45,7 +45,10 @@ from core.build import (
 )
 from core.coverage import Coverage, anchor_coverage, atss_coverage
 from core.engine import compiled, train_step, validation_step
+from core.losses import Criterion
 from core.optimizers import averaged
+from core.retinanet import RetinaNet
+from core.schedules import LearningRateSchedule
 from core.weights.published import open_weights
 from core.weights.store import DETECTOR, Weights, stated
 from core.weights.transfer import class_sources, transfer
@@ -210,30 +213,13 @@ def train(
             continue
         for layer, trainable in trains_by_itself.items():
             layer.trainable = trainable
-        freeze(model, phase.freeze)
-        steps = steps_per_epoch(train_set, config.data, phase.batch_size)
-        schedule = build_schedule(phase, steps * phase.epochs, settings.accumulate)
-        optimizer = build_optimizer(config, schedule, model)
+        epochs = range(progress.epoch, end)
+        steps, schedule, optimizer, step, batches = begin_phase(
+            config, phase, epochs, model, criterion, train_set, progress.step, read
+        )
         if (progress.epoch, progress.step) > (first, 0):
             checkpoint.restore("optimizer", optimizer.variables)
         checkpoint = None  # its arrays are no longer needed
-        batches = training_batches(
-            train_set,
-            config.data,
-            config.model.resize,
-            batch_size=phase.batch_size,
-            seed=settings.seed,
-            epochs=range(progress.epoch, end),
-            num_epochs=num_epochs,
-            skip_steps=progress.step,
-            read=read,
-        )
-        step = compiled(
-            lambda batch, optimizer=optimizer: train_step(model, criterion, optimizer, batch),
-            batches.element_spec,
-            settings.eager,
-            by_size=len(config.data.augment.canvas_scales) > 1,
-        )
         stream = iter(checked(batches))
         saved = {"model": model.variables, "optimizer": optimizer.variables}
 
@@ -289,6 +275,45 @@ def train(
 # ------------------------------------------------------------------------------------------------
 # Parts of the loop
 # ------------------------------------------------------------------------------------------------
+
+
+def begin_phase(
+    config: Config,
+    phase: Phase,
+    epochs: range,
+    model: RetinaNet,
+    criterion: Criterion,
+    train_set: Dataset,
+    skip_steps: int = 0,
+    read: Callable | None = None,
+) -> tuple[int, LearningRateSchedule, keras.optimizers.Optimizer, Callable, tf.data.Dataset]:
+    """What a phase trains with: steps of an epoch, schedule, optimizer, step, batches.
+
+    Freezes its parts. epochs: of the run, those still to do; without their first `skip_steps`.
+    step: batch -> losses, one update. read: see `image_reader`.
+    """
+    steps = steps_per_epoch(train_set, config.data, phase.batch_size)
+    freeze(model, phase.freeze)
+    schedule = build_schedule(phase, steps * phase.epochs, config.train.accumulate)
+    optimizer = build_optimizer(config, schedule, model)
+    batches = training_batches(
+        train_set,
+        config.data,
+        config.model.resize,
+        batch_size=phase.batch_size,
+        seed=config.train.seed,
+        epochs=epochs,
+        num_epochs=sum(each.epochs for each in config.train.all_phases()),
+        skip_steps=skip_steps,
+        read=read,
+    )
+    step = compiled(
+        lambda batch: train_step(model, criterion, optimizer, batch),
+        batches.element_spec,
+        config.train.eager,
+        by_size=len(config.data.augment.canvas_scales) > 1,
+    )
+    return steps, schedule, optimizer, step, batches
 
 
 @dataclass

@@ -62,6 +62,15 @@ class Checked:
             name = f"{type(self).__name__}.{field}"
             raise ConfigError(f"{name}: expected {expected}, found {getattr(self, field)!r}")
 
+    def require_used(self, is_used: bool, *names: str, where: str) -> None:
+        """Refuses other than default values of fields that would do nothing, except `where`."""
+        for field in dataclasses.fields(self):
+            has_factory = field.default is dataclasses.MISSING
+            if field.name in names and not is_used:
+                default = field.default_factory() if has_factory else field.default
+                is_met = getattr(self, field.name) == default
+                self.require(field.name, is_met, f"the default unless {where}")
+
 
 def convert(value: Any, hint: Any, name: str) -> Any:
     """Returns `value` as the annotated type `hint`. Raises ConfigError naming the field `name`."""

@@ -6,7 +6,7 @@ Paper: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017 (arXiv:170
 
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from configs.checked import Checked, ConfigError
@@ -87,6 +87,9 @@ class Mixing(Checked):
         for name in ("mixup_alpha", "cutmix_alpha"):
             self.require(name, getattr(self, name) > 0, "a number above 0")
         self.require("closing_epochs", self.closing_epochs >= 0, "0 or more")
+        self.require_used(self.mixup > 0, "mixup_alpha", where="mixup is above 0")
+        self.require_used(self.cutmix > 0, "cutmix_alpha", where="cutmix is above 0")
+        self.require_used(self.total > 0, "closing_epochs", where="something is mixed")
 
 
 @dataclass(frozen=True)
@@ -145,10 +148,8 @@ class Data(Checked):
             self.require("classes", set(self.classes) <= {"person", "head"}, "person, head or both")
             self.require("class_file", not self.class_file, "none: the classes are person and head")
         for name, formats in self.USED_BY.items():
-            own = {field.name: field for field in fields(self)}[name]
-            default = own.default if own.default_factory is MISSING else own.default_factory()
-            is_met = self.format in formats or getattr(self, name) == default
-            self.require(name, is_met, f"the default unless format is {' or '.join(formats)}")
+            where = f"format is {' or '.join(formats)}"
+            self.require_used(self.format in formats, name, where=where)
 
 
 @dataclass(frozen=True)
@@ -240,10 +241,9 @@ class Detect(Checked):
         self.require("score_threshold", 0 <= self.score_threshold < 1, "a score from 0 to below 1")
         self.require("nms_iou", 0 <= self.nms_iou <= 1, "an IoU from 0 to 1")
         self.require("soft_sigma", self.soft_sigma > 0, "a number above 0")
-        is_met = self.nms == "gaussian" or self.soft_sigma == type(self).soft_sigma
-        self.require("soft_sigma", is_met, "the default unless nms is gaussian")
-        is_met = self.nms != "gaussian" or self.nms_iou == type(self).nms_iou
-        self.require("nms_iou", is_met, "the default where nms is gaussian")
+        is_gaussian = self.nms == "gaussian"
+        self.require_used(is_gaussian, "soft_sigma", where="nms is gaussian")
+        self.require_used(not is_gaussian, "nms_iou", where="nms is hard or linear")
         self.require("scales", _are_scales(self.scales), SCALES)
         self.require("top_k", self.top_k >= 1, "at least 1")
         self.require("max_detections", self.max_detections >= 1, "at least 1")
@@ -283,7 +283,7 @@ class Model(Checked):
     bn_mode: Literal["live", "frozen_stats", "frozen"] = "live"
     bn_epsilon: float = 1e-5
     same_padding: Padded = ()  # where stride 2 pads as TensorFlow's "same" (keras-retinanet)
-    # Or () -> layer: [C3, C4, C5] -> [P3 ... P7].
+    # Or () -> layer: [C3, C4, C5] -> [P3 ... P7]. A part of your own takes no settings from here.
     neck: Literal["fpn", "panet", "bifpn"] | Callable = "fpn"
     bifpn: Bifpn = field(default_factory=Bifpn)
     neck_width: int = 256
@@ -302,8 +302,7 @@ class Model(Checked):
         self.require("bn_epsilon", self.bn_epsilon >= 0, "a number of 0 or more")
         for name in ("neck_width", "head_width"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
-        is_met = self.neck == "bifpn" or self.bifpn == Bifpn()
-        self.require("bifpn", is_met, "the default unless neck is bifpn")
+        self.require_used(self.neck == "bifpn", "bifpn", where="neck is bifpn")
         is_met = self.bifpn.norm != "group" or self.neck_width % 32 == 0
         self.require("neck_width", is_met, "a multiple of 32 for bifpn.norm = 'group'")
         self.require("head_depth", self.head_depth >= 0, "0 or more")
@@ -359,6 +358,7 @@ class Loss(Checked):
         self.require("gamma", self.gamma >= 0, "0 or more")
         self.require("label_smoothing", 0 <= self.label_smoothing < 1, "a share from 0 to below 1")
         self.require("beta", self.beta > 0, "a number above 0 (for 0, choose box = 'l1')")
+        self.require_used(self.box == "smooth_l1", "beta", where="box is smooth_l1")
         self.require("box_weight", self.box_weight >= 0, "0 or more")
 
 
@@ -499,6 +499,7 @@ class Train(Checked):
         for name in ("warmup_steps", "validate_every", "early_stopping", "sample_pictures"):
             self.require(name, getattr(self, name) >= 0, "0 or more")
         self.require("momentum", 0 <= self.momentum < 1, "0 to below 1")
+        self.require_used(self.optimizer == "sgd", "momentum", where="optimizer is sgd")
         self.require("weight_decay", self.weight_decay >= 0, "0 or more")
         if self.optimizer == "adam" and self.weight_decay:
             raise ConfigError("train.weight_decay: Adam takes none; set it to 0 or choose 'adamw'")
@@ -569,7 +570,7 @@ class Config(Checked):
         self.require("name", bool(plain), "a folder name")
         mixing = self.data.mixing
         epochs = sum(phase.epochs for phase in self.train.all_phases())
-        if mixing.total and mixing.closing_epochs >= epochs:
+        if mixing.closing_epochs >= epochs:
             raise ConfigError(
                 f"data.mixing.closing_epochs: expected fewer than the {epochs} epochs of the "
                 f"training, found {mixing.closing_epochs}"

@@ -24,18 +24,12 @@ from loguru import logger
 
 import configs
 from configs import Config, ConfigError
-from core.build import (
-    build_criterion,
-    build_model,
-    build_optimizer,
-    build_schedule,
-    freeze,
-)
-from core.engine import compiled, train_step
+from core.build import build_criterion, build_model
 from core.losses import sigmoid_focal_loss
 from data.datasets import prepare, read_split
-from data.pipeline import checked, steps_per_epoch, training_batches
+from data.pipeline import checked
 from data.records import Dataset
+from train import begin_phase
 from utils.devices import use_devices
 from utils.diary import diary
 from utils.files import whole_file
@@ -80,32 +74,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def first_steps(config: Config, dataset: Dataset, steps: int) -> list[tuple]:
     """COLUMNS of each of the first steps, as train.py would take them in the first phase."""
-    phases = config.train.all_phases()
-    phase = phases[0]
+    phase = config.train.all_phases()[0]
     keras.utils.set_random_seed(config.train.seed)
     model = build_model(config.model, len(dataset.classes), config.train.precision)
-    freeze(model, phase.freeze)
     criterion = build_criterion(config)
-    num_batches = steps_per_epoch(dataset, config.data, phase.batch_size) * phase.epochs
-    schedule = build_schedule(phase, num_batches, config.train.accumulate)
-    optimizer = build_optimizer(config, schedule, model)
-    batches = training_batches(
-        dataset,
-        config.data,
-        config.model.resize,
-        batch_size=phase.batch_size,
-        seed=config.train.seed,
-        epochs=range(phase.epochs),
-        num_epochs=sum(each.epochs for each in phases),
-    ).take(steps)
-    step = compiled(
-        lambda batch: train_step(model, criterion, optimizer, batch),
-        batches.element_spec,
-        config.train.eager,
-        by_size=len(config.data.augment.canvas_scales) > 1,
-    )
+    *_, step, batches = begin_phase(config, phase, range(phase.epochs), model, criterion, dataset)
     rows = []
-    for number, batch in enumerate(checked(batches), start=1):
+    for number, batch in enumerate(checked(batches.take(steps)), start=1):
         losses = step(batch)
         rows.append((number, *(float(losses[name]) for name in COLUMNS[1:])))
     return rows

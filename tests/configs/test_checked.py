@@ -139,6 +139,7 @@ def test_wrong_choice_lists_the_choices(field, choices):
     assert message.endswith("found 'nonesuch'")
 
 
+SHARES = ("iou_crop", "blur", "noise", "grayscale", "jpeg", "cutout")
 IMPOSSIBLE = [
     ("data.limit", -1, 0),
     ("data.val_fraction", 0.0, 0.01),
@@ -153,11 +154,20 @@ IMPOSSIBLE = [
     ("data.augment.hue", 0.51, 0.5),
     ("data.augment.zoom", (0.0, 1.0), (0.1, 1.0)),
     ("data.augment.zoom", (1.2, 0.8), (0.8, 0.8)),
+    *((f"data.augment.{name}", 1.1, 1.0) for name in SHARES),
+    *((f"data.augment.{name}", -0.1, 0.0) for name in SHARES),
+    ("data.augment.rotate", 181, 180.0),
+    ("data.augment.rotate", -1, 0.0),
+    ("data.augment.shear", 31, 30.0),
+    ("data.augment.translate", 1.0, 0.99),
+    ("data.augment.translate", -0.1, 0.0),
+    ("data.augment.canvas_scales", (), (0.5, 1.0)),
+    ("data.augment.canvas_scales", (1.0, 1.0), (1.5,)),
     ("data.mixing.mixup", 1.1, 1.0),
     ("data.mixing.cutmix", -0.1, 0.0),
     ("data.mixing.mosaic", 1.1, 1.0),
-    ("data.mixing.mixup_alpha", 0.0, 0.1),
-    ("data.mixing.cutmix_alpha", -1.0, 0.1),
+    ("data.mixing.mixup_alpha", 0.0, 1.5),
+    ("data.mixing.cutmix_alpha", -1.0, 1.0),
     ("data.mixing.closing_epochs", -1, 0),
     ("model.bn_epsilon", -1e-9, 0.0),
     ("model.neck_width", 0, 1),
@@ -189,7 +199,7 @@ IMPOSSIBLE = [
     ("loss.gamma", -1, 0),
     ("loss.label_smoothing", 1.0, 0.99),
     ("loss.label_smoothing", -0.1, 0.0),
-    ("loss.beta", 0, 0.1),
+    ("loss.beta", 0, 1 / 9),
     ("loss.box_weight", -1, 0),
     ("train.epochs", 0, 1),
     ("train.batch_size", 0, 1),
@@ -198,7 +208,7 @@ IMPOSSIBLE = [
     ("train.validate_every", -1, 0),
     ("train.early_stopping", -1, 0),
     ("train.sample_pictures", -1, 0),
-    ("train.momentum", 1.0, 0.0),
+    ("train.momentum", 1.0, 0.9),
     ("train.weight_decay", -0.1, 0.0),
     ("train.clip_norm", 0, None),
     ("data.repeat_threshold", -0.1, 0.0),
@@ -254,7 +264,7 @@ def test_impossible_value(field, wrong, right):
         ),
         (
             {"model.detect.nms": "gaussian", "model.detect.nms_iou": 0.4},
-            "model.detect.nms_iou: expected the default where nms is gaussian, found 0.4",
+            "model.detect.nms_iou: expected the default unless nms is hard or linear, found 0.4",
         ),
         (
             {"model.detect.nms": "gaussian", "model.detect.soft_sigma": -0.4},
@@ -381,6 +391,46 @@ def test_override_leaves_the_original_alone():
 def test_a_config_cannot_be_changed_in_place():
     with pytest.raises(dataclasses.FrozenInstanceError):
         preset("shapes").train.epochs = 3
+
+
+# ------------------------------------------------------------------------------------------------
+# Settings that would do nothing
+# ------------------------------------------------------------------------------------------------
+
+
+WITHOUT_USE = {  # name -> a value, settings beside which it does nothing, and does something
+    "data.mixing.mixup_alpha": (0.1, {"data.mixing.cutmix": 0.5}, {"data.mixing.mixup": 0.5}),
+    "data.mixing.cutmix_alpha": (0.1, {"data.mixing.mixup": 0.5}, {"data.mixing.cutmix": 0.5}),
+    "data.mixing.closing_epochs": (2, {}, {"data.mixing.mosaic": 0.5}),
+    "model.bifpn.repeats": (2, {"model.neck": "panet"}, {"model.neck": "bifpn"}),
+    "model.detect.soft_sigma": (
+        0.4, {"model.detect.nms": "linear"}, {"model.detect.nms": "gaussian"},
+    ),
+    "model.detect.nms_iou": (0.4, {"model.detect.nms": "gaussian"}, {"model.detect.nms": "linear"}),
+    "loss.beta": (0.1, {"loss.box": "l1"}, {"loss.box": "smooth_l1"}),
+    "train.momentum": (0.0, {"train.optimizer": "adamw"}, {"train.optimizer": "sgd"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WITHOUT_USE)
+def test_a_setting_without_use_is_refused(name):
+    value, useless, useful = WITHOUT_USE[name]
+    group = name.rsplit(".", 1)[0] if name.startswith("model.bifpn") else name
+    assert refused({**useless, name: value}).startswith(f"{group}: expected the default unless")
+    changed = preset("shapes", {**useful, name: value})
+    default = preset("shapes", {**useless, name: default_of(name)})
+    assert value_of(changed, name) == value
+    assert value_of(default, name) == default_of(name)
+
+
+def value_of(config, name):
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def default_of(name):
+    return value_of(Config(), name)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -1,12 +1,14 @@
 """The whole network: what goes in, what comes out, what learns."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.schema import Anchors, Config, Model
-from core.build import build_anchors, build_criterion, build_model
+from configs.schema import Anchors, Config, Model, Train
+from core.build import build_anchors, build_criterion, build_model, require_parts
 from core.retinanet import RetinaNet, normalize
 
 CONFIG = Model(
@@ -170,6 +172,31 @@ def test_freezing_a_part_freezes_just_that(model):
         assert own
         assert left == learning - own
     assert {v.path for v in model.trainable_variables} == learning
+
+
+def test_asking_for_the_stages_of_a_backbone_leaves_the_model_s_names_alone():
+    """Keras numbers layers without a name, and weights are saved by it: the first stays first."""
+
+    class Own(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.convs = [keras.layers.Conv2D(8, 3, s, "same") for s in (8, 2, 2)]
+            self.parts = {"stage1": self.convs[:1]}
+
+        def call(self, x, training=False):
+            return [x := conv(x) for conv in self.convs]
+
+    config = Config(
+        model=dataclasses.replace(CONFIG, backbone=Own), train=Train(freeze=("backbone.stage1",))
+    )
+    keras.utils.clear_session(free_memory=False)
+    first = [variable.path for variable in build_model(config.model, K).variables]
+    second = [variable.path for variable in build_model(config.model, K).variables]
+    assert "retinanet/own/conv2d/kernel" in first
+    assert second != first
+    keras.utils.clear_session(free_memory=False)
+    require_parts(config)
+    assert [variable.path for variable in build_model(config.model, K).variables] == first
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
