@@ -78,10 +78,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("weights", nargs="?", help="a run's folder or a checkpoint")
-    parser.add_argument("--config", help="default: the run's own, else config.py")
-    parser.add_argument(
-        "--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", dest="overrides"
-    )
+    configs.add_arguments(parser, None, "default: the run's own, else config.py")
     parser.add_argument("--split", help="default: data.val")
     parser.add_argument(
         "--metric",

@@ -122,10 +122,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", help="default: config.py, or that of the run resumed")
-    parser.add_argument(
-        "--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", dest="overrides"
-    )
+    configs.add_arguments(parser, None, "default: config.py, or that of the run resumed")
     parser.add_argument("--resume", metavar="RUN", help="the folder of a run that was stopped")
     parser.add_argument("--eager", action="store_true", help="no compiled graph, for breakpoints")
     args = parser.parse_args(argv)

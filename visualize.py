@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 from loguru import logger
 
+import configs
 from data.datasets import read_split
 from data.detections import DetectionTable
 from data.images import IMAGE_SUFFIXES, decode_image
@@ -56,10 +57,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="at most this many images")
     parser.add_argument("--threshold", type=float, default=0.3, help="lowest score to draw")
     parser.add_argument("--out", help="folder; default: RUN/pictures")
-    parser.add_argument("--config", help="default: the run's own, else config.py")
-    parser.add_argument(
-        "--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", dest="overrides"
-    )
+    configs.add_arguments(parser, None, "default: the run's own, else config.py")
     args = parser.parse_args(argv)
     if args.source and args.split:
         parser.error("either a source or --split")

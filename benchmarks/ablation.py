@@ -60,6 +60,7 @@ ROWS = (  # group, row, what it changes
     ("base", "base", {}),
     ("necks", "panet", {"model.neck": "panet"}),
     ("necks", "bifpn", {"model.neck": "bifpn"}),
+    ("necks", "bifpn_headnorm", {"model.neck": "bifpn", "model.head_norm": "group"}),
     ("necks", "p6_from_p5", {"model.p6_from": "p5"}),
     ("heads", "headnorm", {"model.head_norm": "group"}),
     ("augmentation", "noaug", PLAIN),

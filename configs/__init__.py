@@ -1,5 +1,6 @@
 """Settings: the schema, the presets and the one way a config reaches a program, `load`."""
 
+import argparse
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from configs.schema import Config
 __all__ = [
     "Config",
     "ConfigError",
+    "add_arguments",
     "adopt",
     "assignment",
     "completed",
@@ -43,6 +45,17 @@ def preset(name: str, changes: Mapping[str, Any] | None = None) -> Config:
     if name not in PRESETS:
         raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, found {name!r}")
     return override(importlib.import_module(f"configs.{name}").config, changes or {})
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser, default: str | None = "config.py", text: str | None = None
+) -> None:
+    """Gives a command line --config and --set: `args.config`, `args.overrides`, as for `load`."""
+    parser.add_argument("--config", default=default, help=text or f"default: {default}")
+    parser.add_argument(
+        "--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", dest="overrides",
+        help="a setting by its name in configs/schema.py; may be given again",
+    )  # fmt: skip
 
 
 def load(path: str | Path = "config.py", overrides: Sequence[str] = ()) -> Config:

@@ -89,10 +89,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", default="config.py", help="default: config.py")
-    parser.add_argument(
-        "--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", dest="overrides"
-    )
+    configs.add_arguments(parser)
     parser.add_argument("--out", metavar="DIR", help="default: <config.output>/check")
     parser.add_argument(
         "--no-pixels", action="store_false", dest="pixels", help="decode no image: headers only"

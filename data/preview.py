@@ -62,10 +62,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", default="config.py", help="default: config.py")
-    parser.add_argument(
-        "--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", dest="overrides"
-    )
+    configs.add_arguments(parser)
     parser.add_argument("--count", type=int, default=16, help="samples; default: 16")
     parser.add_argument("--epoch", type=int, default=0, help="default: 0, the first")
     parser.add_argument("--columns", type=int, default=4, help="default: 4")

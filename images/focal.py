@@ -50,10 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", default="config.py")
-    parser.add_argument(
-        "--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", dest="overrides"
-    )
+    configs.add_arguments(parser)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--out", default=STEPS_FILE, help="default: %(default)s")
     args = parser.parse_args(argv)
