@@ -80,6 +80,12 @@ ROWS = (  # group, row, what it changes
     ("mixing", "mixup", PLAIN | {"data.mixing.mixup": 0.5}),
     ("mixing", "cutmix", PLAIN | {"data.mixing.cutmix": 0.5}),
     ("mixing", "mosaic", PLAIN | {"data.mixing.mosaic": 0.5}),
+    ("together", "giou_mosaic", {"loss.box": "giou", "data.mixing.mosaic": 0.5}),
+    (
+        "together",
+        "giou_mosaic_zoom",
+        PLAIN | {"loss.box": "giou", "data.mixing.mosaic": 0.5, "data.augment.zoom": (0.8, 1.25)},
+    ),
     ("sampling", "repeat", {"data.repeat_threshold": 1.0}),  # of platelets; epochs are longer
     ("assignment", "lowq", {"matcher.low_quality": True}),
     ("assignment", "atss", {"matcher": "atss"}),
