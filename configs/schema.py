@@ -345,7 +345,7 @@ class Loss(Checked):
     """Focal loss on the classes, smooth L1 or another on the boxes of positive anchors."""
 
     alpha: float | None = 0.25  # weight of objects, 1 - alpha of background; None: both 1
-    gamma: float = 2.0  # 0 is plain cross-entropy
+    gamma: float = 2.0  # 0, with alpha None, is plain cross-entropy
     label_smoothing: float = 0.0  # 0.1: an object's class is learnt as 0.95, all else as 0.05
     # torchvision: l1; its v2: giou; diou, ciou: giou with centres and with shapes as well
     box: Literal["smooth_l1", "l1", "giou", "diou", "ciou"] = "smooth_l1"

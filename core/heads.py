@@ -44,11 +44,14 @@ class Head(Composite, keras.layers.Layer):
         if norm not in ("none", "group"):
             raise ValueError(f"norm: expected none or group, found {norm!r}")
         super().__init__(**kwargs)
-        normal = keras.initializers.RandomNormal(stddev=0.01 * math.sqrt(256 / width))
         self.num_outputs = outputs
         plain = norm == "none"
+
+        def normal():  # one for each layer: an initializer gives the same numbers every time
+            return keras.initializers.RandomNormal(stddev=0.01 * math.sqrt(256 / width))
+
         self.convs = [
-            Conv2D(width, 3, use_bias=plain, kernel_initializer=normal, name=f"conv{i}")
+            Conv2D(width, 3, use_bias=plain, kernel_initializer=normal(), name=f"conv{i}")
             for i in range(depth)
         ]
         self.norms = [
@@ -58,7 +61,7 @@ class Head(Composite, keras.layers.Layer):
         self.output_conv = Conv2D(
             num_anchors * outputs,
             3,
-            kernel_initializer=normal,
+            kernel_initializer=normal(),
             bias_initializer=keras.initializers.Constant(bias),
             name="output",
         )

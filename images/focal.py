@@ -36,11 +36,12 @@ from utils.files import whole_file
 from utils.plots import focal_loss_curves, foreground_curves
 
 GAMMAS = (0, 0.5, 1, 2, 5)  # the paper's
+CROSS_ENTROPY = {"loss.gamma": 0.0, "loss.alpha": None}
 STARTS = {  # name -> what differs from the config
     "gamma 2, prior 0.01": {"loss.gamma": 2.0, "model.prior": 0.01},
     "gamma 2, prior 0.5": {"loss.gamma": 2.0, "model.prior": 0.5},
-    "gamma 0, prior 0.01": {"loss.gamma": 0.0, "model.prior": 0.01},
-    "gamma 0, prior 0.5": {"loss.gamma": 0.0, "model.prior": 0.5},
+    "cross-entropy, prior 0.01": CROSS_ENTROPY | {"model.prior": 0.01},
+    "cross-entropy, prior 0.5": CROSS_ENTROPY | {"model.prior": 0.5},
 }
 COLUMNS = ("step", "class_loss", "foreground_loss")
 STEPS_FILE = Path(__file__).with_name("foreground_share.csv")

@@ -72,6 +72,13 @@ def test_parameters_are_counted_by_hand(detector):
     assert sum(sizes) == num_parameters(detector.config.backbone, detector.config.neck)
 
 
+def test_no_two_kernels_start_alike(detector):
+    """Not even up to scale in their first numbers, as the same seed shows in another shape."""
+    kernels = [v.numpy().ravel() for v in detector.model.variables if len(v.shape) > 1]
+    starts = np.array([kernel[1:9] / kernel[0] for kernel in kernels])
+    assert len(np.unique(starts.round(3), axis=0)) == len(kernels) > 30
+
+
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (33, 65), (37, 130), (1, 1)])
 def test_any_size_gives_five_levels_of_ceil_size(height, width, detector):
     model = detector.model
