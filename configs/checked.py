@@ -12,6 +12,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, Literal, Union
 
 
@@ -31,6 +32,18 @@ CALLABLE = "callable:"  # how JSON names an object of the user's own, which it c
 
 class ConfigError(ValueError):
     """A setting that cannot be; the message names the field, expected and found."""
+
+
+class UnusedError(ConfigError):
+    """A setting of a `field` that would do nothing beside the others."""
+
+    def __init__(self, field: str, message: str):
+        super().__init__(message)
+        self.field = field
+
+
+# Whether a config is being read that was checked when it was made, see `from_dict`.
+_is_saved: ContextVar[bool] = ContextVar("is_saved", default=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +75,16 @@ class Checked:
             name = f"{type(self).__name__}.{field}"
             raise ConfigError(f"{name}: expected {expected}, found {getattr(self, field)!r}")
 
-    def require_used(self, is_used: bool, *names: str, where: str) -> None:
-        """Refuses other than default values of fields that would do nothing, except `where`."""
-        for field in dataclasses.fields(self):
-            has_factory = field.default is dataclasses.MISSING
-            if field.name in names and not is_used:
-                default = field.default_factory() if has_factory else field.default
-                is_met = getattr(self, field.name) == default
-                self.require(field.name, is_met, f"the default unless {where}")
+    def require_used(self, field: str, is_used: bool, where: str) -> None:
+        """Raises UnusedError for another than the default value, which does nothing but `where`."""
+        own = type(self).__dataclass_fields__[field]
+        has_factory = own.default is dataclasses.MISSING
+        default = own.default_factory() if has_factory else own.default
+        try:
+            is_met = is_used or getattr(self, field) == default
+            self.require(field, is_met, f"the default, {default!r}, unless {where}")
+        except ConfigError as error:
+            raise UnusedError(field, str(error)) from None
 
 
 def convert(value: Any, hint: Any, name: str) -> Any:
@@ -113,7 +128,7 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         if isinstance(value, hint):
             return value
         if isinstance(value, Mapping):
-            return from_dict(hint, value, name)
+            return _from_mapping(hint, value, name)
     elif hint is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
@@ -133,7 +148,7 @@ def _convert_union(value: Any, args: tuple, hint: Any, name: str) -> Any:
         return kinds[value]()
     if isinstance(value, Mapping) and value.get("kind") in kinds:
         rest = {key: item for key, item in value.items() if key != "kind"}
-        return from_dict(kinds[value["kind"]], rest, name)
+        return _from_mapping(kinds[value["kind"]], rest, name)
     own_object = isinstance(value, str) and value.startswith(CALLABLE)
     for arg in args:
         try:
@@ -252,9 +267,17 @@ def from_dict(cls: type, values: Mapping[str, Any], name: str | None = None) -> 
     """The inverse of `to_dict`.
 
     name: what messages call the whole, by default the class ("Config.train.epochs: ...").
-    Raises ConfigError for a field that `cls` does not have, that is missing, or does not fit.
+    Raises ConfigError for a field that `cls` does not have, that is missing, or does not fit. One
+    that would do nothing becomes the default, which may have been another when it was saved.
     """
-    name = name or cls.__name__
+    token = _is_saved.set(True)
+    try:
+        return _from_mapping(cls, values, name or cls.__name__)
+    finally:
+        _is_saved.reset(token)
+
+
+def _from_mapping(cls: type, values: Mapping[str, Any], name: str) -> Any:
     fields = dataclasses.fields(cls)
     names = [field.name for field in fields]
     for key in values:
@@ -266,6 +289,11 @@ def from_dict(cls: type, values: Mapping[str, Any], name: str | None = None) -> 
             raise ConfigError(f"{name}.{field.name}: expected a value, found none")
     try:
         return cls(**values)
+    except UnusedError as error:
+        if not _is_saved.get():
+            raise
+        used = {key: value for key, value in values.items() if key != error.field}
+        return _from_mapping(cls, used, name)
     except ConfigError as error:
         raise ConfigError(str(error).replace(f"{cls.__name__}.", f"{name}.", 1)) from None
 

@@ -87,9 +87,9 @@ class Mixing(Checked):
         for name in ("mixup_alpha", "cutmix_alpha"):
             self.require(name, getattr(self, name) > 0, "a number above 0")
         self.require("closing_epochs", self.closing_epochs >= 0, "0 or more")
-        self.require_used(self.mixup > 0, "mixup_alpha", where="mixup is above 0")
-        self.require_used(self.cutmix > 0, "cutmix_alpha", where="cutmix is above 0")
-        self.require_used(self.total > 0, "closing_epochs", where="something is mixed")
+        self.require_used("mixup_alpha", self.mixup > 0, "mixup is above 0")
+        self.require_used("cutmix_alpha", self.cutmix > 0, "cutmix is above 0")
+        self.require_used("closing_epochs", self.total > 0, "something is mixed")
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Data(Checked):
             self.require("class_file", not self.class_file, "none: the classes are person and head")
         for name, formats in self.USED_BY.items():
             where = f"format is {' or '.join(formats)}"
-            self.require_used(self.format in formats, name, where=where)
+            self.require_used(name, self.format in formats, where)
 
 
 @dataclass(frozen=True)
@@ -242,8 +242,8 @@ class Detect(Checked):
         self.require("nms_iou", 0 <= self.nms_iou <= 1, "an IoU from 0 to 1")
         self.require("soft_sigma", self.soft_sigma > 0, "a number above 0")
         is_gaussian = self.nms == "gaussian"
-        self.require_used(is_gaussian, "soft_sigma", where="nms is gaussian")
-        self.require_used(not is_gaussian, "nms_iou", where="nms is hard or linear")
+        self.require_used("soft_sigma", is_gaussian, "nms is gaussian")
+        self.require_used("nms_iou", not is_gaussian, "nms is hard or linear")
         self.require("scales", _are_scales(self.scales), SCALES)
         self.require("top_k", self.top_k >= 1, "at least 1")
         self.require("max_detections", self.max_detections >= 1, "at least 1")
@@ -302,7 +302,7 @@ class Model(Checked):
         self.require("bn_epsilon", self.bn_epsilon >= 0, "a number of 0 or more")
         for name in ("neck_width", "head_width"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
-        self.require_used(self.neck == "bifpn", "bifpn", where="neck is bifpn")
+        self.require_used("bifpn", self.neck == "bifpn", "neck is bifpn")
         is_met = self.bifpn.norm != "group" or self.neck_width % 32 == 0
         self.require("neck_width", is_met, "a multiple of 32 for bifpn.norm = 'group'")
         self.require("head_depth", self.head_depth >= 0, "0 or more")
@@ -358,7 +358,7 @@ class Loss(Checked):
         self.require("gamma", self.gamma >= 0, "0 or more")
         self.require("label_smoothing", 0 <= self.label_smoothing < 1, "a share from 0 to below 1")
         self.require("beta", self.beta > 0, "a number above 0 (for 0, choose box = 'l1')")
-        self.require_used(self.box == "smooth_l1", "beta", where="box is smooth_l1")
+        self.require_used("beta", self.box == "smooth_l1", "box is smooth_l1")
         self.require("box_weight", self.box_weight >= 0, "0 or more")
 
 
@@ -499,7 +499,7 @@ class Train(Checked):
         for name in ("warmup_steps", "validate_every", "early_stopping", "sample_pictures"):
             self.require(name, getattr(self, name) >= 0, "0 or more")
         self.require("momentum", 0 <= self.momentum < 1, "0 to below 1")
-        self.require_used(self.optimizer == "sgd", "momentum", where="optimizer is sgd")
+        self.require_used("momentum", self.optimizer == "sgd", "optimizer is sgd")
         self.require("weight_decay", self.weight_decay >= 0, "0 or more")
         if self.optimizer == "adam" and self.weight_decay:
             raise ConfigError("train.weight_decay: Adam takes none; set it to 0 or choose 'adamw'")

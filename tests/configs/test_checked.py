@@ -260,11 +260,12 @@ def test_impossible_value(field, wrong, right):
         ),
         (
             {"model.detect.nms": "linear", "model.detect.soft_sigma": 0.4},
-            "model.detect.soft_sigma: expected the default unless nms is gaussian, found 0.4",
+            "model.detect.soft_sigma: expected the default, 0.5, unless nms is gaussian, found 0.4",
         ),
         (
             {"model.detect.nms": "gaussian", "model.detect.nms_iou": 0.4},
-            "model.detect.nms_iou: expected the default unless nms is hard or linear, found 0.4",
+            "model.detect.nms_iou: expected the default, 0.5, unless nms is hard or linear, "
+            "found 0.4",
         ),
         (
             {"model.detect.nms": "gaussian", "model.detect.soft_sigma": -0.4},
@@ -416,11 +417,29 @@ WITHOUT_USE = {  # name -> a value, settings beside which it does nothing, and d
 def test_a_setting_without_use_is_refused(name):
     value, useless, useful = WITHOUT_USE[name]
     group = name.rsplit(".", 1)[0] if name.startswith("model.bifpn") else name
-    assert refused({**useless, name: value}).startswith(f"{group}: expected the default unless")
+    assert refused({**useless, name: value}).startswith(f"{group}: expected the default, ")
     changed = preset("shapes", {**useful, name: value})
     default = preset("shapes", {**useless, name: default_of(name)})
     assert value_of(changed, name) == value
     assert value_of(default, name) == default_of(name)
+
+
+def test_a_saved_setting_that_does_nothing_is_as_it_is_now():
+    """An earlier version may have let it pass, or have had another default."""
+    saved = to_dict(preset("shapes", {"train.optimizer": "adamw"}))
+    saved["train"]["momentum"] = 0.8
+    saved["model"]["detect"]["soft_sigma"] = 0.7
+    saved["model"]["bifpn"] = {"repeats": 2}
+    config = from_dict(Config, json.loads(json.dumps(saved)))
+    assert config == preset("shapes", {"train.optimizer": "adamw"})
+    assert override(config, {"train.epochs": 3, "model.detect.top_k": 9}).train.momentum == 0.9
+    with pytest.raises(ConfigError, match=r"train\.momentum: expected the default, 0\.9, unless"):
+        override(config, {"train.momentum": 0.8})
+    with pytest.raises(ConfigError, match="soft_sigma: expected the default, "):
+        override(config, {"model.detect": {"soft_sigma": 0.7}})
+    saved["train"]["momentum"] = -1
+    with pytest.raises(ConfigError, match=r"Config\.train\.momentum: expected 0 to below 1"):
+        from_dict(Config, saved)
 
 
 def value_of(config, name):
@@ -459,7 +478,9 @@ def test_a_setting_that_would_do_nothing_is_refused(name):
         if data_format in Data.USED_BY[name]:
             assert preset("voc", changes).data.format == data_format
         else:
-            assert refused(changes).startswith(f"data.{name}: expected the default unless format")
+            message = refused(changes)
+            assert message.startswith(f"data.{name}: expected the default, ")
+            assert "unless format is " in message
 
 
 def test_crowdhuman_knows_people_and_heads_only():
