@@ -467,7 +467,7 @@ class Train(Checked):
     # Or (schedule) -> Keras optimizer, which brings its own decay, clipping, ema and the like.
     optimizer: Literal["sgd", "adam", "adamw"] | Callable = "sgd"
     momentum: float = 0.9  # of SGD
-    weight_decay: float = 1e-4  # not on norms and biases; Adam takes none
+    weight_decay: float | None = None  # not on norms and biases; None: 1e-4, and 0 with Adam
     clip_norm: float | None = 10.0  # longest gradient over all weights; None: any
     backbone_rate: float = 1.0  # factor of the backbone's learning rate, and of AdamW's decay there
     # Decay of averaged weights, e.g. 0.998: they are validated and kept as best; a phase's begin
@@ -500,7 +500,7 @@ class Train(Checked):
             self.require(name, getattr(self, name) >= 0, "0 or more")
         self.require("momentum", 0 <= self.momentum < 1, "0 to below 1")
         self.require_used("momentum", self.optimizer == "sgd", "optimizer is sgd")
-        self.require("weight_decay", self.weight_decay >= 0, "0 or more")
+        self.require("weight_decay", (self.weight_decay or 0) >= 0, "None, or 0 or more")
         if self.optimizer == "adam" and self.weight_decay:
             raise ConfigError("train.weight_decay: Adam takes none; set it to 0 or choose 'adamw'")
         if self.early_stopping and not self.validate_every:

@@ -196,6 +196,9 @@ def build_schedule(phase: Phase, steps: int, accumulate: int = 1) -> LearningRat
 
 def build_optimizer(config: Config, schedule: LearningRateSchedule, model: RetinaNet):
     train = config.train
+    decay = train.weight_decay
+    if decay is None:
+        decay = 0.0 if train.optimizer == "adam" else 1e-4
     slow = {id(variable) for variable in model.backbone.trainable_variables}
     rates = [train.backbone_rate if id(v) in slow else 1.0 for v in model.trainable_variables]
     return make_optimizer(
@@ -203,7 +206,7 @@ def build_optimizer(config: Config, schedule: LearningRateSchedule, model: Retin
         schedule,
         model.trainable_variables,
         momentum=train.momentum,
-        weight_decay=train.weight_decay,
+        weight_decay=decay,
         clip_norm=train.clip_norm,
         ema=train.ema,
         accumulate=train.accumulate,

@@ -21,6 +21,9 @@ class _Extended:
     only, and the decay of update n = 0, 1, ... is min(ema_momentum, (1 + n) / (10 + n)), which
     forgets the first weights within a few dozen of them (as tf.train.ExponentialMovingAverage does
     if told the number of updates).
+
+    What begins with an underscore is Keras 3.15's own, as is that its averages move before it
+    counts the batch: requirements.txt takes no later one unseen.
     """
 
     def __init__(self, *args, rates: Sequence[float] | None = None, **kwargs):

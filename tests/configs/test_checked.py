@@ -639,6 +639,13 @@ def test_adam_takes_no_weight_decay():
     assert (config.train.optimizer, config.train.weight_decay) == ("adam", 0.0)
 
 
+@pytest.mark.parametrize("name", ["voc", "coco", "crowdhuman"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_presets_without_a_weight_decay_take_every_optimizer(name, optimizer):
+    train = preset(name, {"train.optimizer": optimizer}).train
+    assert (train.optimizer, train.weight_decay) == (optimizer, None)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "neutral"),
     [("accumulate", 2, 1), ("backbone_rate", 0.5, 1), ("ema", 0.9, None)],

@@ -8,8 +8,15 @@ import pytest
 import tensorflow as tf
 
 from configs.schema import Anchors, Config, Model, Train
-from core.build import build_anchors, build_criterion, build_model, require_parts
+from core.build import (
+    build_anchors,
+    build_criterion,
+    build_model,
+    build_optimizer,
+    require_parts,
+)
 from core.retinanet import RetinaNet, normalize
+from core.schedules import constant
 
 CONFIG = Model(
     backbone="resnet18",
@@ -159,6 +166,16 @@ def test_a_gradient_reaches_every_trainable_weight(model):
     assert len(statistics) == 40
     assert still == []
     model.set_weights(weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "decay"),
+    [("sgd", None, 1e-4), ("adam", None, None), ("adamw", None, 1e-4), ("adamw", 0.05, 0.05)],
+)
+def test_the_weight_decay_is_the_optimizer_s_unless_given(name, given, decay, model):
+    config = Config(model=CONFIG, train=Train(optimizer=name, weight_decay=given))
+    optimizer = build_optimizer(config, constant(0.1, 1), model)
+    assert (optimizer.l2 if name == "sgd" else optimizer.weight_decay) == decay
 
 
 def test_freezing_a_part_freezes_just_that(model):
