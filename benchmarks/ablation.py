@@ -110,8 +110,8 @@ REFERENCES = {"augmentation": "noaug", "mixing": "noaug"}
 DETECTION = "detection"  # the group that trains nothing
 NOTE = """\
 mAP at IoU 0.5, AP of each class: means over seeds. spread: largest minus smallest mAP of a seed.
-*: a difference larger than both spreads, of two seeds or more. time: of a training image, over the
-base's."""
+difference: mean over the seeds that both have; *: further from zero than those are from each other,
+of two or more. time: of a training image, over the base's."""
 
 
 class Run(NamedTuple):
@@ -140,13 +140,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", default="runs/ablation", help="where the runs are")
     parser.add_argument("--gather", action="store_true", help="run nothing, only the table")
     args = parser.parse_args(argv)
+    if min(args.seeds, args.jobs) < 1:
+        parser.error(f"expected a seed and a job at least, found {args.seeds} and {args.jobs}")
     rows = chosen(args.rows)
     plan = [planned(*row, seed, args) for seed in range(args.seeds) for row in rows]
     failed = [] if args.gather else execute(plan, args.jobs)
-    found: dict[str, list] = {}
+    found: dict[str, dict[int, dict]] = {}
     for run in plan:
         if run.report.is_file():
-            found.setdefault(run.row, []).append(figures(run))
+            found.setdefault(run.row, {})[run.config.train.seed] = figures(run)
     if not found:
         raise ValueError(
             f"{args.runs}: no complete run of {', '.join(name for _, name, _ in rows)}"
@@ -261,27 +263,30 @@ def figures(run: Run) -> dict[str, float]:
     return {"mAP": report["value"], **classes, "seconds": float(seconds)}
 
 
-def markdown(rows: Sequence[tuple], found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """The table. found: row -> figures of each of its runs; a row without one is left out."""
-    classes = [key for key in next(iter(found.values()))[0] if key not in ("mAP", "seconds")]
+def markdown(rows: Sequence[tuple], found: Mapping[str, Mapping[int, Mapping]]) -> str:
+    """The table. found: row -> seed -> figures of that run; a row without one is left out."""
+    any_run = next(iter(next(iter(found.values())).values()))
+    classes = [key for key in any_run if key not in ("mAP", "seconds")]
     heading = ["group", "row", "seeds", "mAP", "spread", "against", "difference", *classes, "time"]
     lines = ["| " + " | ".join(heading) + " |", "|-|-|" + "-:|" * (len(heading) - 2)]
 
     def column(name: str, key: str) -> np.ndarray:
-        return np.array([run[key] for run in found.get(name, ())] or [np.nan])
+        return np.array([run[key] for run in found.get(name, {}).values()] or [np.nan])
 
     for group, name, _ in rows:
         if name not in found:
             continue
         other = REFERENCES.get(group, "base")
         other = "base" if other == name else other
-        ours, theirs = column(name, "mAP"), column(other, "mAP")
-        difference, spread = ours.mean() - theirs.mean(), max(np.ptp(ours), np.ptp(theirs))
+        ours, theirs = column(name, "mAP"), found.get(other, {})
+        pairs = [
+            run["mAP"] - theirs[seed]["mAP"] for seed, run in found[name].items() if seed in theirs
+        ]
         cells = [group, name, str(len(ours)), f"{ours.mean():.4f}"]
         cells += [f"{np.ptp(ours):.4f}" if len(ours) > 1 else ""]
-        is_judged = min(len(ours), len(theirs)) > 1
-        mark = " *" if is_judged and abs(difference) > spread else ""
-        cells += ["", ""] if name == "base" else [other, f"{difference:+.4f}{mark}"]
+        mark = " *" if len(pairs) > 1 and abs(np.mean(pairs)) > np.ptp(pairs) else ""
+        difference = f"{np.mean(pairs):+.4f}{mark}" if pairs else ""
+        cells += ["", ""] if name == "base" else [other, difference]
         cells += [f"{column(name, key).mean():.3f}" for key in classes]
         cells += [f"{column(name, 'seconds').mean() / column('base', 'seconds').mean():.2f}"]
         lines.append("| " + " | ".join("" if "nan" in cell else cell for cell in cells) + " |")
