@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from core.layers import BatchNorm, Composite, Conv2D, pad
-from core.necks.fpn import Neck, upsample_to
+from core.necks.neck import Neck, upsample_to
 
 EPSILON = 1e-4  # of fast normalised fusion, paper section 3.3
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from core.necks.fpn import FPN, upsample_to
+from core.necks.fpn import FPN
+from core.necks.neck import upsample_to
 
 CHANNELS = (3, 4, 5)
 
