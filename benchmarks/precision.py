@@ -60,10 +60,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(args: argparse.Namespace, precision: str, seed: int) -> Path:
-    """Trains one run, unless it is there; returns its folder."""
+    """Trains one run, unless it is there, or goes on with it; returns its folder."""
     name = f"{precision}-{args.epochs}-{seed}"
     run = Path(args.out) / name
-    if not (run / "evaluation" / "metrics.json").is_file():
+    if (run / "config.json").is_file():
+        if not (run / "evaluation" / "metrics.json").is_file():
+            call("train.py", "--resume", str(run))
+    else:
         settings = (
             f"data.root={args.root}", f"output={args.out}", f"name={name}", *SMALL,
             f"train.precision={precision}", f"train.seed={seed}", f"train.epochs={args.epochs}",

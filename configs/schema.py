@@ -120,7 +120,7 @@ class Data(Checked):
     on_bad_annotation: Literal["error", "drop"] = "error"  # drop: leave out, count and report
     train_on_difficult: bool = True  # False: `difficult` objects are neither object nor background
     # Images of a class that less than this share of all images has are repeated in an epoch, by
-    # sqrt(threshold / share) (LVIS: 0.001); 1: of every class, which balances them; 0: of none.
+    # sqrt(threshold / share) (LVIS: 0.001); 1: of every class, by 1 / sqrt(share); 0: of none.
     repeat_threshold: float = 0.0
     # Keep decoded images in memory: width * height * 3 bytes an image, of a JPEG with `antialias` a
     # 4th, 16th or 64th of it where the largest augment.zoom (10/3 with iou_crop) still shows it at

@@ -73,6 +73,7 @@ def training_batches(
 
     def order(epoch):
         samples = epoch_order(factors, seed, epoch)[: num_steps * batch_size]
+        # An index that neither an image has nor `epoch_order`: numbers of their own.
         random = np.random.default_rng([seed, epoch, len(dataset) + 1])
         canvas = np.repeat(random.integers(len(rules), size=num_steps), batch_size)
         return np.column_stack([samples, canvas])

@@ -17,7 +17,7 @@ def repeat_factors(
     r(c) = max(1, sqrt(threshold / f(c))), and an image for the most that one of its classes does.
     Regions to ignore are no objects, nor are difficult ones unless they are trained on.
     threshold: share of images below which a class is repeated; 0: none is. At 1 all are, each by
-        1 / sqrt(f(c)): class-balanced sampling.
+        1 / sqrt(f(c)), which goes half of the way to classes seen equally often.
     """
     if not threshold:
         return np.ones(len(dataset))

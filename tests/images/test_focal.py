@@ -1,14 +1,10 @@
 """What the pictures of the focal loss show comes out of the project: its loss, its first steps."""
 
-import csv
-
 import cv2
 import numpy as np
 import pytest
 
-import train
-from configs import ConfigError
-from data.shapes import make_shapes
+from benchmarks.first_steps import STARTS
 from images import focal
 from utils import plots
 
@@ -39,65 +35,25 @@ def test_the_loss_is_the_papers(tmp_path, drawn):
         np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-7)
 
 
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    """--set of a run of two steps an epoch that takes seconds."""
-    root = make_shapes(tmp_path_factory.mktemp("data") / "tiny", 4, 2, image_size=(64, 64))
-    return {
-        "data.format": "voc",
-        "data.root": str(root),
-        "model.resize.height": 64,
-        "model.resize.width": 64,
-        "model.neck_width": 8,
-        "model.head_width": 8,
-        "model.head_depth": 1,
-        "train.epochs": 1,
-        "train.batch_size": 2,
-        "train.warmup_steps": 0,
-        "train.learning_rate": 0.01,
-        "train.eager": True,
-        "train.sample_pictures": 0,
-    }
-
-
-def test_the_first_steps_are_those_of_train(tmp_path, settings, drawn, monkeypatch):
-    """The mean over an epoch of two steps is what train.py leaves in metrics.csv."""
-    name, other = "gamma 0, prior 0.5", "gamma 2, prior 0.01"
-    monkeypatch.setattr(focal, "STARTS", {key: focal.STARTS[key] for key in (other, name)})
-    settings = settings | {"output": str(tmp_path), "name": "run"}
-    texts = [f"{name}={value}" for name, value in settings.items()]
-    out = tmp_path / "steps.csv"
-    focal.main(
-        ["--config", "configs/shapes.py", "--steps", "5", "--out", str(out), "--set", *texts]
-    )
-    runs = focal.read_steps(out)
-    assert list(runs) == list(focal.STARTS)
-    for rows in runs.values():
-        assert [row[0] for row in rows] == [1, 2], "the run has no more"
-        assert all(0 < foreground < total for _, total, foreground in rows)
-    changes = [f"{key}={value}" for key, value in focal.STARTS[name].items()]
-    train.main(["--config", "configs/shapes.py", "--set", *texts, *changes])
-    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
-        (row,) = csv.DictReader(file)
-    expected = [float(row["class_loss"]), float(row["foreground_loss"])]
-    np.testing.assert_allclose(np.mean(runs[name], axis=0)[1:], expected, rtol=1e-4)
-
-    focal.draw_first_steps(tmp_path / "share.png", out)
+def test_the_picture_has_the_steps_of_the_file(tmp_path, drawn):
+    """The one that the picture in the docs is drawn from: every start, all of one length."""
+    runs = focal.read_steps(focal.STEPS_FILE)
+    assert list(runs) == list(STARTS)
+    focal.draw_first_steps(tmp_path / "share.png")
     assert cv2.imread(str(tmp_path / "share.png")).std() > 5
-    losses, shares = drawn[-2:]
+    losses, shares = drawn
     for name, rows in runs.items():
         steps, total, foreground = np.transpose(rows)
+        np.testing.assert_array_equal(steps, np.arange(1, 151))
         np.testing.assert_array_equal(losses[name], (steps, total))
         np.testing.assert_array_equal(shares[name], (steps, foreground / total))
 
 
-def test_weights_leave_no_start_from_scratch(tmp_path):
-    with pytest.raises(ConfigError, match=r"model.weights: expected None, .* found coco"):
-        focal.main(["--config", "configs/voc.py", "--set", "model.weights=coco"])
-
-
-def test_the_steps_that_are_kept_are_whole():
-    """The file that the README's picture is drawn from."""
-    runs = focal.read_steps(focal.STEPS_FILE)
-    assert list(runs) == list(focal.STARTS)
-    assert len({len(rows) for rows in runs.values()}) == 1
+def test_what_the_docs_say_of_the_first_step():
+    """Share of the loss that objects have; the loss without the prior over that with it."""
+    first = {name: rows[0] for name, rows in focal.read_steps(focal.STEPS_FILE).items()}
+    shares = [100 * foreground / total for _, total, foreground in first.values()]
+    np.testing.assert_allclose(shares, [99.98, 0.7, 57, 0.9], rtol=0.03)
+    focal_prior, focal_none, prior, none = (total for _, total, _ in first.values())
+    assert round(focal_none / focal_prior) == 39
+    assert round(none / prior) == 30
