@@ -445,9 +445,11 @@ class Phase(Checked):
     def check(self):
         self.require("freeze", _leaves_something(self.freeze), "a part that learns")
         self.require("epochs", self.epochs >= 1, "at least 1")
-        for name, least in (("batch_size", 1), ("learning_rate", 0), ("warmup_steps", 0)):
+        for name, least in (("batch_size", 1), ("warmup_steps", 0)):
             value = getattr(self, name)
             self.require(name, value is None or value >= least, f"None or at least {least}")
+        rate = self.learning_rate
+        self.require("learning_rate", rate is None or rate > 0, "None or a number above 0")
 
 
 @dataclass(frozen=True)

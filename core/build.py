@@ -115,7 +115,7 @@ def require_parts(config: Config) -> None:
     for stage in stages:
         if stage not in parts:
             raise ConfigError(
-                f"freeze: expected {config.model.backbone!r} to be a backbone whose `parts` name "
+                f"train.freeze, or a phase's: expected {config.model.backbone!r} to be a backbone whose `parts` name "
                 f"{stage!r}, found {', '.join(parts) or 'none'}"
             )
 

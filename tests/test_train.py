@@ -517,7 +517,7 @@ def test_a_stage_of_a_backbone_is_frozen_by_its_name(tmp_path, shapes):
     """If the backbone has one of this name; else nothing is begun."""
     changes = {"train.freeze": ("backbone.stem",)} | ONE_STEP | {"data.limit": 0}
     path = write_config(tmp_path, shapes, changes)
-    message = r"freeze: expected .*Tiny.* whose `parts` name 'stem', found none"
+    message = r"train.freeze, or a phase's: expected .*Tiny.* whose `parts` name 'stem', found none"
     with pytest.raises(configs.ConfigError, match=message):
         train.main(["--config", str(path)])
     assert not (tmp_path / "runs").exists()

@@ -602,6 +602,14 @@ def test_epochs_or_phases_but_not_both(epochs, phases):
     assert f"found epochs={epochs} and {len(phases)} phases" in message
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("learning_rate", 0.0), ("batch_size", 0), ("warmup_steps", -1)]
+)
+def test_a_phase_that_cannot_be(field, value):
+    with pytest.raises(ConfigError, match=rf"Phase\.{field}: expected None or a.*, found {value}"):
+        Phase(1, **{field: value})
+
+
 def test_freeze_beside_phases_would_do_nothing():
     changes = {"train.epochs": None, "train.phases": PHASES, "train.freeze": "neck"}
     assert "train.freeze has no effect beside train.phases" in refused(changes)
