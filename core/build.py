@@ -115,8 +115,8 @@ def require_parts(config: Config) -> None:
     for stage in stages:
         if stage not in parts:
             raise ConfigError(
-                f"train.freeze, or a phase's: expected {config.model.backbone!r} to be a backbone whose `parts` name "
-                f"{stage!r}, found {', '.join(parts) or 'none'}"
+                f"train.freeze, or a phase's: expected {config.model.backbone!r} to be a backbone "
+                f"whose `parts` name {stage!r}, found {', '.join(parts) or 'none'}"
             )
 
 
