@@ -72,8 +72,6 @@ ROWS = (  # group, row, what it changes
     ("augmentation", "translate", PLAIN | {"data.augment.translate": 0.1}),
     ("augmentation", "iou_crop", PLAIN | {"data.augment.iou_crop": 0.5}),
     ("augmentation", "blur", PLAIN | {"data.augment.blur": 0.5}),
-    ("augmentation", "noise", PLAIN | {"data.augment.noise": 0.05}),
-    ("augmentation", "grayscale", PLAIN | {"data.augment.grayscale": 0.2}),
     ("augmentation", "jpeg", PLAIN | {"data.augment.jpeg": 0.5}),
     ("augmentation", "cutout", PLAIN | {"data.augment.cutout": 0.5}),
     ("augmentation", "multiscale", PLAIN | {"data.augment.canvas_scales": (0.75, 1.0, 1.25)}),

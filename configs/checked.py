@@ -51,7 +51,10 @@ class Checked:
     """Base of every config dataclass.
 
     given: names of the fields that were given a value; the others have their defaults.
+    GONE: settings that there once were, and the value at which they did nothing.
     """
+
+    GONE: typing.ClassVar[dict[str, Any]] = {}
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
@@ -268,7 +271,8 @@ def from_dict(cls: type, values: Mapping[str, Any], name: str | None = None) -> 
 
     name: what messages call the whole, by default the class ("Config.train.epochs: ...").
     Raises ConfigError for a field that `cls` does not have, that is missing, or does not fit. One
-    that would do nothing becomes the default, which may have been another when it was saved.
+    that would do nothing becomes the default, which may have been another when it was saved, and
+    one that is GONE is left out if it did nothing.
     """
     token = _is_saved.set(True)
     try:
@@ -280,6 +284,11 @@ def from_dict(cls: type, values: Mapping[str, Any], name: str | None = None) -> 
 def _from_mapping(cls: type, values: Mapping[str, Any], name: str) -> Any:
     fields = dataclasses.fields(cls)
     names = [field.name for field in fields]
+    if _is_saved.get():
+        is_gone = {
+            key for key, value in values.items() if key in cls.GONE and value == cls.GONE[key]
+        }
+        values = {key: value for key, value in values.items() if key not in is_gone}
     for key in values:
         if key not in names:
             raise ConfigError(f"{name}.{key} is no setting; choices: {', '.join(names)}")
@@ -299,7 +308,7 @@ def _from_mapping(cls: type, values: Mapping[str, Any], name: str) -> Any:
 
 
 def completed(cls: type, saved: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier version saved by `to_dict`, with the defaults of fields that came since."""
+    """What an earlier version saved by `to_dict`, as this one would; own objects by their names."""
 
     def without_own(value):
         if isinstance(value, Mapping):
@@ -307,12 +316,18 @@ def completed(cls: type, saved: Mapping[str, Any]) -> dict[str, Any]:
             return {k: without_own(v) for k, v in kept.items()}
         return [without_own(v) for v in value] if isinstance(value, list) else value
 
-    def laid_over(whole, part):
-        if not (isinstance(whole, Mapping) and isinstance(part, Mapping)):
-            return part
-        return {**whole, **{k: laid_over(whole.get(k), v) for k, v in part.items()}}
+    def with_own(value, saved):
+        if saved is None:  # it came since
+            return value
+        if str(saved).startswith(CALLABLE):
+            return saved
+        if isinstance(value, Mapping):
+            return {k: with_own(v, saved.get(k)) for k, v in value.items()}
+        if isinstance(value, list):
+            return [with_own(v, s) for v, s in zip(value, saved, strict=True)]
+        return value
 
-    return laid_over(to_dict(from_dict(cls, without_own(saved))), saved)
+    return with_own(to_dict(from_dict(cls, without_own(saved))), saved)
 
 
 def differences(ours: Any, theirs: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

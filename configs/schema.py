@@ -37,16 +37,16 @@ class Augment(Checked):
     # Each batch has one of these multiples of the canvas, but for 1 rounded to 32 pixels.
     canvas_scales: tuple[float, ...] = (1.0,)
     blur: float = 0.0  # probability of a Gaussian blur: sigma 0.2 to 0.6 % of the shorter side
-    noise: float = 0.0  # largest standard deviation of Gaussian noise, as a share of the full range
-    grayscale: float = 0.0  # probability of losing all colour
     jpeg: float = 0.0  # probability of having been a JPEG file, of quality 20 to 90
     cutout: float = 0.0  # probability of one grey rectangle over 5 to 20 % of the picture
     min_visibility: float = 0.25  # a box that keeps less than this share of its area is dropped
 
+    GONE: ClassVar[dict[str, float]] = {"noise": 0.0, "grayscale": 0.0}
+
     def check(self):
         for name in ("flip", "vertical_flip", "iou_crop", "min_visibility"):
             self.require(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
-        for name in ("blur", "noise", "grayscale", "jpeg", "cutout"):
+        for name in ("blur", "jpeg", "cutout"):
             self.require(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
         for name in ("brightness", "contrast", "saturation"):
             self.require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")

@@ -33,29 +33,6 @@ def blur(sample: Sample, rng: np.random.Generator, probability: float = 0.0) -> 
     return sample._replace(pixels=cv2.GaussianBlur(sample.pixels, (0, 0), sigma))
 
 
-def noise(sample: Sample, rng: np.random.Generator, most: float = 0.0) -> Sample:
-    """Gaussian noise, of its own in each pixel and channel.
-
-    most: the largest standard deviation, in shares of the full range; each sample's is evenly drawn
-        from 0 to it.
-    """
-    if most == 0:
-        return sample
-    deviation = rng.uniform(0, most * 255)
-    added = rng.standard_normal(sample.pixels.shape, np.float32)
-    depth = cv2.CV_8U if sample.pixels.dtype == np.uint8 else cv2.CV_32F
-    changed = cv2.addWeighted(sample.pixels, 1.0, added, deviation, 0.0, dtype=depth)
-    return sample._replace(pixels=changed if depth == cv2.CV_8U else np.clip(changed, 0, 255))
-
-
-def grayscale(sample: Sample, rng: np.random.Generator, probability: float = 0.0) -> Sample:
-    """With the given probability only the luma stays, in all three channels."""
-    if not _happens(rng, probability):
-        return sample
-    luma = cv2.cvtColor(sample.pixels, cv2.COLOR_RGB2GRAY)
-    return sample._replace(pixels=cv2.cvtColor(luma, cv2.COLOR_GRAY2RGB))
-
-
 def jpeg(sample: Sample, rng: np.random.Generator, probability: float = 0.0) -> Sample:
     """Stored as JPEG and read again with the given probability, of a quality within QUALITIES."""
     if not _happens(rng, probability):

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from configs.schema import Canvas, Data, ShortLong
 from data.augment import SMALLEST_CROP, canvases, color_matrix, flip, iou_crop, zoom
-from data.effects import blur, cutout, grayscale, jpeg, noise
+from data.effects import blur, cutout, jpeg
 from data.mixing import cutmix, draw_partners, mixup, mosaic
 from data.records import Dataset, DatasetError, learnable
 from data.render import compose, image_reader, pad, recolor
@@ -179,8 +179,6 @@ def _augmenter(dataset: Dataset, data: Data, rules: list, read: Callable) -> Cal
         sample = Sample.of(render(index, view, matrix), place(boxes, view), labels)
         sample = warp(sample, rng, augment.rotate, augment.shear, augment.translate, least)
         sample = blur(sample, rng, augment.blur)
-        sample = noise(sample, rng, augment.noise)
-        sample = grayscale(sample, rng, augment.grayscale)
         return jpeg(sample, rng, augment.jpeg), view
 
     return single

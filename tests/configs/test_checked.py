@@ -139,7 +139,7 @@ def test_wrong_choice_lists_the_choices(field, choices):
     assert message.endswith("found 'nonesuch'")
 
 
-SHARES = ("iou_crop", "blur", "noise", "grayscale", "jpeg", "cutout")
+SHARES = ("iou_crop", "blur", "jpeg", "cutout")
 IMPOSSIBLE = [
     ("data.limit", -1, 0),
     ("data.val_fraction", 0.0, 0.01),
@@ -442,6 +442,17 @@ def test_a_saved_setting_that_does_nothing_is_as_it_is_now():
         from_dict(Config, saved)
 
 
+def test_a_saved_setting_that_is_gone_is_left_out_if_it_did_nothing():
+    saved = to_dict(preset("bccd"))
+    saved["data"]["augment"] |= {"noise": 0.0, "grayscale": 0}
+    assert from_dict(Config, saved) == preset("bccd")
+    saved["data"]["augment"]["noise"] = 0.1
+    with pytest.raises(ConfigError, match=r"Config\.data\.augment\.noise is no setting"):
+        from_dict(Config, saved)
+    with pytest.raises(ConfigError, match=r"data\.augment\.noise is no setting"):
+        preset("bccd", {"data.augment": {"noise": 0.0}})
+
+
 def value_of(config, name):
     for part in name.split("."):
         config = getattr(config, part)
@@ -737,3 +748,13 @@ def test_what_an_earlier_version_saved_gets_the_defaults_of_later_fields():
     assert old["model"]["neck"].startswith("callable:")
     assert completed(Config, old) == saved
     assert completed(Config, saved) == saved
+    old["train"] |= {"optimizer": "adam", "momentum": 0.8, "weight_decay": None}  # no longer taken
+    old["data"]["augment"]["noise"] = 0.0  # no longer there
+    del old["matcher"], old["model"]["anchors"]
+    saved["train"]["optimizer"] = "adam"
+    assert completed(Config, old) == saved
+    phases = (Phase(1), Phase(2, schedule=len))
+    saved = json.loads(json.dumps(to_dict(Config(train=Train(epochs=None, phases=phases)))))
+    del saved["train"]["phases"][0]["freeze"]
+    found = completed(Config, saved)["train"]["phases"]
+    assert found == [to_dict(phase) for phase in phases]

@@ -23,7 +23,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "voc.py"
 NUM_IMAGES, BATCH = 10, 4
 SIZE = (240, 320)
 RULE = Canvas(*SIZE)
-AUGMENT = Augment(flip=0.5, zoom=(0.8, 1.4), noise=0.05, cutout=0.5)
+AUGMENT = Augment(flip=0.5, zoom=(0.8, 1.4), blur=0.3, cutout=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def arguments(root, tmp_path):
         "data.root": root,
         "data.train": "train",
         "data.val": "val",
-        "data.augment.noise": 0.05,
+        "data.augment.blur": 0.3,
         "data.augment.cutout": 0.5,
         "data.mixing.mosaic": 0.3,
         "data.mixing.mixup": 0.3,
@@ -244,7 +244,7 @@ def test_large_pictures_are_shrunk():
 
 
 def test_what_is_switched_on(config):
-    values = {"flip": 0.5, "zoom": [0.8, 1.4], "noise": 0.05, "cutout": 0.5}
+    values = {"flip": 0.5, "zoom": [0.8, 1.4], "blur": 0.3, "cutout": 0.5}
     names = {f"data.augment.{name}": value for name, value in values.items()}
     assert dict(preview.switched_on(config.data)) == names
     mixed = replace(Data(augment=Augment(flip=0.0)), mixing=Mixing(mosaic=0.2))
