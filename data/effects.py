@@ -13,7 +13,6 @@ import numpy as np
 
 from data.render import GREY
 from data.samples import Sample
-from data.views import areas, cut_off, is_visible
 
 SIGMAS = (0.002, 0.006)  # of a blur, in shares of the shorter side: 0.8 to 2.5 px of 416
 QUALITIES = (20, 90)  # of a JPEG file, 1-100
@@ -54,9 +53,7 @@ def cutout(
     """One grey rectangle over the content, with the given probability.
 
     Its area is evenly drawn within HOLE_AREAS, its shape log-uniform within HOLE_RATIOS, its place
-    evenly; it lies wholly in the content. Objects of which less than `min_visibility` of the box is
-    left uncovered are dropped, ignore regions only when nothing is; the others keep their frame, as
-    an object does behind another.
+    evenly; it lies wholly in the content. Of objects behind it see `Sample.hide`.
     DeVries and Taylor, arXiv:1708.04552; of random area and shape as Zhong et al.,
     arXiv:1708.04896, within narrower limits.
     """
@@ -69,8 +66,5 @@ def cutout(
     y, x = (rng.random(2) * (size - hole + 1)).astype(int)
     pixels = sample.pixels.copy()
     pixels[y : y + hole[0], x : x + hole[1]] = GREY
-
-    before = areas(sample.boxes)
-    covered = areas(cut_off(sample.boxes, np.float32([x, y, x + hole[1], y + hole[0]])))
-    is_kept = is_visible(before, before - covered, sample.labels, min_visibility)
-    return sample._replace(pixels=pixels).keep(is_kept)
+    rectangle = np.array([x, y, x + hole[1], y + hole[0]])
+    return sample._replace(pixels=pixels).hide(rectangle, min_visibility)

@@ -13,7 +13,6 @@ import numpy as np
 
 from data.render import GREY
 from data.samples import Sample
-from data.views import areas, cut_off, is_visible
 
 CENTERS = (0.3, 0.7)  # where the four quadrants of a mosaic meet, in shares of its sides
 
@@ -82,27 +81,13 @@ def cutmix(
 def paste(a: Sample, b: Sample, rectangle: np.ndarray, min_visibility: float = 0.25) -> Sample:
     """Sample a, where b has taken the place of the (4,) int xyxy `rectangle`, which lies in both.
 
-    Objects of b are cut off where the rectangle ends. Of a's, those of which it leaves less than
-    `min_visibility` uncovered are dropped (ignore regions: nothing); the others end where it begins
-    if it covers them from side to side, and keep their box, as objects do behind others, if not.
+    Objects of b are cut off where the rectangle ends, a's are behind it.
     """
     x1, y1, x2, y2 = rectangle
     pixels = a.pixels.copy()
     pixels[y1:y2, x1:x2] = b.pixels[y1:y2, x1:x2]
-    parts = _behind(rectangle, a, min_visibility), b.clip(rectangle, min_visibility)
+    parts = a.hide(rectangle, min_visibility), b.clip(rectangle, min_visibility)
     return _joined(pixels, parts)
-
-
-def _behind(rectangle: np.ndarray, sample: Sample, min_visibility: float) -> Sample:
-    """What is left of a sample's objects."""
-    hidden = cut_off(rectangle, sample.boxes)
-    before = areas(sample.boxes)
-    is_kept = is_visible(before, before - areas(hidden), sample.labels, min_visibility)
-    is_reached = hidden == sample.boxes  # each edge
-    is_across = (is_reached[:, :2] & is_reached[:, 2:])[:, ::-1]  # all of the other axis is hidden
-    ends_there = is_reached & np.tile(is_across, 2)
-    boxes = np.where(ends_there, hidden[:, [2, 3, 0, 1]], sample.boxes).astype(np.float32)
-    return sample._replace(boxes=boxes).keep(is_kept)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -39,3 +39,19 @@ class Sample(NamedTuple):
         boxes = cut_off(self.boxes, frame)
         is_kept = is_visible(areas(self.boxes), areas(boxes), self.labels, min_visibility)
         return self._replace(boxes=boxes.astype(np.float32)).keep(is_kept)
+
+    def hide(self, rectangle: np.ndarray, min_visibility: float) -> "Sample":
+        """Objects that something stands before: a (4,) xyxy rectangle; pixels are not changed.
+
+        Those of which it leaves less than `min_visibility` uncovered are dropped (ignore regions:
+        nothing). The others are the hull of what is left: they end where the rectangle begins if it
+        covers them from side to side, and keep their box if not.
+        """
+        hidden = cut_off(rectangle, self.boxes)
+        before = areas(self.boxes)
+        is_kept = is_visible(before, before - areas(hidden), self.labels, min_visibility)
+        is_reached = hidden == self.boxes  # each edge
+        is_across = (is_reached[:, :2] & is_reached[:, 2:])[:, ::-1]  # all of the other axis
+        ends_there = is_reached & np.tile(is_across, 2)
+        boxes = np.where(ends_there, hidden[:, [2, 3, 0, 1]], self.boxes).astype(np.float32)
+        return self._replace(boxes=boxes).keep(is_kept)

@@ -202,6 +202,16 @@ def count(pixels):
     return np.array([(codes == color @ [1, 256, 65536]).sum() for color in COLORS])
 
 
+def hulls(pixels):
+    """(6, 4) boxes around the pixels of each colour; zeros where there is none."""
+    codes = pixels.astype(int) @ [1, 256, 65536]
+    boxes = np.zeros([6, 4], np.float32)
+    for box, color in zip(boxes, COLORS, strict=True):
+        y, x = np.nonzero(codes == color @ [1, 256, 65536])
+        box[:] = [x.min(), y.min(), x.max() + 1, y.max() + 1] if len(x) else 0
+    return boxes
+
+
 def hole_of(before, after):
     """Rows and columns of the grey rectangle, and whether it is one."""
     is_cut = (before != after).any(axis=-1)
@@ -211,8 +221,9 @@ def hole_of(before, after):
 
 
 def test_what_is_left_to_see_decides_who_stays():
-    """500 draws, visible pixels counted; weights, labels and frames of the others stay."""
-    num_hidden = num_dropped = num_partly = num_regions = 0
+    """500 draws, visible pixels counted; weights and labels of the others stay, and the boxes are
+    around what is left."""
+    num_hidden = num_dropped = num_partly = num_shorter = num_regions = 0
     for number in range(DRAWS):
         sample = painted(number, DTYPES[number % 2])
         least = (0.0, 0.25, 0.6, 1.0)[number % 4]
@@ -220,12 +231,15 @@ def test_what_is_left_to_see_decides_who_stays():
         share = count(changed.pixels) / count(sample.pixels)
         is_region = sample.labels == IGNORE
         is_kept = (share > 0) & ((share >= least) | is_region)
-        assert same(changed[1:], sample.keep(is_kept)[1:]), number
+        expected = sample.keep(is_kept)
+        assert same(changed[2:], expected[2:]), number
+        np.testing.assert_array_equal(changed.boxes, hulls(changed.pixels)[is_kept])
+        num_shorter += (changed.boxes != expected.boxes).any(axis=1).sum()
         num_hidden += (share == 0).sum()
         num_dropped += ((share > 0) & ~is_kept).sum()
         num_partly += ((share < 1) & is_kept).sum()
         num_regions += ((share < least) & is_region & is_kept).sum()
-    assert min(num_hidden, num_dropped, num_partly) > 50
+    assert min(num_hidden, num_dropped, num_partly, num_shorter) > 50
     assert num_regions > 10
 
 
