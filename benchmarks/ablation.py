@@ -94,7 +94,6 @@ ROWS = (  # group, row, what it changes
     ("boxes", "ciou", {"loss.box": "ciou"}),
     ("classes", "gamma0", {"loss.gamma": 0.0, "loss.alpha": None}),  # cross-entropy
     ("classes", "gamma1", {"loss.gamma": 1.0}),
-    ("classes", "smoothing", {"loss.label_smoothing": 0.1}),
     ("training", "ema", {"train.ema": 0.998}),
     ("training", "accumulate", {"train.accumulate": 2}),
     ("training", "backbone_rate", {"train.backbone_rate": 0.1}),

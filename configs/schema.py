@@ -346,17 +346,17 @@ class Loss(Checked):
 
     alpha: float | None = 0.25  # weight of objects, 1 - alpha of background; None: both 1
     gamma: float = 2.0  # 0, with alpha None, is plain cross-entropy
-    label_smoothing: float = 0.0  # 0.1: an object's class is learnt as 0.95, all else as 0.05
     # torchvision: l1; its v2: giou; diou, ciou: giou with centres and with shapes as well
     box: Literal["smooth_l1", "l1", "giou", "diou", "ciou"] = "smooth_l1"
     beta: float = 1 / 9  # where smooth L1 turns from squared to linear
     box_weight: float = 1.0
     normalization: Literal["batch", "image"] = "batch"  # positives of the batch, or image by image
 
+    GONE: ClassVar[dict[str, float]] = {"label_smoothing": 0.0}
+
     def check(self):
         self.require("alpha", self.alpha is None or 0 < self.alpha < 1, "None or between 0 and 1")
         self.require("gamma", self.gamma >= 0, "0 or more")
-        self.require("label_smoothing", 0 <= self.label_smoothing < 1, "a share from 0 to below 1")
         self.require("beta", self.beta > 0, "a number above 0 (for 0, choose box = 'l1')")
         self.require_used("beta", self.box == "smooth_l1", "box is smooth_l1")
         self.require("box_weight", self.box_weight >= 0, "0 or more")

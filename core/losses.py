@@ -18,27 +18,18 @@ def sigmoid_focal_loss(
     targets: tf.Tensor,
     alpha: float | None = 0.25,
     gamma: float = 2.0,
-    label_smoothing: float = 0.0,
 ) -> tf.Tensor:
     """Focal loss of each logit; targets of the same shape are 0 or 1. Paper equation 5.
 
     alpha: weight of the ones, 1 - alpha of the zeros; None: no weights.
-    label_smoothing: s moves the targets t to t (1 - s) + s / 2, in the cross-entropy, in
-        p_t = t p + (1 - t) (1 - p) and in the weight, as keras.losses.BinaryFocalCrossentropy does.
     With z the logit signed so that larger is better, cross-entropy c is softplus(-z) and
-    log(1 - p_t) is -(z + c): finite with its gradient at any logit. Smoothing makes of them
-    c + s z / 2 and s / 2 + (1 - s) (1 - p_t).
+    log(1 - p_t) is -(z + c): finite with its gradient at any logit.
     Differentiable once, in logits. The slope in z, -(1 - p_t)^gamma (gamma p_t c + 1 - p_t), is
     made of what the loss is made of; the tape would take three times as many passes over all
     logits, and keep as much more.
     """
-    half = label_smoothing / 2
     sign = tf.where(targets > 0.5, 1.0, -1.0)
-    if alpha is None:
-        weight = 1.0
-    else:
-        alpha = alpha * (1 - label_smoothing) + half
-        weight = tf.where(targets > 0.5, alpha, 1 - alpha)
+    weight = 1.0 if alpha is None else tf.where(targets > 0.5, alpha, 1 - alpha)
 
     @tf.custom_gradient
     def focal(logits):
@@ -46,14 +37,8 @@ def sigmoid_focal_loss(
         cross_entropy = tf.nn.softplus(-z)
         log_miss = -(z + cross_entropy)
         miss = tf.exp(log_miss)  # 1 - p_t
-        error, hit = miss, 1 - miss  # slopes in -z of cross_entropy and of log_miss
-        if label_smoothing:
-            cross_entropy += half * z
-            soft_miss = half + (1 - label_smoothing) * miss
-            error, hit = miss - half, (1 - label_smoothing) * miss * hit / soft_miss
-            log_miss = tf.math.log(soft_miss)
         modulated = weight * tf.exp(gamma * log_miss) if gamma else weight
-        slope = -sign * modulated * (gamma * hit * cross_entropy + error)
+        slope = -sign * modulated * (gamma * (1 - miss) * cross_entropy + miss)
         return modulated * cross_entropy, lambda upstream: upstream * slope
 
     return focal(logits)
@@ -126,7 +111,7 @@ class Criterion:
     """Network outputs and ground truth -> losses.
 
     anchors, coder, matcher: the model's conventions.
-    alpha, gamma, label_smoothing: of the focal loss.
+    alpha, gamma: of the focal loss.
     box_loss: of the deltas, "smooth_l1" (with beta) or "l1"; of the boxes, "giou", "diou", "ciou".
     box_weight: of the box loss in the total.
     normalization: "batch": sums over the batch / max(1, weights of positives in the batch);
@@ -145,7 +130,6 @@ class Criterion:
         matcher: Matcher | Atss,
         alpha: float | None = 0.25,
         gamma: float = 2.0,
-        label_smoothing: float = 0.0,
         box_loss: str = "smooth_l1",
         beta: float = 1 / 9,
         box_weight: float = 1.0,
@@ -156,7 +140,7 @@ class Criterion:
         if normalization not in ("batch", "image"):
             raise ValueError(f"normalization: expected batch or image, found {normalization!r}")
         self.anchors, self.coder, self.matcher = anchors, coder, matcher
-        self.alpha, self.gamma, self.label_smoothing = alpha, gamma, label_smoothing
+        self.alpha, self.gamma = alpha, gamma
         self.box_loss, self.beta, self.box_weight = box_loss, beta, box_weight
         self.normalization = normalization
 
@@ -180,7 +164,7 @@ class Criterion:
         weights = tf.where(is_positive, _of_matches(weights, matches), 0.0)
 
         classes = tf.one_hot(tf.where(is_positive, labels, -1), logits.shape[-1])
-        focal = sigmoid_focal_loss(logits, classes, self.alpha, self.gamma, self.label_smoothing)
+        focal = sigmoid_focal_loss(logits, classes, self.alpha, self.gamma)
         focal = tf.reduce_sum(focal, axis=2)
         foreground = tf.where(is_positive, weights * focal, 0.0)
         background = tf.where(matches == BACKGROUND, focal, 0.0)

@@ -197,8 +197,6 @@ IMPOSSIBLE = [
     ("matcher.negative_iou", 0.6, 0.5),  # not above positive_iou
     ("loss.alpha", 1.0, None),
     ("loss.gamma", -1, 0),
-    ("loss.label_smoothing", 1.0, 0.99),
-    ("loss.label_smoothing", -0.1, 0.0),
     ("loss.beta", 0, 1 / 9),
     ("loss.box_weight", -1, 0),
     ("train.epochs", 0, 1),

@@ -84,9 +84,8 @@ def test_focal_gradient_equals_finite_differences(alpha, gamma):
     np.testing.assert_allclose(tape.gradient(loss, x), numeric, rtol=2e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (None, 0.5), (0.6, 5.0), (0.25, 0.0)])
-def test_label_smoothing_equals_keras(smoothing, alpha, gamma):
+def test_the_focal_loss_equals_keras(alpha, gamma):
     """Losses and gradients of its BinaryFocalCrossentropy, where its clipping does not reach."""
     rng = np.random.default_rng(1)
     x = tf.constant(rng.normal(0, 2, [60, 1]), tf.float32)
@@ -96,40 +95,15 @@ def test_label_smoothing_equals_keras(smoothing, alpha, gamma):
         alpha=alpha or 0.5,
         gamma=gamma,
         from_logits=True,
-        label_smoothing=smoothing,
         reduction="none",
     )
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
         expected = theirs(targets, x)
-        loss = sigmoid_focal_loss(x, targets, alpha, gamma, smoothing)
+        loss = sigmoid_focal_loss(x, targets, alpha, gamma)
     np.testing.assert_allclose(loss[:, 0], expected, rtol=1e-4, atol=1e-6)
     gradient, expected = tape.gradient(loss, x), tape.gradient(expected, x)
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_label_smoothing_by_hand():
-    """s 0.2 makes the targets 0.9 and 0.1; p is 0.75."""
-    x = tf.constant([np.log(3.0)] * 2, tf.float32)
-    loss = sigmoid_focal_loss(x, tf.constant([1.0, 0.0]), 0.25, 2.0, label_smoothing=0.2)
-    weights = np.array([0.25 * 0.9 + 0.75 * 0.1, 0.25 * 0.1 + 0.75 * 0.9])
-    p_t = np.array([0.9 * 0.75 + 0.1 * 0.25, 0.1 * 0.75 + 0.9 * 0.25])
-    entropy = -np.log([0.75, 0.75]) * [0.9, 0.1] - np.log([0.25, 0.25]) * [0.1, 0.9]
-    np.testing.assert_allclose(loss, weights * (1 - p_t) ** 2 * entropy, rtol=1e-5)
-
-
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_label_smoothing_of_extreme_logits(gamma):
-    """Sure and right costs 5 of 100 times .05 ** gamma, sure and wrong 95 times .95 ** gamma."""
-    logits = tf.constant([100.0, -100.0, 100.0, -100.0])
-    targets = tf.constant([1.0, 0.0, 0.0, 1.0])
-    with tf.GradientTape() as tape:
-        tape.watch(logits)
-        loss = sigmoid_focal_loss(logits, targets, None, gamma, label_smoothing=0.1)
-    right, wrong = 0.05**gamma, 0.95**gamma
-    np.testing.assert_allclose(loss, [5 * right, 5 * right, 95 * wrong, 95 * wrong], rtol=1e-4)
-    slopes = [0.05 * right, -0.05 * right, 0.95 * wrong, -0.95 * wrong]
-    np.testing.assert_allclose(tape.gradient(loss, logits), slopes, rtol=1e-4)
 
 
 def test_smooth_l1_by_hand():
@@ -538,15 +512,6 @@ def test_foreground_and_background_make_the_class_loss():
     assert criterion(predicted, empty())["foreground_loss"] == 0
 
 
-def test_label_smoothing_is_handed_down():
-    """Of all logits: a batch without objects has targets 0.05 everywhere."""
-    criterion, predicted = make(alpha=None, gamma=0.0, label_smoothing=0.1), outputs()
-    loss = criterion(predicted, empty())["class_loss"]
-    logits = predicted["class_logits"]
-    expected = tf.nn.sigmoid_cross_entropy_with_logits(tf.fill(logits.shape, 0.05), logits)
-    np.testing.assert_allclose(loss, tf.reduce_sum(expected), rtol=1e-5)
-
-
 def test_anchors_between_get_no_gradient():
     """Exactly they have none on their logits; exactly the positive ones have one on deltas."""
     criterion, predicted, data = make(), outputs(), batch()
@@ -569,7 +534,7 @@ def test_anchors_between_get_no_gradient():
     [
         {},
         {"normalization": "image", "box_loss": "l1"},
-        {"box_loss": "giou", "label_smoothing": 0.1},
+        {"box_loss": "giou"},
         {"box_loss": "diou"},
     ],
 )
