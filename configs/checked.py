@@ -285,10 +285,7 @@ def _from_mapping(cls: type, values: Mapping[str, Any], name: str) -> Any:
     fields = dataclasses.fields(cls)
     names = [field.name for field in fields]
     if _is_saved.get():
-        is_gone = {
-            key for key, value in values.items() if key in cls.GONE and value == cls.GONE[key]
-        }
-        values = {key: value for key, value in values.items() if key not in is_gone}
+        values = {k: v for k, v in values.items() if k not in cls.GONE or v != cls.GONE[k]}
     for key in values:
         if key not in names:
             raise ConfigError(f"{name}.{key} is no setting; choices: {', '.join(names)}")
