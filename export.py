@@ -1,0 +1,90 @@
+"""Writes a trained detector as a file that runs without this project.
+
+    python export.py runs/shapes --format savedmodel
+    python export.py runs/shapes --format onnx --nms outside
+    python export.py runs/shapes --format tflite --precision int8
+    python export.py runs/shapes --format onnx --set model.detect.score_threshold=0.3
+
+Without a run: the latest of config.py. `exported.py`, copied beside the file, opens each of them
+with NumPy and OpenCV; what they hold, and how to open them without it: docs/export.md.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from loguru import logger
+
+import configs
+from detector import open_detector
+from exporters import TFLITE_PRECISIONS, write_onnx, write_savedmodel, write_tflite
+from utils.diary import diary
+
+OPTIONS = {"savedmodel": (), "onnx": ("nms",), "tflite": ("precision",)}  # those of each format
+
+
+def main(argv: list[str] | None = None) -> Path:
+    """Runs the command line; returns what was written. Raises ValueError for bad input."""
+    args = parse_arguments(argv)
+    with diary():
+        run, _, detector = open_detector(args.weights, args.config, args.overrides)
+        path = Path(args.out) if args.out else run / "export" / file_name(args)
+        if args.format == "savedmodel":
+            write_savedmodel(detector, path)
+        elif args.format == "onnx":
+            write_onnx(detector, path, args.nms or "inside")
+        else:
+            write_tflite(detector, path, args.precision or "float32")
+        logger.info("{}: {:.1f} MB, {} classes", path, megabytes(path), len(detector.classes))
+    return path
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", nargs="?", help="a run's folder or a checkpoint")
+    parser.add_argument("--format", required=True, choices=tuple(OPTIONS))
+    parser.add_argument("--out", help="file, of a SavedModel the folder; default: in RUN/export")
+    parser.add_argument(
+        "--precision", choices=TFLITE_PRECISIONS, help="of TFLite's weights; default: float32"
+    )
+    parser.add_argument(
+        "--nms", choices=("inside", "outside"), help="of ONNX: in the file or not; default: inside"
+    )
+    configs.add_arguments(parser, None, "default: the run's own, else config.py")
+    args = parser.parse_args(argv)
+    for option in ("precision", "nms"):
+        if getattr(args, option) and option not in OPTIONS[args.format]:
+            parser.error(f"--{option}: does nothing for {args.format}")
+    suffix = Path(file_name(args)).suffix
+    if args.out and Path(args.out).suffix != suffix and args.format != "savedmodel":
+        parser.error(f"--out: expected a name that ends in {suffix}, found {args.out!r}")
+    for item in args.overrides:
+        if not item.startswith("model."):
+            parser.error(f"--set: expected settings of the model (model.*), found {item!r}")
+    return args
+
+
+def file_name(args: argparse.Namespace) -> str:
+    """savedmodel, detector.onnx, detector_candidates.onnx, detector.tflite, ..._int8.tflite."""
+    if args.format == "savedmodel":
+        return "savedmodel"
+    variants = {"outside": "_candidates", "float16": "_float16", "int8": "_int8"}
+    return f"detector{variants.get(args.nms or args.precision, '')}.{args.format}"
+
+
+def megabytes(path: Path) -> float:
+    """Of a file, or of all files below a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,348 @@
+"""A detector as a SavedModel, an ONNX or a TFLite file that runs without this project.
+
+All begin with the same: `Detector` -> a graph of plain TensorFlow. `exported.py` opens the results.
+Letters: B batch, H W pixels of the original, h w of the network's input, N anchors, K classes,
+M candidates before NMS, D detections.
+"""
+
+import contextlib
+import functools
+import importlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from configs import to_dict
+from configs.schema import Canvas, ShortLong
+from core.anchors import STRIDES
+from core.engine import candidates
+from core.retinanet import CAFFE_MEAN, TORCH_MEAN
+from data.resize import padded_size
+from detector import Detector
+from utils.files import whole_file, write_text
+
+VERSION = 1  # of the conventions' layout; exported.py reads no other
+TFLITE_PRECISIONS = ("float32", "float16", "int8")
+ONNX_OPSET = 18
+# Python inside a graph: it is written as a number that only this process can look up.
+OF_THIS_PROCESS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+ANY_IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+PIP = "pip install -r requirements-export.txt"
+
+
+class ExportError(ValueError):
+    """What a format cannot hold, or a package that writing it needs; names both."""
+
+
+def conventions(detector: Detector, outputs: str) -> dict[str, Any]:
+    """What an exported file says about itself, JSON-ready.
+
+    outputs: "detections", "candidates" (before NMS) or "network" (before decoding).
+    """
+    model = to_dict(detector.config)
+    return {
+        "version": VERSION,
+        "classes": list(detector.classes),
+        "boxes": "x1 y1 x2 y2 in pixels; (0, 0) is the top left corner of the top left pixel",
+        "outputs": outputs,
+        "strides": list(STRIDES),
+        **{name: model[name] for name in ("resize", "anchors", "coder", "detect")},
+    }
+
+
+# ------------------------------------------------------------------------------------------------
+# Images of any size -> the network's input, in the graph
+# ------------------------------------------------------------------------------------------------
+
+
+def fitted(images: tf.Tensor, rule: Canvas | ShortLong) -> dict[str, tf.Tensor]:
+    """A batch as the pipeline makes it for evaluation, of images that share one size.
+
+    images: (B, H, W, 3) uint8 RGB.
+    Returns images (B, h, w, 3) float32, whole numbers where the rule smooths; sizes (B, 2) int32;
+    scales (B, 2) float32 x, y. Within a level of 255 of `data.render.resample`, which rounds
+    between its steps.
+    """
+    size = tf.shape(images)[1:3]
+    content, padded = _sizes(size, rule)
+    rows, columns = (_line_weights(size[i], content[i], padded[i], rule.antialias) for i in (0, 1))
+    # Channels first: matrix products over whole planes.
+    planes = tf.cast(tf.transpose(images, [0, 3, 1, 2]), tf.float32)
+    planes = rows @ planes @ tf.transpose(columns)
+    planes = tf.floor(planes + 0.5) if rule.antialias else planes  # halves up: OpenCV's at 1/2
+    pixels = tf.transpose(planes, [0, 2, 3, 1])
+    if isinstance(rule, Canvas):
+        pixels = tf.ensure_shape(pixels, [None, rule.height, rule.width, 3])
+    count = tf.shape(images)[0]
+    scales = tf.cast(content / size, tf.float32)[::-1]
+    return {
+        "images": pixels,
+        "sizes": tf.tile(content[None], [count, 1]),
+        "scales": tf.tile(scales[None], [count, 1]),
+    }
+
+
+def _sizes(size: tf.Tensor, rule: Canvas | ShortLong) -> tuple[tf.Tensor, tf.Tensor]:
+    """`data.resize.fitted_size` and `padded_size` in a graph: (2,) int32 height, width -> both."""
+    sides = tf.cast(size, tf.float64)
+    if isinstance(rule, Canvas):
+        canvas = tf.constant([rule.height, rule.width], tf.float64)
+        content = tf.floor(sides * tf.reduce_min(canvas / sides) + 1e-6)
+    else:
+        short, long = tf.reduce_min(sides), tf.reduce_max(sides)
+        scaled = sides * tf.minimum(rule.short / short, rule.long / long)
+        content = tf.floor(scaled) if rule.rounding == "floor" else tf.round(scaled)
+    content = tf.maximum(tf.cast(content, tf.int32), 1)
+    if isinstance(rule, Canvas):
+        return content, tf.constant([rule.height, rule.width])
+    # Up without a negative number: ONNX divides towards zero.
+    spare = rule.multiple if rule.always_pad else rule.multiple - 1
+    return content, (content + spare) // rule.multiple * rule.multiple
+
+
+def _line_weights(
+    side: tf.Tensor, content: tf.Tensor, padded: tf.Tensor, antialias: bool
+) -> tf.Tensor:
+    """(padded, side) float32: what each new pixel of a line takes of each old one.
+
+    Rows sum to 1, and to 0 beyond `content`. Where a line shrinks with `antialias`, the share of
+    the new pixel that the old one covers; otherwise bilinear between the old ones' centres.
+    """
+    step = tf.cast(side / content, tf.float64)  # old pixels a new one
+    new = tf.range(tf.cast(padded, tf.float64), dtype=tf.float64)[:, None]
+    old = tf.range(tf.cast(side, tf.float64), dtype=tf.float64)
+    last = tf.cast(side - 1, tf.float64)
+    center = tf.clip_by_value((new + 0.5) * step - 0.5, 0.0, last)
+    weights = tf.maximum(1.0 - tf.abs(center - old), 0.0)
+    if antialias:
+        overlap = tf.minimum((new + 1.0) * step, old + 1.0) - tf.maximum(new * step, old)
+        weights = tf.where(step > 1.0, tf.maximum(overlap, 0.0) / step, weights)
+    is_content = new < tf.cast(content, tf.float64)
+    return tf.cast(tf.where(is_content, weights, 0.0), tf.float32)
+
+
+# ------------------------------------------------------------------------------------------------
+# SavedModel
+# ------------------------------------------------------------------------------------------------
+
+
+def write_savedmodel(detector: Detector, path: str | Path) -> None:
+    """A folder for tf.saved_model.load and TensorFlow Serving.
+
+    Signature "serving_default": images (B, H, W, 3) uint8 RGB -> what `detections` returns.
+    Signature "conventions": nothing -> json () string, which assets.extra/conventions.json holds,
+    too. Raises ExportError for Python code in the graph, or where `path` is something else.
+    """
+    text = json.dumps(conventions(detector, "detections"), indent=1)
+    archive = keras.export.ExportArchive()
+    serve = archive.add_endpoint("serve", functools.partial(detections, detector), [ANY_IMAGES])
+    _require_portable(serve, detector)
+    archive.add_endpoint("conventions", lambda: {"json": tf.constant(text)}, [])
+    with _whole_savedmodel(Path(path)) as part:
+        archive.write_out(str(part), verbose=False)
+        write_text(part / "assets.extra" / "conventions.json", text)
+
+
+def detections(detector: Detector, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Final detections of (B, H, W, 3) uint8 RGB images, in their pixels.
+
+    Returns boxes (B, D, 4) float32 xyxy, scores (B, D) float32, labels (B, D) int32, -1 beyond the
+    count (B,) int32.
+    """
+    batch = fitted(images, detector.config.resize)
+    boxes, scores = candidates(detector.model, detector.postprocess, batch, **_views(detector))
+    found = detector.postprocess.suppress(boxes, scores, batch)
+    found["count"] = found.pop("counts")
+    return found
+
+
+def _views(detector: Detector) -> dict[str, Any]:
+    return {"flip": detector.config.detect.flip, "scales": detector.config.detect.scales}
+
+
+def _require_portable(step: tf.types.experimental.PolymorphicFunction, detector: Detector) -> None:
+    """Raises ExportError if a traced function calls Python while it runs."""
+    graph = step.get_concrete_function().graph.as_graph_def()
+    nodes = [*graph.node, *(node for inner in graph.library.function for node in inner.node_def)]
+    found = sorted({node.op for node in nodes} & OF_THIS_PROCESS)
+    if found:
+        raise ExportError(
+            f"{_own_parts(detector)}: expected plain TensorFlow, found {', '.join(found)}: Python "
+            "code that no file can hold"
+        )
+
+
+def _own_parts(detector: Detector) -> str:
+    """Names the parts of the user's own, for messages."""
+    parts = ("backbone", "neck")
+    own = [f"model.{part}" for part in parts if callable(getattr(detector.config, part))]
+    return " and ".join(own) or "the model"
+
+
+@contextlib.contextmanager
+def _whole_savedmodel(path: Path) -> Iterator[Path]:
+    """`utils.files.whole_file` for the folder of a SavedModel, which takes an older one's place."""
+    if path.exists() and not (path / "saved_model.pb").is_file():
+        raise ExportError(f"{path}: expected nothing or a SavedModel to replace, found another")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, old = path.with_name(f".part-{path.name}"), path.with_name(f".old-{path.name}")
+    for folder in (part, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield part
+        if path.exists():
+            os.replace(path, old)
+        os.replace(part, path)
+    finally:
+        for folder in (part, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------------------------
+# ONNX
+# ------------------------------------------------------------------------------------------------
+
+
+def write_onnx(detector: Detector, path: str | Path, nms: str = "inside") -> None:
+    """One .onnx file; its metadata_props hold "conventions", JSON.
+
+    nms: "inside": images (B, H, W, 3) uint8 RGB -> what `detections` returns; "outside": what
+        `unsuppressed` returns.
+    Raises ExportError for a missing package, for mirrored views, and for what ONNX cannot hold.
+    """
+    if nms not in ("inside", "outside"):
+        raise ExportError(f"nms: expected inside or outside, found {nms!r}")
+    _require_plain(detector, "ONNX", precision="float32", flip=False)
+    onnx, tf2onnx = _package("onnx", "ONNX"), _package("tf2onnx", "ONNX")
+    step, outputs = {
+        "inside": (detections, "detections"),
+        "outside": (unsuppressed, "candidates"),
+    }[nms]
+    function = tf.function(functools.partial(step, detector), [ANY_IMAGES], autograph=False)
+    _require_portable(function, detector)
+    with _refusals(detector, "ONNX"):
+        model, _ = tf2onnx.convert.from_function(function, [ANY_IMAGES], opset=ONNX_OPSET)
+        onnx.checker.check_model(model)  # tf2onnx leaves in what it does not know
+    text = json.dumps(conventions(detector, outputs))
+    onnx.helper.set_model_props(model, {"conventions": text})
+    with whole_file(path) as part:
+        onnx.save(model, str(part))
+
+
+def unsuppressed(detector: Detector, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Candidates of (B, H, W, 3) uint8 RGB images before NMS, clipped, in their pixels.
+
+    Returns boxes (B, M, 4) float32 xyxy, scores (B, M) float32, labels (B, M) int32, in no order;
+    scores at or below the threshold are among them.
+    """
+    batch = fitted(images, detector.config.resize)
+    boxes, scores = candidates(detector.model, detector.postprocess, batch, **_views(detector))
+    limit = tf.cast(tf.gather(batch["sizes"], [1, 0, 1, 0], axis=1), tf.float32)[:, None]
+    scales = tf.tile(batch["scales"], [1, 2])[:, None]
+    return {
+        "boxes": tf.clip_by_value(boxes, 0.0, limit) / scales,
+        "scores": tf.reduce_max(scores, axis=2),
+        "labels": tf.argmax(scores, axis=2, output_type=tf.int32),
+    }
+
+
+def _require_plain(detector: Detector, form: str, **plain: Any) -> None:
+    """Raises ExportError where a setting of model.detect is another than the only one possible."""
+    for name, expected in plain.items():
+        found = getattr(detector.config.detect, name)
+        if found != expected:
+            field = f"model.detect.{name}"
+            raise ExportError(
+                f"{field}: expected {expected!r} for {form}, found {found!r}; --set {field}=..."
+            )
+
+
+def _package(name: str, form: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ExportError(f"{form} needs the package {name}, found none ({error}): {PIP}") from None
+
+
+@contextlib.contextmanager
+def _refusals(detector: Detector, form: str) -> Iterator[None]:
+    """Makes an ExportError of whatever a converter raises for a graph it cannot convert."""
+    try:
+        yield
+    except Exception as error:  # each converter has its own, without a common base
+        message = f"{_own_parts(detector)}: cannot be written as {form}: {error}"
+        raise ExportError(message) from error
+
+
+# ------------------------------------------------------------------------------------------------
+# TFLite
+# ------------------------------------------------------------------------------------------------
+
+
+def write_tflite(detector: Detector, path: str | Path, precision: str = "float32") -> None:
+    """One .tflite file of TFLite's own operations: the network alone, for one image of fixed size.
+
+    precision: of the weights: "float32", "float16", or "int8" (a scale a channel; activations are
+        float32 between layers).
+    images (1, h, w, 3) float32 RGB 0-255, padded with the conventions' colour -> class_logits
+    (1, N, K), box_deltas (1, N, 4). At the file's end is a ZIP archive with conventions.json; what
+    they leave to be done, `exported.py` does.
+    Raises ExportError for views, and for what TFLite cannot hold.
+    """
+    if precision not in TFLITE_PRECISIONS:
+        expected = ", ".join(TFLITE_PRECISIONS)
+        raise ExportError(f"precision: expected {expected} for TFLite, found {precision!r}")
+    _require_plain(detector, "TFLite", precision="float32", flip=False, scales=(1.0,))
+    rule = detector.config.resize
+    height, width = input_size(rule)
+    spec = tf.TensorSpec([1, height, width, 3], tf.float32, name="images")
+    archive = keras.export.ExportArchive()
+    network = archive.add_endpoint("serve", detector.model.__call__, [spec])
+    _require_portable(network, detector)
+    with _refusals(detector, "TFLite"), tempfile.TemporaryDirectory() as folder:
+        archive.write_out(folder, verbose=False)
+        model = _converted(folder, precision)
+    about = conventions(detector, "network") | {
+        "input_size": [height, width],
+        "padding": padding_color(detector.config.normalization),
+        "precision": precision,
+    }
+    with whole_file(path) as part:
+        part.write_bytes(model)
+        with zipfile.ZipFile(part, "a") as archive:
+            archive.writestr("conventions.json", json.dumps(about))
+
+
+def _converted(folder: str, precision: str) -> bytes:
+    """The SavedModel of a network as TFLite. Not from a function: that left the variables out."""
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder, ["serving_default"])
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    return converter.convert()
+
+
+def input_size(rule: Canvas | ShortLong) -> tuple[int, int]:
+    """Height, width into which any image fits once resized: the canvas, or the square of the long
+    side with its padding."""
+    side = (rule.height, rule.width) if isinstance(rule, Canvas) else (rule.long, rule.long)
+    height, width = padded_size(np.array(side), rule).tolist()
+    return height, width
+
+
+def padding_color(normalization: str) -> list[float]:
+    """RGB 0-255 that is zero once normalised, see `core.retinanet.normalize`."""
+    if normalization == "caffe":
+        return list(CAFFE_MEAN[::-1])
+    return [255 * mean for mean in TORCH_MEAN]
