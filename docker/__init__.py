@@ -1,0 +1,1 @@
+"""The Dockerfile read and executed without an engine: python -m docker.check."""
