@@ -5,12 +5,14 @@ neck or an operation of its own.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -25,7 +27,7 @@ from utils.plots import DPI, INK, PALETTE
 
 SIDES = (64, 32, 16)  # of C3, C4, C5 in the trace; whatever their level tells from their size
 ACROSS, FROM_COARSER, FROM_FINER = PALETTE[7], PALETTE[1], PALETTE[0]
-MARKS = {
+MARKS: dict[str, dict[str, Any]] = {
     "split": {"marker": "o", "markersize": 6, "color": INK},
     "sum": {"marker": "o", "markersize": 13, "color": "white", "markeredgecolor": INK},
     "fusion": {"marker": "o", "markersize": 13, "color": PALETTE[4], "markeredgecolor": INK},
@@ -81,11 +83,14 @@ def structure(neck: keras.layers.Layer) -> tuple[dict[str, Node], list[tuple[str
     or below what it takes from others.
     """
     before, sides, layers = _traced(neck)
-    after = defaultdict(set)
+    after = defaultdict[str, set[str]](set)
     for name, sources in before.items():
         for source in sources:
             after[source].add(name)
-    node_of, own, nodes, edges = {}, set(), {}, []
+    node_of: dict[str, str] = {}
+    own: set[str] = set()
+    nodes: dict[str, Node] = {}
+    edges: list[tuple[str, str]] = []
     for name, sources in before.items():
         level = 3 + (SIDES[0] // sides[name]).bit_length() - 1
         from_nodes = sorted({node_of[source] for source in sources})
@@ -115,8 +120,8 @@ def _traced(neck: keras.layers.Layer) -> tuple[dict[str, set[str]], dict[str, in
     graph = tf.function(neck).get_concrete_function(specs).graph
     vertex = {tensor.op.name: f"C{i}" for i, tensor in enumerate(graph.inputs[:3], 3)}
     ends = {tensor.op.name: f"P{i}" for i, tensor in enumerate(graph.outputs, 3)}
-    before = {name: set() for name in vertex.values()}
-    sides, layers = dict(zip(before, SIDES, strict=True)), set()
+    before: dict[str, set[str]] = {name: set() for name in vertex.values()}
+    sides, layers = dict(zip(before, SIDES, strict=True)), set[str]()
     for op in graph.get_operations():
         sources = {vertex[tensor.op.name] for tensor in op.inputs if tensor.op.name in vertex}
         if not sources:  # weights and numbers
@@ -137,7 +142,9 @@ def _outputs_last(nodes: Mapping[str, Node]) -> dict[str, Node]:
     }
 
 
-def _draw_panel(axes, title: str, nodes: Mapping[str, Node], edges) -> None:
+def _draw_panel(
+    axes: Axes, title: str, nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]
+) -> None:
     taken = {(node.column, node.level) for node in nodes.values()}
     for source, target in edges:
         a, b = nodes[source], nodes[target]

@@ -57,3 +57,18 @@ def test_what_the_docs_say_of_the_first_step():
     focal_prior, focal_none, prior, none = (total for _, total, _ in first.values())
     assert round(focal_none / focal_prior) == 39
     assert round(none / prior) == 30
+
+
+def test_what_the_prior_does_before_the_first_step(tmp_path, drawn):
+    """With p the prior: objects cost alpha (1 - p)^gamma (-log p) each, background (1 - alpha)
+    p^gamma (-log(1 - p)) each."""
+    focal.draw_prior(tmp_path / "bias.png", anchors=1000, classes=2, positives=4)
+    assert cv2.imread(str(tmp_path / "bias.png")).std() > 5
+    (lines,) = drawn
+    p, objects = lines["focal loss, objects"]
+    np.testing.assert_allclose(objects, -0.25 * (1 - p) ** 2 * np.log(p), rtol=1e-3)
+    p, background = lines["focal loss, background"]
+    expected = -0.75 * p**2 * np.log1p(-p) * 1996 / 4
+    np.testing.assert_allclose(background, expected, rtol=1e-3)
+    p, background = lines["cross-entropy, background"]
+    np.testing.assert_allclose(background, -np.log1p(-p) * 1996 / 4, rtol=1e-3)

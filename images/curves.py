@@ -1,0 +1,75 @@
+"""Precision over recall of a run, kept as a small file, and the picture of it.
+
+    python -m images.curves runs/bccd        writes images/bccd_precision_recall.csv anew
+
+From the run's evaluation/detections.json and the dataset, which must still be there.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import configs
+from data.datasets import prepare, read_split
+from data.detections import read_json
+from scoring import Scores, VocScores, score
+from utils.files import whole_file
+from utils.plots import precision_recall_curves
+
+CURVES_FILE = Path(__file__).with_name("bccd_precision_recall.csv")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", help="a run's folder, with its evaluation")
+    run = Path(parser.parse_args(argv).run)
+    config = configs.load(run / "config.json")
+    dataset = read_split(config.data, config.data.val, prepare(config.data, config.data.val))
+    file = run / "evaluation" / "detections.json"
+    table, _ = read_json(file, dataset.image_ids, dataset.classes)
+    store(CURVES_FILE, score(table, dataset, config))
+
+
+def store(path: str | Path, scores: Scores) -> None:
+    """VOC's curves at the first IoU: a line for each object that is found.
+
+    Raises ValueError for the scores of another metric.
+    """
+    if not isinstance(scores, VocScores):
+        raise ValueError(f"evaluate.metric: expected voc, found {scores.config.metric}")
+    results = zip(scores.dataset.classes, scores.result.classes[0], strict=True)
+    with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("class", "ap", "recall", "precision"))
+        for name, one in results:
+            is_found = np.diff(one.recall, prepend=0.0) > 0
+            points = np.stack([one.recall, one.precision], axis=1)[is_found]
+            writer.writerows((name, *(f"{x:.4f}" for x in (one.ap_area, *p))) for p in points)
+
+
+def draw(path: str | Path, curves_file: str | Path = CURVES_FILE) -> None:
+    """The curves of a file of `store`."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    precisions: dict[str, float] = {}
+    with open(curves_file, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            point = (float(row["recall"]), float(row["precision"]))
+            points.setdefault(row["class"], []).append(point)
+            precisions[row["class"]] = float(row["ap"])
+    curves = {}
+    for name, pairs in points.items():
+        recalls, values = np.transpose(pairs)
+        curves[name] = (recalls, values, precisions[name])
+    precision_recall_curves(path, curves, "BCCD test, IoU 0.50")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
