@@ -9,7 +9,7 @@ What training, evaluate.py, visualize.py and a notebook share. Letters: D detect
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -31,11 +31,13 @@ from configs.schema import Model
 from core.build import build_model, build_postprocess
 from core.engine import compiled, predict
 from core.predictor import frozen
+from core.retinanet import RetinaNet
 from core.weights.store import DETECTOR, stated
 from data.detections import DetectionTable
 from data.images import image_size
 from data.pipeline import checked, evaluation_batches
 from data.records import Dataset, Defects, Record, pack
+from data.render import Reader, resample
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 from utils.devices import use_devices
 from utils.runs import latest_run, weights_file
@@ -46,6 +48,7 @@ FREE_TO_DETECT = ("resize", "detect", "weights", "aliases")
 # Images from which on 5 to 12 s of freezing are won back by some 25 ms an image (ResNet-50 at 416;
 # in bfloat16 40 ms), if memory allows 2 GB more: docs/performance.md.
 FREEZE_FROM = 400
+Step: TypeAlias = Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]  # batch -> detections
 
 
 class Detector:
@@ -55,10 +58,12 @@ class Detector:
     eager: no compiled graph, so that breakpoints work in every line.
     """
 
-    def __init__(self, model, classes: Sequence[str], config: Model, eager: bool = False):
+    def __init__(
+        self, model: RetinaNet, classes: Sequence[str], config: Model, eager: bool = False
+    ):
         self.model, self.classes, self.config, self.eager = model, tuple(classes), config, eager
         self.postprocess = build_postprocess(config)
-        self._compiled = None
+        self._compiled: Step | None = None
 
     @classmethod
     def load(
@@ -109,17 +114,47 @@ class Detector:
     def detect_dataset(self, dataset: Dataset, batch_size: int = 4) -> DetectionTable:
         """Detections of a dataset's images, in their own pixels."""
         batches = evaluation_batches(dataset, self.config.resize, batch_size=batch_size)
-        # Kernels used at several scales do not take batch norms in: nothing is won by freezing.
-        is_worth_it = len(dataset) >= FREEZE_FROM and len(self.config.detect.scales) == 1
-        step = self._predictor(batches.element_spec, is_worth_it)
+        step = self._predictor(batches.element_spec, len(dataset))
         found = ((batch["index"], step(batch)) for batch in checked(batches))
         return gather_detections(found, dataset.image_ids, self.classes)
 
-    def _predictor(self, element_spec: dict, freeze: bool) -> Callable:
+    def detect_arrays(self, images: Sequence[np.ndarray], batch_size: int = 4) -> DetectionTable:
+        """Detections of images in memory, in their own pixels; their ids are "0", "1" ...
+
+        images: (H, W, 3) uint8 RGB each, of any sizes.
+        What `detect` says of the same pixels in a file, to the bit; only a file that was decoded at
+        a reduced size (a JPEG of twice the input's sides or more) or turned by its EXIF orientation
+        is resized in other steps. Raises ValueError for no image, another shape or another type.
+        """
+        return self.array_detector(len(images), batch_size)(images)
+
+    def array_detector(
+        self, num_images: int, batch_size: int = 4
+    ) -> Callable[[Sequence[np.ndarray]], DetectionTable]:
+        """`detect_arrays` for many calls, as on a video; num_images: how many they are to be."""
+        step: Step | None = None
+
+        def detect(images: Sequence[np.ndarray]) -> DetectionTable:
+            nonlocal step
+            dataset, read = in_memory(images, self.classes)
+            rule = self.config.resize
+            batches = evaluation_batches(dataset, rule, batch_size=batch_size, read=read)
+            step = step or self._predictor(batches.element_spec, num_images)
+            found = [(batch["index"], step(batch)) for batch in batches]
+            return gather_detections(found, dataset.image_ids, self.classes)
+
+        return detect
+
+    def _predictor(self, element_spec: dict[str, tf.TensorSpec], num_images: int) -> Step:
         """Batch -> detections: compiled once and for all weights, or frozen with the present."""
-        views = {"flip": self.config.detect.flip, "scales": self.config.detect.scales}
-        step = lambda batch: predict(self.model, self.postprocess, batch, **views)  # noqa: E731
-        if freeze and not self.eager:
+        flip, scales = self.config.detect.flip, self.config.detect.scales
+
+        def step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return predict(self.model, self.postprocess, batch, flip=flip, scales=scales)
+
+        # Kernels used at several scales do not take batch norms in: nothing is won by freezing.
+        is_worth_it = num_images >= FREEZE_FROM and len(scales) == 1
+        if is_worth_it and not self.eager:
             return frozen(step, self.model, element_spec)
         if self._compiled is None:
             self._compiled = compiled(step, element_spec, self.eager)
@@ -167,10 +202,12 @@ def open_detector(
 
 
 def gather_detections(
-    found: Iterable[tuple[tf.Tensor, dict]], image_ids: Sequence[str], classes: Sequence[str]
+    found: Iterable[tuple[tf.Tensor, dict[str, tf.Tensor]]],
+    image_ids: Sequence[str],
+    classes: Sequence[str],
 ) -> DetectionTable:
     """(image indices (B,), output of `Postprocess`) of each batch -> one table, padding dropped."""
-    columns = {"image": [], "boxes": [], "scores": [], "labels": []}
+    columns: dict[str, list[np.ndarray]] = {"image": [], "boxes": [], "scores": [], "labels": []}
     for index, detections in found:
         counts = detections["counts"].numpy()
         is_real = np.arange(detections["scores"].shape[1]) < counts[:, None]
@@ -183,13 +220,38 @@ def gather_detections(
 
 def unlabelled(images: Sequence[str | Path], classes: Sequence[str]) -> Dataset:
     """Image files as a dataset without objects; ids are the paths."""
+    return _without_objects(map(str, images), map(image_size, images), classes)
+
+
+def in_memory(images: Sequence[np.ndarray], classes: Sequence[str]) -> tuple[Dataset, Reader]:
+    """Images (H, W, 3) uint8 RGB as a dataset without objects, and what reads it in place of files.
+
+    Raises ValueError for no image, another shape or another type.
+    """
+    for index, image in enumerate(images):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            found = f"{image.shape} {image.dtype}"
+            raise ValueError(f"image {index}: expected (H, W, 3) uint8, found {found}")
+
+    def read(
+        index: int, source: np.ndarray, size: np.ndarray, antialias: bool, kept: int
+    ) -> np.ndarray:
+        return resample(np.ascontiguousarray(images[index]), size, antialias)
+
+    sizes = [(image.shape[1], image.shape[0]) for image in images]
+    return _without_objects(map(str, range(len(images))), sizes, classes), read
+
+
+def _without_objects(
+    names: Iterable[str], sizes: Iterable[tuple[int, int]], classes: Sequence[str]
+) -> Dataset:
     nothing = {
         "boxes": np.zeros([0, 4], np.float32),
         "labels": np.zeros(0, np.int32),
         "difficult": np.zeros(0, bool),
     }
-    records = []
-    for image in images:
-        width, height = image_size(image)
-        records.append(Record(str(image), str(image), width, height, **nothing))
+    records = [
+        Record(name, name, width, height, **nothing)
+        for name, (width, height) in zip(names, sizes, strict=True)
+    ]
     return pack("images", classes, records, Defects())

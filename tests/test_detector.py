@@ -186,7 +186,7 @@ def test_a_config_that_contradicts_the_weights_is_refused_by_name(run):
         "model.anchors.sizes": (8, 16, 32, 64, 128),
         "model.coder.form": "corner",
         "model.normalization": "caffe",
-        "model.bottleneck_stride": "1x1",
+        "model.p6_from": "p5",
     }
     for field, value in changes.items():
         other = configs.override(config, {field: value}).model

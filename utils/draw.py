@@ -6,16 +6,18 @@ Letters: H W pixels, G boxes, K classes.
 
 import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import matplotlib
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from utils.files import whole_file
 
-STYLES = ("solid", "dashed")
+STYLES = {"solid": 0, "dashed": 4, "striped": 3}  # length of a dash and of a gap in line widths
 PAPER = np.array((24, 24, 27), np.uint8)  # ground of sheets
 INK = np.array((235, 235, 235), np.uint8)  # captions on it
 _JPEG_SUFFIXES = (".jpg", ".jpeg")
@@ -27,7 +29,7 @@ _JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 
 @functools.cache
-def _palette(num_colors):
+def _palette(num_colors: int) -> np.ndarray:
     """Farthest-point choice among vivid colours, by distance in CIELAB; the first k do not depend
     on how many are asked for."""
     steps = np.linspace(0, 1, 13, dtype=np.float32)
@@ -44,7 +46,7 @@ def _palette(num_colors):
     return np.round(255 * rgb[chosen]).astype(np.uint8)
 
 
-def class_colors(num_classes):
+def class_colors(num_classes: int) -> np.ndarray:
     """(K, 3) uint8 RGB, as different from each other as can be; class k's colour is the same
     whatever K is. Past about a thousand classes colours repeat."""
     palette = _palette(num_classes)
@@ -52,12 +54,12 @@ def class_colors(num_classes):
 
 
 @functools.cache
-def _font(size):
+def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib brings: cv2's own fonts know ASCII only."""
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
-def _text_mask(text, size):
+def _text_mask(text: str, size: int) -> np.ndarray:
     """(h, w) float32, 0-1: text in letters of `size` px with a margin; one height for all texts."""
     font = _font(size)
     ascent, descent = font.getmetrics()
@@ -68,18 +70,18 @@ def _text_mask(text, size):
     return np.asarray(image, np.float32) / 255
 
 
-def _text_size(height, width):
+def _text_size(height: int, width: int) -> int:
     """Letter height in px for a picture of this size."""
     return max(10, round(0.028 * math.sqrt(height * width)))
 
 
-def _readable_on(color):
+def _readable_on(color: ArrayLike) -> np.ndarray:
     """Black or white, whichever is legible on a (3,) RGB colour."""
     luminance = np.dot(np.asarray(color, np.float64), (0.299, 0.587, 0.114))
     return np.full(3, 0 if luminance > 130 else 255, np.uint8)
 
 
-def _write_text(image, mask, x, y, ink):
+def _write_text(image: np.ndarray, mask: np.ndarray, x: int, y: int, ink: np.ndarray) -> None:
     """Blends a text mask into image in place, its corner at column x and row y, cropped to fit."""
     window = image[y : y + mask.shape[0], x : x + mask.shape[1]]
     alpha = mask[: window.shape[0], : window.shape[1], None]
@@ -91,14 +93,16 @@ def _write_text(image, mask, x, y, ink):
 # --------------------------------------------------------------------------------------------------
 
 
-def _check_image(image):
+def _check_image(image: ArrayLike) -> np.ndarray:
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
     return image
 
 
-def _check_boxes(boxes, labels, scores, num_classes):
+def _check_boxes(
+    boxes: ArrayLike, labels: ArrayLike, scores: ArrayLike | None, num_classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Boxes (G, 4) float64, labels (G,) and scores (G,) or None, without rows of negative label."""
     labels = np.asarray(labels).reshape(-1).astype(np.int64)
     boxes = np.asarray(boxes, np.float64)
@@ -119,27 +123,34 @@ def _check_boxes(boxes, labels, scores, num_classes):
     return boxes, labels, scores
 
 
-def _frame_mask(box, thickness, dash, height, width):
-    """Slices and masks of a frame's four sides inside the picture.
+def _draw_frame(
+    image: np.ndarray,
+    box: tuple[int, int, int, int],
+    thickness: int,
+    dash: int,
+    color: np.ndarray,
+) -> None:
+    """Draws a frame in place.
 
     box: (4,) integer xyxy, clipped. The innermost line runs on the box's own outermost pixels and
     a thicker one grows outwards, so that a small object is not painted over; at the picture's
-    border it grows inwards. dash: px, or None for a solid line.
+    border it grows inwards. dash: px, 0 for a solid line.
     """
+    height, width = image.shape[:2]
     x1, y1, x2, y2 = box
     left, top = max(x1 - thickness + 1, 0), max(y1 - thickness + 1, 0)
     right, bottom = min(x2 + thickness - 1, width), min(y2 + thickness - 1, height)
     columns, rows = np.arange(left, right), np.arange(top, bottom)
-    if dash is not None:
+    if dash:
         columns = columns[(columns - left) // dash % 2 == 0]
         rows = rows[(rows - top) // dash % 2 == 0]
     for first in (top, max(bottom - thickness, top)):
-        yield slice(first, min(first + thickness, bottom)), columns
+        image[first : min(first + thickness, bottom), columns] = color
     for first in (left, max(right - thickness, left)):
-        yield rows, slice(first, min(first + thickness, right))
+        image[rows, first : min(first + thickness, right)] = color
 
 
-def _clip(box, height, width):
+def _clip(box: np.ndarray, height: int, width: int) -> tuple[int, int, int, int] | None:
     """(4,) xyxy -> integers inside the picture, at least one pixel; None if the box is outside."""
     x1, y1, x2, y2 = np.round(np.clip(box, -1, (width + 1, height + 1) * 2)).astype(int).tolist()
     x2, y2 = min(max(x2, x1 + 1), width), min(max(y2, y1 + 1), height)
@@ -147,7 +158,13 @@ def _clip(box, height, width):
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
-def _place_label(box, size, taken, height, width):
+def _place_label(
+    box: tuple[int, int, int, int],
+    size: tuple[int, int],
+    taken: Sequence[tuple[int, int, int, int]],
+    height: int,
+    width: int,
+) -> tuple[int, int]:
     """Column and row for a label of size (h, w): above its box, below or in it, where it hides no
     other label if that can be; always inside the picture as far as it fits."""
     x1, y1, _, y2 = box
@@ -164,22 +181,23 @@ def _place_label(box, size, taken, height, width):
 
 
 def draw_boxes(
-    image,
-    boxes,
-    labels,
-    classes,
-    scores=None,
-    style="solid",
-    colors=None,
-    thickness=None,
-    text_size=None,
-    show_labels=True,
-):
+    image: np.ndarray,
+    boxes: ArrayLike,
+    labels: ArrayLike,
+    classes: Sequence[str],
+    scores: ArrayLike | None = None,
+    style: str | Sequence[str] = "solid",
+    colors: ArrayLike | None = None,
+    thickness: int | None = None,
+    text_size: int | None = None,
+    show_labels: bool = True,
+) -> np.ndarray:
     """Boxes with their class names (and scores) on a copy of a picture.
 
     image: (H, W, 3) uint8 RGB. boxes: (G, 4) xyxy, px. labels: (G,) ints; rows below 0 are not
-    drawn. classes: K names. scores: (G,) 0-1 or None; the highest comes on top.
-    style: "solid" or "dashed" (by habit: detections solid, ground truth dashed).
+    drawn. classes: K names. scores: (G,) 0-1 or None; the highest comes on top, and nan, for a box
+    without a score, above that. style: "solid", "dashed" or "striped" (dashes on a dark line, seen
+    on any ground), for all or one a class (by habit: detections solid, ground truth dashed).
     colors: (K, 3) uint8 RGB; class_colors(K) if None. thickness, text_size: px; from the picture's
     size if None. show_labels: False draws frames only; nor does a picture under two letters' height
     get labels. Names may hold what DejaVu Sans has: Latin, Greek, Cyrillic and more, not Chinese.
@@ -187,15 +205,15 @@ def draw_boxes(
     Returns a new (H, W, 3) uint8. Raises ValueError for wrong shapes, a label without a class,
     a box that is not finite, or an unknown style.
     """
-    if style not in STYLES:
-        raise ValueError(f"style: expected one of {STYLES}, got {style!r}")
+    styles = [style] * len(classes) if isinstance(style, str) else list(style)
+    if len(styles) != len(classes) or not set(styles) <= set(STYLES):
+        raise ValueError(f"style: expected one of {tuple(STYLES)} or one a class, got {style!r}")
     image = _check_image(image).copy()
     boxes, labels, scores = _check_boxes(boxes, labels, scores, len(classes))
     height, width = image.shape[:2]
     thickness = thickness or max(1, round(math.sqrt(height * width) / 250))
     text_size = text_size or _text_size(height, width)
     colors = class_colors(len(classes)) if colors is None else np.asarray(colors, np.uint8)
-    dash = max(3, 4 * thickness) if style == "dashed" else None
 
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = np.argsort(-areas if scores is None else scores, kind="stable")  # the last is on top
@@ -204,9 +222,11 @@ def draw_boxes(
         box, color = _clip(boxes[row], height, width), colors[labels[row]]
         if box is None:
             continue
-        for rows, columns in _frame_mask(box, thickness, dash, height, width):
-            image[rows, columns] = color
-        score = "" if scores is None else f" {scores[row]:.2f}"
+        line = styles[labels[row]]
+        if line == "striped":
+            _draw_frame(image, box, thickness, 0, PAPER)
+        _draw_frame(image, box, thickness, STYLES[line] * thickness, color)
+        score = "" if scores is None or np.isnan(scores[row]) else f" {scores[row]:.2f}"
         captions.append((f"{classes[labels[row]]}{score}", box, color))
 
     if show_labels:
@@ -214,10 +234,14 @@ def draw_boxes(
     return image
 
 
-def _draw_labels(image, captions, text_size):
+def _draw_labels(
+    image: np.ndarray,
+    captions: Sequence[tuple[str, tuple[int, int, int, int], np.ndarray]],
+    text_size: int,
+) -> None:
     """Writes (text, clipped box, colour) beside the boxes, in place; the last ones lie on top."""
     height, width = image.shape[:2]
-    spots, taken = [], []
+    spots, taken = [], list[tuple[int, int, int, int]]()
     for text, box, color in reversed(captions):  # the topmost has first choice
         mask = _text_mask(text, text_size)
         if 2 * mask.shape[0] > height:
@@ -235,7 +259,7 @@ def _draw_labels(image, captions, text_size):
 # --------------------------------------------------------------------------------------------------
 
 
-def _fit(image, height, width):
+def _fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Image scaled to fit (height, width), its shape kept."""
     scale = min(height / image.shape[0], width / image.shape[1])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
@@ -244,7 +268,7 @@ def _fit(image, height, width):
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
-def _caption_mask(text, size, width):
+def _caption_mask(text: str, size: int, width: int) -> np.ndarray:
     """Text mask no wider than width px: what does not fit is cut, with an ellipsis."""
     mask = _text_mask(text, size)
     keep = len(text)
@@ -254,7 +278,12 @@ def _caption_mask(text, size, width):
     return mask[:, :width]
 
 
-def contact_sheet(images, columns=None, cell=(256, 256), captions=None):
+def contact_sheet(
+    images: Sequence[np.ndarray],
+    columns: int | None = None,
+    cell: tuple[int, int] = (256, 256),
+    captions: Sequence[str] | None = None,
+) -> np.ndarray:
     """Pictures in a grid, row by row.
 
     images: a sequence of (H, W, 3) uint8 RGB, of any sizes. columns: as many as make the grid about
@@ -295,17 +324,48 @@ def contact_sheet(images, columns=None, cell=(256, 256), captions=None):
     return sheet
 
 
-def side_by_side(left, right, captions=None):
+def side_by_side(
+    left: np.ndarray, right: np.ndarray, captions: Sequence[str] | None = None
+) -> np.ndarray:
     """Two pictures beside each other at the larger one's size: a contact sheet of two.
 
     left, right: (H, W, 3) uint8 RGB. captions: two strings or None. Returns (H, W, 3) uint8.
     Raises ValueError as `contact_sheet` does.
     """
-    cell = tuple(max(a, b) for a, b in zip(left.shape[:2], right.shape[:2], strict=True))
+    cell = max(left.shape[0], right.shape[0]), max(left.shape[1], right.shape[1])
     return contact_sheet([left, right], columns=2, cell=cell, captions=captions)
 
 
-def write_image(path, rgb, quality=92):
+def with_legend(image: np.ndarray, entries: Sequence[tuple[str, np.ndarray, str]]) -> np.ndarray:
+    """A picture with what its lines mean below it, beside each other or, for want of room, in rows.
+
+    image: (H, W, 3) uint8 RGB. entries: text, (3,) RGB and style of each line.
+    Returns a new (H', W, 3) uint8; text that is too long is cut. Raises ValueError as `draw_boxes`.
+    """
+    height, width = _check_image(image).shape[:2]
+    text_size = min(_text_size(height, width) + 2, max(10, width // 60))  # of a wide sheet less
+    line_height, space = _text_mask("", text_size).shape[0], text_size // 2
+    sample = 3 * line_height  # a box as wide as that
+    room = max(width - sample - 3 * space, 1)
+    masks = [_caption_mask(text, text_size, room) for text, _, _ in entries]
+    extents = [sample + 3 * space + mask.shape[1] for mask in masks]
+    in_rows = sum(extents) > width
+    starts = [0] * len(entries) if in_rows else np.cumsum([0, *extents[:-1]]).tolist()
+    strip = np.empty((line_height * (len(entries) if in_rows else 1), width, 3), np.uint8)
+    strip[:] = PAPER
+    for row, ((_, color, style), mask, x) in enumerate(zip(entries, masks, starts, strict=True)):
+        y = line_height * row if in_rows else 0
+        thick = max(2, line_height // 8)
+        inset = 2 * thick
+        box = x + space, y + inset, x + space + sample, y + line_height - inset
+        strip = draw_boxes(
+            strip, [box], [0], [""], None, style, color[None], thickness=thick, show_labels=False
+        )
+        _write_text(strip, mask, x + 2 * space + sample, y, INK)
+    return np.concatenate([image, strip])
+
+
+def write_image(path: str | Path, rgb: np.ndarray, quality: int = 92) -> None:
     """Writes (H, W, 3) uint8 RGB as PNG or JPEG, by path's suffix; makes the folder if need be.
 
     quality: of a JPEG, 1-100. The file appears complete or not at all. Raises ValueError for
@@ -324,4 +384,4 @@ def write_image(path, rgb, quality=92):
     if not done:
         raise OSError(f"{path}: cv2 could not encode an image of shape {image.shape}")
     with whole_file(path) as part:
-        part.write_bytes(data)
+        part.write_bytes(data.tobytes())

@@ -61,6 +61,36 @@ def test_dashes_leave_gaps():
     assert dashed[10, 10]
 
 
+def test_stripes_are_dashes_on_a_dark_line():
+    image = grey(100, 100)
+    kwargs = {"thickness": 1, "show_labels": False}
+    out = draw.draw_boxes(image, [[10, 10, 90, 90]], [0], CLASSES, style="striped", **kwargs)
+    solid = changed(image, draw.draw_boxes(image, [[10, 10, 90, 90]], [0], CLASSES, **kwargs))
+    np.testing.assert_array_equal(changed(image, out), solid)
+    of_class = (out[solid] == draw.class_colors(3)[0]).all(axis=-1)
+    assert 0.4 < of_class.mean() < 0.6
+    assert (out[solid][~of_class] == draw.PAPER).all()
+
+
+def test_classes_may_have_a_style_each_and_boxes_no_score():
+    boxes = [[10, 10, 40, 40], [50, 10, 80, 40], [10, 10, 40, 40]]
+    styles = ("solid", "dashed", "striped")
+    colors = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    given = {"classes": CLASSES, "style": styles, "colors": colors, "thickness": 1}
+    out = draw.draw_boxes(
+        grey(60, 100), boxes, [0, 1, 2], scores=[0.9, 0.5, np.nan], show_labels=False, **given
+    )
+    red, green, blue = ((out == color).all(axis=-1).sum() for color in colors)
+    assert red == 0, "the box without a score lies on top of the one with the highest"
+    assert 0.4 < green / 116 < 0.6
+    assert 0.4 < blue / 116 < 0.6
+    with_score = draw.draw_boxes(grey(150, 200), boxes[:1], [0], scores=[0.9], **given)
+    without = draw.draw_boxes(grey(150, 200), boxes[:1], [0], scores=[np.nan], **given)
+    plain = draw.draw_boxes(grey(150, 200), boxes[:1], [0], **given)
+    np.testing.assert_array_equal(without, plain)
+    assert changed(with_score, plain).any()
+
+
 @pytest.mark.parametrize("box", [[0, 0, 30, 30], [170, 0, 200, 20], [160, 120, 200, 150]])
 def test_labels_stay_whole_inside_the_picture(box):
     """A label in a corner has as many inked pixels as its text."""
@@ -148,6 +178,7 @@ def test_tiny_and_large_pictures():
         ({"labels": [3]}, "labels: expected below 3"),
         ({"scores": [0.1, 0.2]}, "scores: expected 1"),
         ({"style": "dotted"}, "style: expected one of"),
+        ({"style": ["solid", "dashed"]}, r"or one a class, got \['solid', 'dashed'\]"),
         ({"image": np.zeros((5, 5), np.uint8)}, "image: expected"),
         ({"image": np.zeros((5, 5, 3), np.float32)}, "image: expected"),
     ],
@@ -193,6 +224,37 @@ def test_side_by_side_keeps_pixels():
     np.testing.assert_array_equal(out[gap : gap + 60, gap : gap + 80], left)
     np.testing.assert_array_equal(out[gap : gap + 60, 2 * gap + 80 : -gap], right)
     assert draw.side_by_side(left, right, captions=("truth", "found")).shape[0] > out.shape[0]
+
+
+def test_a_legend_lies_below_in_one_row_or_for_want_of_room_in_several():
+    entries = [
+        ("12 right", np.array((0, 114, 178)), "solid"),
+        ("3 missed", np.array((240, 228, 66)), "striped"),
+    ]
+    for width, rows in ((600, 1), (120, 2)):
+        image = grey(200, width)
+        out = draw.with_legend(image, entries)
+        np.testing.assert_array_equal(out[:200], image)
+        strip = out[200:]
+        found = [np.nonzero((strip == color).all(axis=-1)) for _, color, _ in entries]
+        assert all(len(ys) for ys, _ in found)
+        (first_y, first_x), (second_y, second_x) = found
+        if rows == 1:
+            assert first_x.max() < second_x.min()
+            assert first_y.max() == second_y.max()
+        else:
+            assert first_y.max() < second_y.min()
+        one = draw.with_legend(image, entries[:1])
+        assert strip.shape[0] == rows * (one.shape[0] - 200)
+        ink = (strip == draw.INK).all(axis=-1)
+        assert ink.sum() > 20, "the text"
+
+
+def test_a_legend_too_long_for_its_picture_is_cut():
+    for width in (60, 8):
+        out = draw.with_legend(grey(40, width), [("a long text", np.array((255, 0, 0)), "dashed")])
+        assert out.shape[1] == width
+        assert (out[40:] == (255, 0, 0)).all(axis=-1).any()
 
 
 def test_bad_sheets_are_named():

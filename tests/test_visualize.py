@@ -1,0 +1,457 @@
+"""visualize.py: sources, videos, and what is right, wrong and missed."""
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+import configs
+import visualize
+from core.build import build_model
+from data.detections import DetectionTable
+from data.records import Defects, assemble
+from data.shapes import CLASSES, make_shapes
+from detector import Detector
+from utils.video import open_video, video_file
+from visualize import FALSE_ALARM, MISSED, RIGHT, UNCOUNTED, find_sources, judge
+
+SMALL = {
+    "model.neck_width": 8,
+    "model.head_width": 8,
+    "model.head_depth": 1,
+    "model.prior": 0.4,  # so that an untrained model detects something
+    "model.resize.height": 64,
+    "model.resize.width": 96,
+    "model.detect.max_detections": 7,
+}
+SIZE, CLIP = (64, 80), (192, 240)  # height, width of images and of videos
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_shapes(tmp_path_factory.mktemp("data") / "tiny", 2, 5, image_size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, root):
+    """A run's folder with an untrained detector."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    changes = {"data.format": "voc", "data.root": str(root), "output": str(folder.parent)}
+    config = configs.preset("shapes", SMALL | changes)
+    keras.utils.set_random_seed(0)
+    model = build_model(config.model, len(CLASSES))
+    Detector(model, CLASSES, config.model).save(folder / "checkpoints" / "best.npz")
+    (folder / "config.json").write_text(json.dumps(configs.to_dict(config)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def detector(run):
+    return Detector.load(run)
+
+
+def frames_of(num_frames):
+    """A ground of soft spots that moves to the right."""
+    rng = np.random.default_rng(0)
+    ground = cv2.resize(rng.integers(0, 255, (4, 5, 3), np.uint8), CLIP[::-1])
+    return [np.roll(ground, 4 * number, axis=1) for number in range(num_frames)]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips") / "clip.v1.mp4"
+    with video_file(path, 12.5, CLIP) as add:
+        for pixels in frames_of(21):
+            add(pixels)
+    return path
+
+
+def decoded(path, **kwargs):
+    with open_video(str(path)) as source:
+        return source.fps, list(source.frames(**kwargs))
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def assert_same(ours, theirs):
+    for name in ("image", "boxes", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), name)
+
+
+# ------------------------------------------------------------------------------------------------
+# Detector.detect_arrays
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resize", ["canvas", "short_long"])
+def test_arrays_give_the_detections_of_files_to_the_bit(resize, run, tmp_path):
+    rng = np.random.default_rng(1)
+    changes = {"resize": resize}
+    if resize == "short_long":
+        changes |= {"resize.short": 64, "resize.long": 90}
+    detector = Detector.load(run, changes=changes)
+    files, arrays = [], []
+    for name, size in (("a.png", (200, 333)), ("b.bmp", (50, 60)), ("c.jpg", (120, 180))):
+        files.append(tmp_path / name)
+        pixels = cv2.resize(rng.integers(0, 255, (20, 30, 3), np.uint8), size[::-1])
+        cv2.imwrite(str(files[-1]), pixels)
+        arrays.append(cv2.imread(str(files[-1]))[..., ::-1])  # a view, as is usual
+    table = detector.detect_arrays(arrays)
+    assert_same(table, detector.detect(files))
+    assert len(table) == 3 * 7
+    assert table.image_ids == ("0", "1", "2")
+
+
+def test_arrays_of_several_sizes_and_many_calls_are_one_graph(detector):
+    arrays = [np.full((h, w, 3), 2 * h, np.uint8) for h, w in ((30, 40), (100, 60), (64, 96))]
+    together = detector.detect_arrays(arrays, batch_size=2)
+    detect = detector.array_detector(2)
+    for index, array in enumerate(arrays):
+        alone, rows = detect([array]), together.image == index
+        np.testing.assert_array_equal(alone.labels, together.labels[rows])
+        np.testing.assert_allclose(alone.boxes, together.boxes[rows], atol=1e-3)
+    assert detector._compiled.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (np.zeros((4, 5), np.uint8), r"\(4, 5\) uint8"),
+        (np.zeros((4, 5, 4), np.uint8), r"\(4, 5, 4\) uint8"),
+        (np.zeros((4, 5, 3), np.float32), r"\(4, 5, 3\) float32"),
+        (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\) uint8"),
+    ],
+)
+def test_arrays_that_are_no_images(image, found, detector):
+    good = np.zeros((4, 5, 3), np.uint8)
+    with pytest.raises(ValueError, match=rf"image 1: expected \(H, W, 3\) uint8, found {found}"):
+        detector.detect_arrays([good, image])
+    with pytest.raises(ValueError, match="no images"):
+        detector.detect_arrays([])
+
+
+# ------------------------------------------------------------------------------------------------
+# Sources
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.jpg", "a.PNG", "notes.txt", "one.mp4", "sub/c.jpg", "x[1].jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path
+
+
+def test_files_folders_and_patterns_stand_for_images(folder):
+    def names(*sources):
+        images, videos = find_sources([str(folder / source) for source in sources])
+        assert videos == []
+        return [str(image.relative_to(folder)) for image in images]
+
+    assert names("b.jpg") == ["b.jpg"]
+    assert names(".") == ["a.PNG", "b.jpg", "x[1].jpg"]
+    assert names("*.jpg") == ["b.jpg", "x[1].jpg"]
+    assert names("**/*.jpg") == ["b.jpg", "sub/c.jpg", "x[1].jpg"]
+    assert names("[ab]*") == ["a.PNG", "b.jpg"]
+    assert names("x[1].jpg") == ["x[1].jpg"], "a file that is there is no pattern"
+    assert names("sub", "b.jpg", "*.jpg") == ["sub/c.jpg", "b.jpg", "x[1].jpg"], "each once"
+    assert find_sources([]) == ([], [])
+
+
+def test_videos_and_addresses(folder):
+    assert find_sources([str(folder / "*.mp4")]) == ([], [str(folder / "one.mp4")])
+    for address in ("rtsp://host/path", "HTTP://host:80/a.mjpg"):
+        assert find_sources([address]) == ([], [address])
+
+
+def test_sources_that_are_none(folder, run):
+    for name, message in (
+        ("none", "no such file or folder"),
+        ("*.gif", "pattern of images or videos, found 0 files"),
+        ("*.txt", "pattern of images or videos, found 1 files and none"),
+        ("*", "expected images or videos, found both: .*PNG and .*mp4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find_sources([str(folder / name)])
+    (folder / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty: expected images \(\.jpg.*found none"):
+        find_sources([str(folder / "empty")])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["a.jpg", "--split", "val"], "either a source or --camera or --split"),
+        (["a.mp4", "--camera", "0"], "either a source or --camera or --split"),
+        (["a.mp4", "--every", "0"], "--every: expected at least 1, found 0"),
+        (["a.mp4", "--limit", "-1"], "--limit: expected at least 1, found -1"),
+    ],
+)
+def test_arguments_that_do_not_go_together(given, message, capsys):
+    with pytest.raises(SystemExit):
+        visualize.main(given)
+    assert message in capsys.readouterr().err
+
+
+def test_what_cannot_be_is_said_before_a_detector_is_loaded(folder):
+    out = folder / "notes.txt"
+    with pytest.raises(ValueError, match=r"--out: expected a folder, found the file .*notes\.txt"):
+        visualize.main([str(folder / "b.jpg"), "--weights", "none", "--out", str(out)])
+    with pytest.raises(ValueError, match="--every 2: expected a video, found none"):
+        visualize.main([str(folder / "b.jpg"), "--weights", "none", "--every", "2"])
+
+
+def test_a_pattern_gives_pictures_and_a_sheet(run, root, tmp_path):
+    pattern = str(root / "JPEGImages" / "val_*.jpg")
+    visualize.main([pattern, "--weights", str(run), "--out", str(tmp_path), "--threshold", "0"])
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f"{n:05d}_val_{n:05d}.jpg" for n in range(5)] + ["contact_sheet.png"]
+
+
+# ------------------------------------------------------------------------------------------------
+# Videos
+# ------------------------------------------------------------------------------------------------
+
+
+def test_a_video_comes_back_with_boxes_and_its_detections(run, clip, tmp_path, detector):
+    given = ["--weights", str(run), "--out", str(tmp_path), "--threshold", "0"]
+    visualize.main([str(clip), *given])
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["00000_clip.v1.jsonl", "00000_clip.v1.mp4"]
+    fps, frames = decoded(tmp_path / "00000_clip.v1.mp4")
+    assert (fps, len(frames)) == (12.5, 21)
+    entries = lines(tmp_path / "00000_clip.v1.jsonl")
+    assert [entry["frame"] for entry in entries] == list(range(21))
+    assert [entry["seconds"] for entry in entries[:3]] == [0, 0.08, 0.16]
+    _, sources = decoded(clip)
+    table = detector.detect_arrays([frame.pixels for frame in sources])
+    assert sum(len(entry["detections"]) for entry in entries) == len(table) == 21 * 7
+    last = table.image == 20
+    drawn = frames[20].pixels.astype(int)
+    expected = visualize.detections_on(sources[20].pixels, table, np.flatnonzero(last))
+    error, change = (np.abs(drawn - other).mean() for other in (expected, sources[20].pixels))
+    assert error < 0.7 * change, "thin lines of strong colours, as MPEG-4 keeps them"
+    for entry, row in zip(entries[20]["detections"], np.flatnonzero(last), strict=True):
+        assert entry["label"] == CLASSES[table.labels[row]]
+        assert entry["score"] == pytest.approx(table.scores[row], abs=1e-5)
+        assert entry["box"] == pytest.approx(table.boxes[row].tolist(), abs=1e-2)
+
+
+def test_every_and_limit_of_several_videos(run, clip, tmp_path):
+    given = ["--weights", str(run), "--out", str(tmp_path), "--every", "2", "--limit", "3"]
+    other = tmp_path / "other.mp4"
+    other.write_bytes(clip.read_bytes())
+    visualize.main([str(clip), str(other), *given, "--threshold", "1"])
+    for name in ("00000_clip.v1", "00001_other"):
+        fps, frames = decoded(tmp_path / f"{name}.mp4")
+        assert (fps, len(frames)) == (6.25, 3)
+        entries = lines(tmp_path / f"{name}.jsonl")
+        numbers = [(entry["frame"], entry["seconds"]) for entry in entries]
+        assert numbers == [(0, 0), (2, 0.16), (4, 0.32)]
+        assert [entry["detections"] for entry in entries] == [[], [], []]
+
+
+def test_the_commands_of_the_page(run, clip, tmp_path, monkeypatch):
+    """Those on videos; the others are run with all pages' commands."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "shapes").symlink_to(run)
+    (tmp_path / "clip.mp4").symlink_to(clip)
+    page = (Path(__file__).parents[1] / "docs" / "visualize.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    commands = [line.split() for line in page.splitlines() if "visualize.py clip.mp4" in line]
+    assert len(commands) == 2
+    for (_, _, *given), num_frames in zip(commands, (21, 5), strict=True):
+        visualize.main([*given, "--out", str(tmp_path / "out")])
+        assert len(decoded(tmp_path / "out" / "00000_clip.mp4")[1]) == num_frames
+
+
+def test_a_stream_ends_with_ctrl_c_and_leaves_a_playable_file(
+    run, clip, tmp_path, tmp_path_factory, monkeypatch
+):
+    """Whatever was decoded when the signal came is in the file, and nothing of what came after."""
+    frames = visualize.Video.frames
+
+    def interrupted(self, limit, is_over):
+        for frame in frames(self, limit, is_over):
+            if frame.number == 6:
+                os.kill(os.getpid(), signal.SIGINT)
+                while not is_over():
+                    pass
+            yield frame
+
+    monkeypatch.setattr(visualize.Video, "frames", interrupted)
+    never_reached = tmp_path_factory.mktemp("other") / "never_reached.mp4"
+    never_reached.write_bytes(clip.read_bytes())
+    given = ["--weights", str(run), "--out", str(tmp_path)]
+    before = signal.getsignal(signal.SIGINT)
+    visualize.main([str(clip), str(never_reached), *given])
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".jsonl", ".mp4"]
+    assert len(decoded(tmp_path / "00000_clip.v1.mp4")[1]) == 7
+    assert len(lines(tmp_path / "00000_clip.v1.jsonl")) == 7
+
+
+def test_a_failure_in_the_middle_of_a_video_leaves_nothing(run, clip, tmp_path, monkeypatch):
+    calls = []
+
+    def failing(*args):
+        calls.append(args)
+        if len(calls) == 18:
+            raise RuntimeError("no more")
+        return args[0]
+
+    monkeypatch.setattr(visualize, "detections_on", failing)
+    with pytest.raises(RuntimeError, match="no more"):
+        visualize.main([str(clip), "--weights", str(run), "--out", str(tmp_path)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damage_is_said_and_a_file_that_is_no_video_writes_nothing(run, tmp_path, capsys):
+    broken = tmp_path / "broken.avi"
+    writer = cv2.VideoWriter(str(broken), cv2.VideoWriter.fourcc(*"MJPG"), 10, CLIP[::-1])
+    for pixels in frames_of(9):
+        writer.write(pixels)
+    writer.release()
+    data = broken.read_bytes()
+    broken.write_bytes(data[: len(data) * 2 // 3])
+    out = tmp_path / "out"
+    given = ["--weights", str(run), "--out", str(out)]
+    visualize.main([str(broken), *given])
+    count = len(lines(out / "00000_broken.jsonl"))
+    expected = f"{9 - count} of 9 frames could not be decoded and are left out"
+    assert 2 < count < 9
+    assert expected in " ".join(capsys.readouterr().err.split())
+    none = tmp_path / "none.mp4"
+    none.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"none\.mp4: expected a video, found nothing"):
+        visualize.main([str(none), *given[:2], "--out", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
+
+
+# ------------------------------------------------------------------------------------------------
+# Right, wrong and missed
+# ------------------------------------------------------------------------------------------------
+
+BOX, OTHER, FAR = [10, 10, 30, 30], [12, 10, 32, 30], [50, 10, 70, 30]
+# image, box, class, difficult, ignore
+OBJECTS = [
+    (0, BOX, 0, False, False),  # found twice: once is right
+    (0, FAR, 0, False, False),  # found as another class: missed
+    (1, BOX, 0, True, False),  # difficult and found: counts nowhere
+    (1, FAR, 1, False, True),  # a region: what lies on it counts nowhere
+    (2, BOX, 1, True, False),  # difficult and not found: not missed
+    (2, FAR, 1, False, False),  # missed
+    (3, BOX, 1, False, False),  # found
+]
+# image, box, class, score, outcome
+DETECTIONS = [
+    (0, OTHER, 0, 0.6, FALSE_ALARM),
+    (0, BOX, 0, 0.9, RIGHT),
+    (0, FAR, 1, 0.8, FALSE_ALARM),
+    (1, BOX, 0, 0.7, UNCOUNTED),
+    (1, FAR, 1, 0.7, UNCOUNTED),
+    (1, FAR, 0, 0.5, FALSE_ALARM),  # the region is of the other class
+    (3, OTHER, 1, 0.4, RIGHT),
+    (4, BOX, 0, 0.45, FALSE_ALARM),
+]
+
+
+def case(tmp_path):
+    image, boxes, labels, difficult, ignore = zip(*OBJECTS, strict=True)
+    files = []
+    for number in range(5):
+        files.append(str(tmp_path / f"{number}.png"))
+        cv2.imwrite(files[-1], np.full((*SIZE, 3), 40 * number, np.uint8))
+    dataset = assemble(
+        "case", ("cat", "dog"), images=files, image_ids=files, sizes=[SIZE[::-1]] * 5,
+        image_index=image, boxes=boxes, labels=labels, difficult=difficult, ignore=ignore,
+        defects=Defects(),
+    )  # fmt: skip
+    image, boxes, labels, scores, outcomes = map(np.array, zip(*DETECTIONS, strict=True))
+    table = DetectionTable(
+        tuple(files), ("cat", "dog"), image=image, boxes=boxes, scores=scores, labels=labels
+    )
+    return dataset, table, outcomes
+
+
+def test_outcomes_by_hand(tmp_path):
+    dataset, table, expected = case(tmp_path)
+    outcomes = judge(dataset, table)
+    assert outcomes.detections.tolist() == expected.tolist()
+    assert outcomes.missed.tolist() == [False, True, False, False, False, True, False]
+    assert outcomes.counts.tolist() == [
+        [1, 2, 1, 0], [0, 1, 0, 2], [0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0],
+    ]  # fmt: skip
+    # Three errors, then one each by the surest false alarm (0.5, 0.45, none), then none.
+    assert outcomes.worst.tolist() == [0, 1, 4, 2, 3]
+
+
+def test_without_detections_all_is_missed(tmp_path):
+    dataset, table, _ = case(tmp_path)
+    outcomes = judge(dataset, visualize.surest(table, 0.95))
+    assert outcomes.counts[:, MISSED].tolist() == [2, 0, 1, 1, 0]
+    assert outcomes.counts.sum() == 4
+    assert outcomes.worst.tolist() == [0, 2, 3, 1, 4]
+
+
+def test_pictures_table_and_totals_of_outcomes(tmp_path, capsys):
+    dataset, table, _ = case(tmp_path)
+    out = tmp_path / "out"
+    with visualize.diary():
+        visualize.draw_outcomes(out, dataset, table)
+    said = " ".join(capsys.readouterr().err.split())
+    expected = "case at IoU 0.5: 2 right, 4 false alarms, 2 missed: precision 0.333, recall 0.500"
+    assert expected in said
+    with open(out / "worst.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["image", "true_positives", "false_positives", "false_negatives"]
+    assert rows[0] == [dataset.images[0], "1", "2", "1"]
+    assert [row[0] for row in rows] == [dataset.images[i] for i in (0, 1, 4, 2, 3)]
+    sheet = cv2.imread(str(out / "worst.png"))
+    greys = [40 * number for number in (0, 1, 4, 2, 3)]
+    # Five cells of 400 px in three columns: the images in order of `worst`.
+    found = [sheet[300 * (k // 3) + 290, 410 * (k % 3) + 380].tolist() for k in range(5)]
+    assert np.abs(np.array(found)[:, 0] - greys).max() < 40
+    picture = cv2.imread(str(out / "00000_0.jpg"))
+    assert picture.shape[0] > SIZE[0]
+    assert picture.shape[1] > 2 * SIZE[1]
+
+
+def test_each_outcome_has_its_color_and_its_place(tmp_path):
+    dataset, table, _ = case(tmp_path)
+    outcomes = judge(dataset, table)
+    image = np.full((*SIZE, 3), 128, np.uint8)
+
+    def drawn(index, rows):
+        picture = visualize.outcomes_on(image, dataset, index, table, np.array(rows), outcomes)
+        return [(picture == color).all(axis=-1) for _, color, _ in visualize.OUTCOMES]
+
+    right, false, missed, uncounted = drawn(0, [0, 1, 2])
+    assert right[10:30, 10].any()
+    assert false[10:30, 31].any()
+    assert missed[29, 50:70].any()
+    assert not uncounted.any()
+    right, false, missed, uncounted = drawn(1, [3, 4])
+    assert uncounted[29, 10:30].all()
+    assert not (right | false | missed).any()
+    right, false, missed, uncounted = drawn(2, np.zeros(0, int))
+    assert missed[29, 50:70].any()
+    assert not missed[10:30, 10].any(), "difficult"
+
+
+def test_a_split_is_judged_from_the_command_line(run, tmp_path):
+    given = ["--weights", str(run), "--split", "val", "--threshold", "0.1"]
+    out = visualize.main([*given, "--out", str(tmp_path / "out")])
+    names = {path.name for path in out.iterdir()}
+    assert {"contact_sheet.png", "worst.png", "worst.csv", "00004_val_00004.jpg"} <= names
+    assert len(names) == 5 + 3
