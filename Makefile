@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: train test parity bench ablation fuzz lint images clean
+.PHONY: train test docker-check parity bench ablation fuzz lint images clean
 
 train: .venv/.installed
 	$(BIN)/python train.py
@@ -18,6 +18,10 @@ test: .venv/.installed-dev
 # that is skipped has failed.
 parity: .venv-parity/.installed
 	REQUIRE_PARITY=1 .venv-parity/bin/python -m pytest tests/parity -n 2 --dist loadfile
+
+# The Dockerfile's steps without an engine; as root with debootstrap in a Debian of their own.
+docker-check: .venv/.installed
+	$(BIN)/python -m docker.check $(CHECK)
 
 # On an otherwise idle machine; `make bench BENCH=--busy` measures all the same. The default of
 # models is the headline, `make bench MODELS=--all` every depth, size and number of classes (hours).
@@ -41,8 +45,9 @@ fuzz: .venv/.installed-dev
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-# Remakes the README's pictures that need no training.
+# Makes every picture of README and docs/; 3 minutes of training for one, if runs/shapes is not there.
 images: .venv/.installed
 	$(BIN)/python -m images.make
 
@@ -53,11 +58,11 @@ images: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/.installed-dev: requirements-dev.txt .venv/.installed
+.venv/.installed-dev: requirements-dev.txt requirements-export.txt .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.venv-parity/.installed: requirements-parity.txt requirements-dev.txt requirements.txt
+.venv-parity/.installed: requirements-parity.txt requirements.txt
 	test -x .venv-parity/bin/python || $(PYTHON) -m venv .venv-parity
 	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

@@ -37,7 +37,7 @@ config = preset(
         # "train.schedule": "cosine",             # constant, cosine, step, polynomial, exponential
         # "train.precision": "mixed_bfloat16",    # faster where the hardware has it
         # "model.detect.precision": "mixed_bfloat16",  # the same for evaluate.py, visualize.py
-        # "evaluate.metric": "coco",              # auto (as the format), voc, coco, crowdhuman
-        # "evaluate.iou_thresholds": (0.5, 0.75),
+        # "evaluate.metric": "voc",               # auto (as the format), voc, coco, crowdhuman
+        # "evaluate.iou_thresholds": (0.5, 0.75),  # of voc
     },
 )

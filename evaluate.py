@@ -90,11 +90,24 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", help="file for all figures")
     parser.add_argument("--eager", action="store_true", help="no compiled graph, for breakpoints")
     args = parser.parse_args(argv)
-    if args.weights and args.detections:
-        parser.error("either weights or --detections")
+    if args.detections:
+        _refuse_of_a_model(parser, args)
+    if args.metric and any(item.startswith("evaluate.metric") for item in args.overrides):
+        parser.error("either --metric or --set evaluate.metric")
     if args.metric:
         args.overrides.append(f"evaluate.metric={args.metric}")
     return args
+
+
+def _refuse_of_a_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Beside --detections no model runs: nothing is accepted and ignored."""
+    if args.weights:
+        parser.error("either weights or --detections")
+    if args.eager:
+        parser.error("--eager is of a model: --detections runs none")
+    for item in args.overrides:
+        if item.startswith(("model.", "evaluate.batch_size")):
+            parser.error(f"--set {item} is of a model: --detections runs none")
 
 
 def read_detections(path: str | Path, split: str, dataset: Dataset) -> DetectionTable:

@@ -18,22 +18,21 @@ from rich.table import Table
 import configs
 from configs import Config
 from core.metrics.arrays import Detections, GroundTruth
-from core.metrics.coco import STAT_NAMES, coco_metric
-from core.metrics.crowdhuman import REFERENCES, crowdhuman_metric
-from core.metrics.voc import confusion_matrix, voc_metric
+from core.metrics.coco import STAT_NAMES, CocoResult, coco_metric
+from core.metrics.crowdhuman import REFERENCES, CrowdHumanResult, crowdhuman_metric
+from core.metrics.voc import VocResult, confusion_matrix, voc_metric
 from data.detections import DetectionTable
 from data.records import Dataset, DatasetError
 from utils.plots import confusion_matrix_picture, miss_rate_curves, precision_recall_curves
 
 CONFUSION_SCORE = 0.25  # detections below are no predictions in the confusion matrix
-METRIC_OF_FORMAT = {"coco": "coco", "crowdhuman": "crowdhuman"}  # every other: voc
 
 
 @dataclass(frozen=True)
 class Scores(ABC):
     """What a metric says of a split. result: what its function in core/metrics returned."""
 
-    result: Any
+    result: VocResult | CocoResult | CrowdHumanResult
     dataset: Dataset
     config: Config
 
@@ -74,6 +73,8 @@ class Scores(ABC):
 
 class VocScores(Scores):
     """PASCAL VOC, see `core.metrics.voc`."""
+
+    result: VocResult
 
     @property
     def value(self) -> float:
@@ -129,6 +130,8 @@ class VocScores(Scores):
 class CocoScores(Scores):
     """COCO's twelve numbers, see `core.metrics.coco`."""
 
+    result: CocoResult
+
     @property
     def value(self) -> float:
         return self.result.mean_ap
@@ -163,6 +166,8 @@ class CocoScores(Scores):
 
 class CrowdHumanScores(Scores):
     """CrowdHuman's AP, MR-2 and JI, see `core.metrics.crowdhuman`."""
+
+    result: CrowdHumanResult
 
     @property
     def value(self) -> float:
@@ -204,16 +209,16 @@ def score(table: DetectionTable, dataset: Dataset, config: Config) -> Scores:
     require_objects(dataset)
     detections, ground_truth = arrays(table, dataset)
     num_classes, settings = len(dataset.classes), config.evaluate
-    match metric_name(config):
+    match config.metric:
         case "coco":
             rank = image_ranks(dataset.image_ids)
             detections = replace(detections, image=rank[detections.image])
             ground_truth = replace(ground_truth, image=rank[ground_truth.image])
-            result = coco_metric(detections, ground_truth, len(dataset), num_classes)
-            return CocoScores(result, dataset, config)
+            coco = coco_metric(detections, ground_truth, len(dataset), num_classes)
+            return CocoScores(coco, dataset, config)
         case "crowdhuman":
-            result = crowdhuman_metric(detections, ground_truth, dataset.sizes, num_classes)
-            return CrowdHumanScores(result, dataset, config)
+            crowds = crowdhuman_metric(detections, ground_truth, dataset.sizes, num_classes)
+            return CrowdHumanScores(crowds, dataset, config)
     result = voc_metric(
         detections,
         ground_truth,
@@ -223,12 +228,6 @@ def score(table: DetectionTable, dataset: Dataset, config: Config) -> Scores:
         strict=settings.strict,
     )
     return VocScores(result, dataset, config)
-
-
-def metric_name(config: Config) -> str:
-    """The metric asked for, or the one that goes with the data's format."""
-    asked = config.evaluate.metric
-    return METRIC_OF_FORMAT.get(config.data.format, "voc") if asked == "auto" else asked
 
 
 def image_ranks(image_ids: Sequence[str]) -> np.ndarray:
@@ -276,7 +275,7 @@ def summarize(scores: Scores, table: DetectionTable) -> dict:
     names = [*dataset.classes, "background"]
     return {
         "headline": scores.headline,
-        "metric": metric_name(config),
+        "metric": config.metric,
         "value": number(scores.value),
         **scores.figures(),
         "dataset": dataset.name,

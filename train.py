@@ -16,10 +16,11 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -30,7 +31,7 @@ from loguru import logger
 
 import configs
 from configs import Config, ConfigError
-from configs.schema import Phase, Train
+from configs.schema import FullPhase, Train
 from core.build import (
     build_anchors,
     build_criterion,
@@ -49,6 +50,7 @@ from core.losses import Criterion
 from core.optimizers import averaged
 from core.retinanet import RetinaNet
 from core.schedules import LearningRateSchedule
+from core.targets import Atss
 from core.weights.published import open_weights
 from core.weights.store import DETECTOR, Weights, stated
 from core.weights.transfer import class_sources, transfer
@@ -62,11 +64,13 @@ from data.pipeline import (
     training_batches,
 )
 from data.records import Dataset, DatasetError, learnable
+from data.render import Reader
 from data.resize import at_input_size, padded_size
 from data.sampling import repeat_factors, samples_per_epoch
 from detector import Detector, gather_detections
 from evaluate import write_all
 from scoring import require_objects, score, summarize
+from utils.board import Board
 from utils.checkpoints import Checkpoint, save_checkpoint
 from utils.devices import use_devices
 from utils.diary import console, diary, progress_bar, versions
@@ -77,8 +81,11 @@ from utils.runs import MetricsFile, StopSignal, new_run
 from visualize import with_truth
 
 SCALARS = ("loss", "class_loss", "box_loss", "positives", "foreground_loss")
+# Of training only: images that stay as they are have the same in each validation.
+ANCHORS = (*(f"positives_p{level}" for level in range(3, 8)), "ignored")
+SUMMED = SCALARS + ANCHORS  # a checkpoint has their sums in this order: new ones go to the end
 COLUMNS = (
-    "epoch", "learning_rate", *SCALARS, "images_per_second", "data_wait",
+    "epoch", "learning_rate", *SUMMED, "images_per_second", "data_wait", "seconds",
     *(f"val_{name}" for name in SCALARS), "val_map",
 )  # fmt: skip
 ADVICE = (
@@ -185,8 +192,8 @@ def train(
     criterion = build_criterion(config)
     trains_by_itself = {layer: layer.trainable for layer in model._flatten_layers()}
     if weights:
-        report = transfer(weights, model, config.model, train_set.classes)
-        logger.info("weights from {}: {}", weights.path, "; ".join(report.lines()))
+        transferred = transfer(weights, model, config.model, train_set.classes)
+        logger.info("weights from {}: {}", weights.path, "; ".join(transferred.lines()))
     else:
         logger.info("{} parameters", f"{model.count_params():,}")
 
@@ -196,11 +203,13 @@ def train(
         checkpoint.restore("model", model.variables)
         progress = resumed(checkpoint, progress, train_set)
     metrics = MetricsFile(run / "metrics.csv", progress.epoch)
-    board = tf.summary.create_file_writer(str(run / "tensorboard"))
+    board = Board(run / "tensorboard")
+    if not checkpoint:
+        board.text("config", json.dumps(configs.to_dict(config), indent=1))
     read = image_reader(train_set, config.data.cache)
     validate = make_validation(detector, criterion, val_set, config)
     num_epochs = sum(phase.epochs for phase in settings.all_phases())
-    best_table = None
+    best = None
 
     # ---- Phases ------------------------------------------------------------------------------
     end = 0
@@ -214,7 +223,7 @@ def train(
         steps, schedule, optimizer, step, batches = begin_phase(
             config, phase, epochs, model, criterion, train_set, progress.step, read
         )
-        if (progress.epoch, progress.step) > (first, 0):
+        if checkpoint and (progress.epoch, progress.step) > (first, 0):
             checkpoint.restore("optimizer", optimizer.variables)
         checkpoint = None  # its arrays are no longer needed
         stream = iter(checked(batches))
@@ -222,7 +231,7 @@ def train(
 
         # ---- Epochs --------------------------------------------------------------------------
         while progress.epoch < end and not progress.is_stale(settings):
-            title = f"epoch {progress.epoch + 1}/{num_epochs}"
+            title, start = f"epoch {progress.epoch + 1}/{num_epochs}", time.perf_counter()
             offset = (progress.epoch - first) * steps
             row = run_epoch(
                 step, stream, progress, steps, title,
@@ -239,16 +248,20 @@ def train(
             is_last, every = progress.epoch == num_epochs, settings.validate_every
             if is_last or (every and progress.epoch % every == 0):
                 with averaged(optimizer, model.trainable_variables):
-                    losses, table = validate()
-                    value = score(table, val_set, config).value
-                    if progress.is_better(value):
-                        best_table = table
+                    losses, histograms, table = validate()
+                    scores = score(table, val_set, config)
+                    report = summarize(scores, table)
+                    if progress.is_better(scores.value):
+                        best = scores, report, table
                         detector.save(run / "checkpoints" / "best.npz")
-                row |= {f"val_{name}": loss for name, loss in losses.items()} | {"val_map": value}
+                row |= {f"val_{name}": loss for name, loss in losses.items()}
+                row["val_map"] = scores.value
+                board.report(progress.epoch, report, histograms)
                 write_samples(run, board, progress.epoch, val_set, table, settings.sample_pictures)
+            row["seconds"] = time.perf_counter() - start
             logger.info(describe_epoch(row, optimizer, offset + steps))
             metrics.add(row)
-            write_scalars(board, row)
+            board.row(row)
             is_over = is_last or progress.is_stale(settings)
             if is_over or progress.epoch % settings.checkpoint_every == 0:
                 save_checkpoint(last, saved, detector.conventions | {"progress": asdict(progress)})
@@ -256,13 +269,14 @@ def train(
     # ---- The end -----------------------------------------------------------------------------
     if progress.epoch < num_epochs:
         logger.info("no better mAP in {} validations: ended early", progress.stale)
-    if best_table is None:  # found before the run was resumed
+    if best is None:  # found before the run was resumed
         Checkpoint(run / "checkpoints" / "best.npz").restore("model", model.variables)
-        _, best_table = validate()
+        _, _, table = validate()
+        scores = score(table, val_set, config)
+        best = scores, summarize(scores, table), table
     training_curves(run / "curves.png", metrics.columns())
-    scores = score(best_table, val_set, config)
-    report = summarize(scores, best_table)
-    write_all(run / "evaluation", config.data.val, scores, report, best_table)
+    scores, report, table = best
+    write_all(run / "evaluation", config.data.val, scores, report, table)
     console.print(scores.table())
     logger.info("best epoch {} of {}; everything in {}", progress.best_epoch, num_epochs, run)
     print(scores.headline, flush=True)
@@ -276,13 +290,13 @@ def train(
 
 def begin_phase(
     config: Config,
-    phase: Phase,
+    phase: FullPhase,
     epochs: range,
     model: RetinaNet,
     criterion: Criterion,
     train_set: Dataset,
     skip_steps: int = 0,
-    read: Callable | None = None,
+    read: Reader | None = None,
 ) -> tuple[int, LearningRateSchedule, keras.optimizers.Optimizer, Callable, tf.data.Dataset]:
     """What a phase trains with: steps of an epoch, schedule, optimizer, step, batches.
 
@@ -320,13 +334,13 @@ class Progress:
     data: str  # fingerprint of the training data
     epoch: int = 0  # epochs done
     step: int = 0  # steps done in the epoch after them
-    sums: list[float] = field(default_factory=lambda: [0.0] * len(SCALARS))  # over those steps
+    sums: list[float] = field(default_factory=lambda: [0.0] * len(SUMMED))  # over those steps
     best: float = -1.0  # mAP of the best validation
     best_epoch: int = 0
     stale: int = 0  # validations since
 
     def finish_epoch(self) -> None:
-        self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0] * len(SCALARS)
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0] * len(SUMMED)
 
     def is_better(self, value: float) -> bool:
         """Notes the mAP of a validation and says whether it is the best so far."""
@@ -362,7 +376,7 @@ def resumed(checkpoint: Checkpoint, fresh: Progress, dataset: Dataset) -> Progre
     progress = Progress(**checkpoint.state["progress"])
     # Of scalars that came since; of the steps done before it, an epoch has none.
     missing = math.nan if progress.step else 0.0
-    progress.sums += [missing] * (len(SCALARS) - len(progress.sums))
+    progress.sums += [missing] * (len(SUMMED) - len(progress.sums))
     if progress.data != fresh.data:
         raise ValueError(
             f"{checkpoint.path}: expected {dataset.name} as it was when the run began, found other "
@@ -373,22 +387,22 @@ def resumed(checkpoint: Checkpoint, fresh: Progress, dataset: Dataset) -> Progre
 
 
 def run_epoch(
-    step: Callable,
-    stream: Iterator[dict],
+    step: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]],
+    stream: Iterator[dict[str, tf.Tensor]],
     progress: Progress,
     steps: int,
     title: str,
     *,
-    rate: Callable,
+    rate: Callable[..., tf.Tensor],
     window: "LossWindow",
     stop: StopSignal,
-) -> dict:
+) -> dict[str, float | str]:
     """The steps of an epoch that are not done yet, or as many as `stop` allows -> its metrics.
 
     rate: steps done in the epoch -> learning rate of the last of them.
     """
     start, waited, first = time.perf_counter(), 0.0, progress.step
-    row = dict.fromkeys(COLUMNS, "") | {"epoch": progress.epoch + 1}
+    row: dict[str, float | str] = dict.fromkeys(COLUMNS, "") | {"epoch": progress.epoch + 1}
     with progress_bar() as bar:
         task = bar.add_task(title, total=steps, text="")
         while progress.step < steps and not stop.received:
@@ -405,14 +419,18 @@ def run_epoch(
                     row["learning_rate"] = float(rate(progress.step))
                 row["images_per_second"] = (progress.step - first) * len(batch["index"]) / seconds
                 row["data_wait"] = waited / seconds
-                row |= dict(zip(SCALARS, np.array(progress.sums) / progress.step, strict=True))
+                row |= dict(zip(SUMMED, np.array(progress.sums) / progress.step, strict=True))
                 text = "lr {learning_rate:.2g} {images_per_second:.1f} img/s data {data_wait:.0%}"
                 bar.update(task, completed=progress.step, text=f"{window} " + text.format(**row))
     window.read()
     return row
 
 
-def check_finite(saved: dict[str, list], optimizer, progress: Progress) -> None:
+def check_finite(
+    saved: dict[str, list[keras.Variable]],
+    optimizer: keras.optimizers.Optimizer,
+    progress: Progress,
+) -> None:
     """Keeps what the last update has broken, averages too, from being saved over a good model."""
     for variable in chain(*saved.values()):
         if not np.isfinite(variable.numpy()).all():
@@ -441,7 +459,7 @@ class LossWindow:
         self.dataset, self.progress, self.steps = dataset, progress, steps
         self.every = every if tf.config.list_physical_devices("GPU") else 1
         self.waiting: list[tuple] = []
-        self.latest = dict.fromkeys(SCALARS, float("nan"))
+        self.latest = dict.fromkeys(SUMMED, float("nan"))
 
     def add(self, losses: dict, index: tf.Tensor) -> None:
         self.waiting.append((self.progress.step, losses, index))
@@ -454,7 +472,7 @@ class LossWindow:
 
     def read(self) -> None:
         for step, losses, index in self.waiting:
-            self.latest = {name: float(losses[name]) for name in SCALARS}
+            self.latest = {name: float(losses[name]) for name in SUMMED}
             if not np.isfinite(list(self.latest.values())).all():
                 files = [self.dataset.images[i] for i in index.numpy()]
                 raise FloatingPointError(
@@ -470,8 +488,11 @@ class LossWindow:
         return "loss {loss:.3f} = class {class_loss:.3f} + box {box_loss:.3f}".format(**self.latest)
 
 
-def make_validation(detector: Detector, criterion, dataset: Dataset, config: Config):
-    """A function without arguments -> mean losses by name, detections of the whole split."""
+def make_validation(
+    detector: Detector, criterion: Criterion, dataset: Dataset, config: Config
+) -> Callable[[], tuple[dict[str, float], dict[str, np.ndarray], DetectionTable]]:
+    """A function without arguments -> mean losses by name, `score_histograms`, detections, all of
+    the whole split."""
     size = config.evaluate.batch_size
     batches = evaluation_batches(
         dataset,
@@ -486,16 +507,19 @@ def make_validation(detector: Detector, criterion, dataset: Dataset, config: Con
         config.train.eager,
     )
 
-    def validate() -> tuple[dict[str, float], DetectionTable]:
+    def validate() -> tuple[dict[str, float], dict[str, np.ndarray], DetectionTable]:
         sums = dict.fromkeys(SCALARS, 0.0)
+        histograms: dict[str, np.ndarray] = {}
         found = []
         for batch in checked(batches):
-            losses, detections = step(batch)
+            losses, counts, detections = step(batch)
             found.append((batch["index"], detections))
+            for name, bins in counts.items():
+                histograms[name] = histograms.get(name, 0) + bins.numpy().astype(np.int64)
             for name in SCALARS:  # weighted, because the last batch may be smaller
                 sums[name] += float(losses[name]) * len(batch["index"])
         means = {name: value / len(dataset) for name, value in sums.items()}
-        return means, gather_detections(found, dataset.image_ids, dataset.classes)
+        return means, histograms, gather_detections(found, dataset.image_ids, dataset.classes)
 
     return validate
 
@@ -555,13 +579,16 @@ def coverage(dataset: Dataset, config: Config) -> Coverage:
     height, width = (int(side) for side in padded_size(sizes.max(axis=0), config.model.resize))
     generator, boxes = build_anchors(config.model), boxes[~dataset.ignore]
     anchors = generator(height, width)
-    if config.matcher.kind == "atss":
+    matcher = build_matcher(config)
+    if isinstance(matcher, Atss):
         counts = generator.level_counts(height, width)
-        return atss_coverage(build_matcher(config), anchors, counts, boxes)
-    return anchor_coverage(anchors, boxes, config.matcher.positive_iou)
+        return atss_coverage(matcher, anchors, counts, boxes)
+    return anchor_coverage(anchors, boxes, matcher.positive_iou)
 
 
-def describe_epoch(row: dict, optimizer, steps: int) -> str:
+def describe_epoch(
+    row: Mapping[str, Any], optimizer: keras.optimizers.Optimizer, steps: int
+) -> str:
     """An epoch in one line of the diary."""
     parts = [
         f"epoch {row['epoch']}",
@@ -581,17 +608,8 @@ def describe_epoch(row: dict, optimizer, steps: int) -> str:
     return ", ".join(parts)
 
 
-def write_scalars(board, row: dict) -> None:
-    with board.as_default(step=row["epoch"]):
-        for name, value in row.items():
-            if name != "epoch" and value != "":
-                prefix = "validation" if name.startswith("val_") else "training"
-                tf.summary.scalar(f"{prefix}/{name.removeprefix('val_')}", value)
-    board.flush()
-
-
 def write_samples(
-    run: Path, board, epoch: int, dataset: Dataset, table: DetectionTable, count: int
+    run: Path, board: Board, epoch: int, dataset: Dataset, table: DetectionTable, count: int
 ) -> None:
     """The first images of a split, truth beside detections, as a file and in TensorBoard."""
     if not count:
@@ -599,9 +617,9 @@ def write_samples(
     pictures = [with_truth(dataset, i, table) for i in range(min(count, len(dataset)))]
     height, width = np.max([picture.shape[:2] for picture in pictures], axis=0)
     sheet = contact_sheet(pictures, columns=1, cell=(min(height, 480), min(width, 1280)))
-    write_image(run / "samples" / f"epoch_{epoch:04d}.png", sheet)
-    with board.as_default(step=epoch):
-        tf.summary.image("validation/samples", sheet[None])
+    path = run / "samples" / f"epoch_{epoch:04d}.png"
+    write_image(path, sheet)
+    board.picture(epoch, "validation/samples", path, sheet.shape[:2])
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ PLAIN = {  # no augmentation
 COLOUR = {"data.augment.brightness": 0.1, "data.augment.contrast": 0.2}
 FLIPS = {"data.augment.flip": 0.5, "data.augment.vertical_flip": 0.5}
 SAME = {"model.detect.precision": config.train.precision}  # as training ends with, to compare
-ROWS = (  # group, row, what it changes
+ROWS: tuple[tuple[str, str, Mapping], ...] = (  # group, row, what it changes
     ("base", "base", {}),
     ("necks", "panet", {"model.neck": "panet"}),
     ("necks", "bifpn", {"model.neck": "bifpn"}),
@@ -140,7 +140,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if min(args.seeds, args.jobs) < 1:
         parser.error(f"expected a seed and a job at least, found {args.seeds} and {args.jobs}")
     rows = chosen(args.rows)
-    plan = [planned(*row, seed, args) for seed in range(args.seeds) for row in rows]
+    plan = [
+        planned(group, name, changes, seed, args)
+        for seed in range(args.seeds)
+        for group, name, changes in rows
+    ]
     failed = [] if args.gather else execute(plan, args.jobs)
     found: dict[str, dict[int, dict]] = {}
     for run in plan:
@@ -155,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"error: failed: {', '.join(failed)}")
 
 
-def chosen(names: str | None) -> list[tuple]:
+def chosen(names: str | None) -> list[tuple[str, str, Mapping]]:
     """The rows of those groups and names, and those that they are compared with.
 
     Raises ValueError for a name that is none, with the choices.
@@ -190,9 +194,10 @@ def planned(group: str, name: str, changes: Mapping, seed: int, args: argparse.N
 
 def execute(plan: Sequence[Run], jobs: int) -> list[str]:
     """Runs what is not complete, `jobs` at a time; returns the names of those that failed."""
-    cores = sorted(os.sched_getaffinity(0)) if shutil.which("taskset") else range(os.cpu_count())
+    is_pinned = shutil.which("taskset") is not None
+    cores = sorted(os.sched_getaffinity(0)) if is_pinned else [*range(os.cpu_count() or 1)]
     share = max(1, len(cores) // jobs)
-    free = queue.SimpleQueue()
+    free: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
     for job in range(jobs):
         free.put([cores[(job * share + i) % len(cores)] for i in range(share)])
 

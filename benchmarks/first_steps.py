@@ -31,8 +31,8 @@ from utils.devices import use_devices
 from utils.diary import diary
 from utils.files import whole_file
 
-CROSS_ENTROPY = {"loss.gamma": 0.0, "loss.alpha": None}
-STARTS = {  # name -> what differs from the config
+CROSS_ENTROPY: dict[str, float | None] = {"loss.gamma": 0.0, "loss.alpha": None}
+STARTS: dict[str, dict[str, float | None]] = {  # name -> what differs from the config
     "gamma 2, prior 0.01": {"loss.gamma": 2.0, "model.prior": 0.01},
     "gamma 2, prior 0.5": {"loss.gamma": 2.0, "model.prior": 0.5},
     "cross-entropy, prior 0.01": CROSS_ENTROPY | {"model.prior": 0.01},

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
@@ -103,7 +104,7 @@ def measure(curve: Curve, rounds: int, allow_busy: bool) -> dict:
         "median": [float(np.median(values)) for values in seconds],
         "memory": memory,
         "slope": upper_slope(x, minima),
-        "memory_slope": upper_slope(x, np.where(np.array(memory) < NOTHING, 0, memory)),
+        "memory_slope": upper_slope(x, [0 if value < NOTHING else value for value in memory]),
         "others_at_most": max(times.others),
         "discarded_rounds": times.discarded,
     }
@@ -111,10 +112,9 @@ def measure(curve: Curve, rounds: int, allow_busy: bool) -> dict:
 
 def upper_slope(x: Sequence[float], y: Sequence[float], end: int = END) -> float | None:
     """Of the line through the last points in logarithms; None where one of them is not positive."""
-    x, y = np.array(x[-end:], float), np.array(y[-end:], float)
-    if min(x.min(), y.min()) <= 0:
+    if min(*x[-end:], *y[-end:]) <= 0:
         return None
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+    return float(np.polyfit(np.log(x[-end:]), np.log(y[-end:]), 1)[0])
 
 
 # ------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def picture(path: str | Path, curves: Sequence[Mapping]) -> None:
     save(figure, path)
 
 
-def draw(axes, panel: str, curves: Sequence[Mapping]) -> None:
+def draw(axes: Axes, panel: str, curves: Sequence[Mapping]) -> None:
     style(axes, f"against {panel}")
     memory_axes = axes.twinx()
     style(memory_axes, "")

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -58,7 +59,7 @@ def main() -> None:
         print(one_round(contestant, Path(folder), args.seconds))
         return
     others = require_idle(allow_busy=args.busy)
-    results = {}
+    results: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, size in SIZES.items():
             write_photos(Path(folder) / name, *size)
@@ -102,6 +103,7 @@ def write_photos(folder: Path, width: int, height: int) -> None:
 
     folder.mkdir()
     portrait = cv2.imread(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    assert portrait is not None, "matplotlib brings it"
     photo = cv2.resize(portrait, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
     for i in range(FILES):
         noise = np.random.default_rng(i).normal(0, 6, photo.shape)
@@ -130,7 +132,8 @@ def one_round(contestant: str, folder: Path, seconds: float) -> float:
     return count / (time.perf_counter() - start)
 
 
-def ours(folder: Path, variant: str):
+def ours(folder: Path, variant: str) -> Iterator[dict[str, np.ndarray]]:
+    from configs import override
     from configs.schema import Augment, Canvas, Data
     from data import render
     from data.images import image_size
@@ -147,7 +150,8 @@ def ours(folder: Path, variant: str):
         records.append(
             Record(str(path), path.stem, width, height, boxes, nothing.astype(np.int32), nothing)
         )
-    data = Data(cache=variant == "cache", augment=Augment(zoom=(0.5, 2.0), **COLORS))
+    augment = override(Augment(zoom=(0.5, 2.0)), COLORS)
+    data = Data(cache=variant == "cache", augment=augment)
     dataset = pack("photos", ("thing",), records, Defects())
     rule = Canvas(SIDE, SIDE)
     return training_batches(
@@ -155,7 +159,7 @@ def ours(folder: Path, variant: str):
     ).as_numpy_iterator()
 
 
-def torchvision(folder: Path, variant: str):
+def torchvision(folder: Path, variant: str) -> Iterable[tuple]:
     import torch
     from torchvision import tv_tensors
     from torchvision.io import ImageReadMode, decode_image
@@ -173,10 +177,10 @@ def torchvision(folder: Path, variant: str):
     paths = sorted(str(path) for path in folder.iterdir())
 
     class Photos(torch.utils.data.Dataset):
-        def __len__(self):
+        def __len__(self) -> int:
             return 1_000_000
 
-        def __getitem__(self, index):
+        def __getitem__(self, index: int) -> tuple:
             image = tv_tensors.Image(decode_image(paths[index % FILES], ImageReadMode.RGB))
             height, width = image.shape[-2:]
             boxes = torch.from_numpy(boxes_of(width, height))
@@ -185,7 +189,7 @@ def torchvision(folder: Path, variant: str):
                 image, {"boxes": boxes, "labels": torch.zeros(len(boxes), dtype=torch.long)}
             )
 
-    def collate(samples):
+    def collate(samples: list[tuple]) -> tuple:
         images, targets = zip(*samples, strict=True)
         return torch.stack(images), targets
 

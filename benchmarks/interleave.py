@@ -41,6 +41,10 @@ class Worker:
             cwd=ROOT,
             env=env,
         )
+        commands, answers = self._process.stdin, self._process.stdout
+        assert commands is not None, "a pipe"
+        assert answers is not None, "a pipe"
+        self._commands, self._answers = commands, answers
 
     @property
     def pid(self) -> int:
@@ -49,8 +53,8 @@ class Worker:
     def ask(self, command: str, *arguments: str) -> dict:
         """Raises WorkerError if the worker is no more."""
         try:
-            print(json.dumps([command, *arguments]), file=self._process.stdin, flush=True)
-            answer = self._process.stdout.readline()
+            print(json.dumps([command, *arguments]), file=self._commands, flush=True)
+            answer = self._answers.readline()
         except BrokenPipeError:
             answer = ""
         if not answer:
@@ -66,7 +70,7 @@ class Worker:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
-        for file in (self._process.stdin, self._process.stdout, self._errors):
+        for file in (self._commands, self._answers, self._errors):
             try:
                 file.close()
             except BrokenPipeError:  # of what it was to read yet
@@ -75,7 +79,7 @@ class Worker:
     def __enter__(self) -> "Worker":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -12,6 +12,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
@@ -23,6 +24,7 @@ from core.metrics.coco import coco_metric
 from core.metrics.crowdhuman import REFERENCES, crowdhuman_metric
 from core.metrics.voc import voc_metric
 
+Result = TypeVar("Result")
 SIDE = 800  # pixels of the generated images
 STEPS = ("evaluate", "accumulate", "summarize")
 
@@ -60,10 +62,10 @@ def coco(num_images: int, rounds: int) -> str:
 def voc(num_images: int, rounds: int) -> str:
     detections, truth = scene(num_images, num_objects=7, num_detections=100, num_classes=20)
 
-    def ours():
+    def ours() -> list[float]:
         return [one.ap_area for one in voc_metric(detections, truth, 20, strict=True).classes[0]]
 
-    def loop():
+    def loop() -> list[float]:
         return [plain_voc(detections, truth, label) for label in range(20)]
 
     return f"VOC, {num_images} images x 100 detections x 20 classes: {compared(ours, loop, rounds)}"
@@ -73,30 +75,29 @@ def crowdhuman(num_images: int, rounds: int) -> str:
     detections, truth = scene(num_images, num_objects=23, num_detections=100, num_classes=1)
     sizes = np.full((num_images, 2), SIDE)
 
-    def ours():
+    def ours() -> list[float]:
         (one,) = crowdhuman_metric(detections, truth, sizes, 1).classes
         return [one.ap, one.mr2, *one.ji_curve]
 
-    def loop():
+    def loop() -> list[float]:
         return plain_crowdhuman(detections, truth, num_images)
 
     return f"CrowdHuman, {num_images} images x 100 detections: {compared(ours, loop, rounds)}"
 
 
-def compared(ours: Callable, loop: Callable, rounds: int) -> str:
+def compared(ours: Callable[[], list[float]], loop: Callable[[], list[float]], rounds: int) -> str:
     """Raises AssertionError where the figures differ."""
-    times = {ours: [], loop: []}
+    times = []
     for _ in range(rounds):
-        figures = {}
-        for run in times:
-            spent, figures[run] = seconds(run)
-            times[run].append(spent)
-        np.testing.assert_allclose(figures[ours], figures[loop], rtol=0, atol=1e-9)
-    ours, loop = (min(spent) for spent in times.values())
-    return f"{ours:.2f} s, the plain loop {loop:.1f} s: {loop / ours:.1f}"
+        our_time, found = seconds(ours)
+        loop_time, expected = seconds(loop)
+        times.append((our_time, loop_time))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+    fast, slow = map(min, zip(*times, strict=True))
+    return f"{fast:.2f} s, the plain loop {slow:.1f} s: {slow / fast:.1f}"
 
 
-def seconds(run: Callable) -> tuple[float, object]:
+def seconds(run: Callable[[], Result]) -> tuple[float, Result]:
     """And what it returned."""
     start = time.perf_counter()
     result = run()
@@ -106,10 +107,11 @@ def seconds(run: Callable) -> tuple[float, object]:
 @contextmanager
 def inside_pycocotools() -> Iterator[list[float]]:
     """The list is filled with the seconds of each call of COCOeval's three steps."""
-    spent, originals = [], {name: getattr(COCOeval, name) for name in STEPS}
+    spent: list[float] = []
+    originals = {name: getattr(COCOeval, name) for name in STEPS}
 
-    def timed(step):
-        def run(self):
+    def timed(step: Callable[[COCOeval], None]) -> Callable[[COCOeval], None]:
+        def run(self: COCOeval) -> None:
             spent.append(seconds(lambda: step(self))[0])
 
         return run
@@ -164,8 +166,8 @@ def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
 
 def by_image(boxes: Detections | GroundTruth, rows: np.ndarray) -> dict[int, np.ndarray]:
     """Image -> those of the rows that lie in it, in order."""
-    found = {}
-    for row in rows:
+    found: dict[int, list[int]] = {}
+    for row in rows.tolist():
         found.setdefault(int(boxes.image[row]), []).append(row)
     return {image: np.array(rows) for image, rows in found.items()}
 
@@ -193,7 +195,7 @@ def plain_voc(detections: Detections, truth: GroundTruth, label: int) -> float:
             box, others = detections.boxes[i], truth.boxes[rows]
             shared = intersection(box, others)
             iou = shared / (area(box) + area(others) - shared)
-            best = rows[np.argmax(iou)] if iou.max() > 0.5 else -1
+            best = int(rows[np.argmax(iou)]) if iou.max() > 0.5 else -1
         if best >= 0 and truth.difficult[best]:
             continue
         tp[place] = best >= 0 and not used[best]
@@ -203,8 +205,8 @@ def plain_voc(detections: Detections, truth: GroundTruth, label: int) -> float:
     recall = tp / np.count_nonzero((truth.labels == label) & ~truth.difficult)
     precision = tp / np.maximum(tp + fp, np.finfo(float).eps)
     recall, precision = np.array([0, *recall, 1]), np.array([0, *precision, 0])
-    for i in range(len(precision) - 1, 0, -1):
-        precision[i - 1] = max(precision[i - 1], precision[i])
+    for end in range(len(precision) - 1, 0, -1):
+        precision[end - 1] = max(precision[end - 1], precision[end])
     changes = np.flatnonzero(recall[1:] != recall[:-1])
     return float(np.sum((recall[changes + 1] - recall[changes]) * precision[changes + 1]))
 
@@ -213,7 +215,8 @@ def plain_crowdhuman(detections: Detections, truth: GroundTruth, num_images: int
     """AP, MR-2 and JI at ten scores, of one class, by CrowdDet's rules."""
     found = by_image(detections, np.argsort(-detections.scores, kind="stable"))
     objects = by_image(truth, np.arange(len(truth)))
-    pooled, jaccard = [], [[] for _ in range(10)]
+    pooled: list[tuple[float, bool]] = []
+    jaccard: list[list[float | None]] = [[] for _ in range(10)]
     none = np.zeros(0, int)
     for image in range(num_images):
         mine, others = found.get(image, none), objects.get(image, none)
@@ -238,8 +241,8 @@ def plain_crowdhuman(detections: Detections, truth: GroundTruth, num_images: int
             above = scores > 0.1 * i
             indices.append(jaccard_index(iou[above], excused[above], real_excused))
     pooled.sort(key=lambda one: -one[0])
-    num_objects = np.count_nonzero(~truth.difficult)
-    ji = [np.mean([one for one in indices if one is not None]) for indices in jaccard]
+    num_objects = int(np.count_nonzero(~truth.difficult))
+    ji = [float(np.mean([one for one in indices if one is not None])) for indices in jaccard]
     return [*ap_and_mr2([hit for _, hit in pooled], num_objects, num_images), *ji]
 
 
@@ -251,7 +254,7 @@ def mostly_inside(box: np.ndarray, regions: np.ndarray) -> bool:
     return bool((intersection(box, regions) / (area(box) + 1e-6) > 0.5).any())
 
 
-def jaccard_index(iou, excused, real_excused) -> float | None:
+def jaccard_index(iou: np.ndarray, excused: np.ndarray, real_excused: np.ndarray) -> float | None:
     rows, columns = linear_sum_assignment(np.where(iou > 0.5, iou, 0), maximize=True)
     pairs = iou[rows, columns] > 0.5
     excused, real_excused = excused.copy(), real_excused.copy()

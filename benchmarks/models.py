@@ -99,12 +99,13 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
     jobs = []
     networks = itertools.product(args.depth, args.size, args.classes)
     for network, task, precision in itertools.product(networks, args.tasks, CONTESTANTS):
+        depth, size, classes = network
         for library, variant in CONTESTANTS[precision]:
             if variant in ("frozen", "inductor") and task != "inference":
                 continue
             if variant == "eager" and (task != "train" or network != EAGER_AT):
                 continue
-            jobs.append(Job(library, task, precision, variant, *network, weights=""))
+            jobs.append(Job(library, task, precision, variant, depth, size, classes, weights=""))
     return jobs
 
 
@@ -176,7 +177,8 @@ def row(job: Job, times: Times, outputs: dict, memory: dict, first: str) -> dict
 
     first: the name of the one compared to.
     """
-    seconds, extra = times.seconds[job.name], {}
+    seconds = times.seconds[job.name]
+    extra: dict[str, object] = {}
     if job.library == "floor":
         network, product = (
             int(outputs[job.name][f"{name}_flops"]) for name in ("network", "matmul")

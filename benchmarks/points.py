@@ -5,7 +5,7 @@ Each takes what grows and returns a function that does the work once; a dataset'
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -62,7 +62,7 @@ def targets_and_losses(boxes: int) -> Callable[[], dict]:
         "labels": tf.constant(labels),
     }
 
-    def step(outputs):
+    def step(outputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         with tf.GradientTape() as tape:
             tape.watch(outputs)
             loss = criterion(outputs, batch)["loss"]
@@ -148,7 +148,7 @@ def images(count: int, folder: str) -> Callable[[], dict]:
     stream = _stream(_packed(count, folder))
     next(stream)
 
-    def draw():
+    def draw() -> dict:
         for _ in range(IMAGES_A_RUN // 8):
             index = next(stream)["index"]
         return {"index": index.numpy()}
@@ -156,7 +156,7 @@ def images(count: int, folder: str) -> Callable[[], dict]:
     return draw
 
 
-def _stream(dataset: Dataset):
+def _stream(dataset: Dataset) -> Iterator[dict[str, tf.Tensor]]:
     data, rule = Data(cache=True), Canvas(64, 64)
     return iter(training_batches(dataset, data, rule, batch_size=8, seed=0, epochs=range(10**6)))
 

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default="runs/benchmarks/precision")
     args = parser.parse_args(argv)
     out = Path(args.out)
-    found = {name: [] for name in COLUMNS}
+    found: dict[str, list[float]] = {name: [] for name in COLUMNS}
     for seed in range(args.seeds):
         runs = {p: train(args, p, seed) for p in ("float32", "mixed_bfloat16")}
         for name, (training, detecting) in COLUMNS.items():

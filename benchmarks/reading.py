@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     others = require_idle(allow_busy=args.busy)
     with tempfile.TemporaryDirectory() as folder:
         size = generate(Path(folder), args.images, args.boxes)
-        found = {name: [] for name in READERS}
+        found: dict[str, list[dict]] = {name: [] for name in READERS}
         for _ in range(args.rounds):
             for name, results in found.items():
                 results.append(in_fresh_process(name, folder))

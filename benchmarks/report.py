@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -78,7 +79,7 @@ def picture(path: str | Path, groups: Mapping[str, Sequence[Mapping]]) -> None:
     save(figure, path)
 
 
-def style(axes, title: str) -> None:
+def style(axes: Axes, title: str) -> None:
     """The looks of utils/plots.py."""
     axes.set_title(title, loc="left", color=INK, fontsize=10.5, fontweight="bold")
     axes.grid(color=GRID, linewidth=0.8)

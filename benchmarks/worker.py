@@ -23,7 +23,7 @@ import numpy as np
 class Memory:
     """Peak resident memory above what was there after the imports, and after the building."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.imports = self.built = _resident("VmRSS")
         self.building = self.imports
         _forget_peak()
@@ -43,7 +43,8 @@ class Memory:
 
 def _resident(name: str) -> int:
     text = Path("/proc/self/status").read_text(encoding="utf-8")
-    return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", text)[1])
+    [kilobytes] = re.findall(rf"{name}:\s+(\d+) kB", text)
+    return 1024 * int(kilobytes)
 
 
 def _forget_peak() -> None:
@@ -54,14 +55,14 @@ class Contestant:
     """A function to time, and what it returned first."""
 
     def __init__(self, run: Callable[[], dict]):
-        self._run, self._first = run, None
+        self._run = run
+        self._first: dict = {}
 
     def run(self) -> dict:
         start = time.perf_counter()
         outputs = self._run()
         seconds = time.perf_counter() - start
-        if self._first is None:
-            self._first = outputs
+        self._first = self._first or outputs
         return {"seconds": seconds}
 
     def warm(self) -> dict:
@@ -80,7 +81,7 @@ def main() -> None:
     memory = Memory()
     contestant = Contestant(module.make(**json.loads(sys.argv[2])))
     memory.mark_built()
-    commands = {
+    commands: dict[str, Callable[..., dict]] = {
         "warm": contestant.warm,
         "run": contestant.run,
         "outputs": contestant.outputs,

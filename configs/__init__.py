@@ -74,14 +74,15 @@ def load(path: str | Path = "config.py", overrides: Sequence[str] = ()) -> Confi
             raise ConfigError(f"{path}: {error}") from None
     else:
         spec = importlib.util.spec_from_file_location("_config_file", path)
-        if spec is None:
+        if spec is None or spec.loader is None:
             raise ConfigError(f"{path}: expected a .py or .json file")
         module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
-        config = getattr(module, "config", None)
-        if not isinstance(config, Config):
-            raise ConfigError(f"{path}: expected it to define `config`, a Config; found {config!r}")
+        found = getattr(module, "config", None)
+        if not isinstance(found, Config):
+            raise ConfigError(f"{path}: expected it to define `config`, a Config; found {found!r}")
+        config = found
     return override(config, dict(assignment(item) for item in overrides))

@@ -8,12 +8,13 @@ and `from_dict` carry it through JSON.
 import ast
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
-from typing import Any, Literal, Union
+from typing import Any, Literal, Self, TypeGuard, TypeVar, Union
 
 
 class Text(str):
@@ -35,7 +36,7 @@ class ConfigError(ValueError):
 
 
 class UnusedError(ConfigError):
-    """A setting of a `field` that would do nothing beside the others."""
+    """A setting that would do nothing beside others. field: dotted, as the class that checks it."""
 
     def __init__(self, field: str, message: str):
         super().__init__(message)
@@ -50,19 +51,23 @@ _is_saved: ContextVar[bool] = ContextVar("is_saved", default=False)
 class Checked:
     """Base of every config dataclass.
 
-    given: names of the fields that were given a value; the others have their defaults.
     GONE: settings that there once were, and the value at which they did nothing.
     """
 
     GONE: typing.ClassVar[dict[str, Any]] = {}
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
         self = super().__new__(cls)
         names = [field.name for field in dataclasses.fields(cls)]
-        object.__setattr__(self, "given", frozenset(names[: len(args)]) | kwargs.keys())
+        self.__dict__["given"] = frozenset(names[: len(args)]) | kwargs.keys()
         return self
 
-    def __post_init__(self):
+    @property
+    def given(self) -> frozenset[str]:
+        """Names of the fields that were given a value; the others have their defaults."""
+        return self.__dict__["given"]
+
+    def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             name = f"{type(self).__name__}.{field.name}"
@@ -79,15 +84,23 @@ class Checked:
             raise ConfigError(f"{name}: expected {expected}, found {getattr(self, field)!r}")
 
     def require_used(self, field: str, is_used: bool, where: str) -> None:
-        """Raises UnusedError for another than the default value, which does nothing but `where`."""
-        own = type(self).__dataclass_fields__[field]
-        has_factory = own.default is dataclasses.MISSING
-        default = own.default_factory() if has_factory else own.default
-        try:
-            is_met = is_used or getattr(self, field) == default
-            self.require(field, is_met, f"the default, {default!r}, unless {where}")
-        except ConfigError as error:
-            raise UnusedError(field, str(error)) from None
+        """Raises UnusedError for another than the default value, which does nothing but `where`.
+
+        field: may be one of a group, "augment.zoom", that settings outside of it decide on.
+        """
+        *groups, name = field.split(".")
+        owner = functools.reduce(getattr, groups, self)
+        own = type(owner).__dataclass_fields__[name]
+        default = own.default
+        if own.default_factory is not dataclasses.MISSING:
+            default = own.default_factory()
+        found = getattr(owner, name)
+        if not is_used and found != default:
+            expected = f"expected the default, {default!r}, unless {where}"
+            raise UnusedError(field, f"{type(self).__name__}.{field}: {expected}, found {found!r}")
+
+
+Group = TypeVar("Group", bound=Checked)
 
 
 def convert(value: Any, hint: Any, name: str) -> Any:
@@ -127,7 +140,7 @@ def convert(value: Any, hint: Any, name: str) -> Any:
             )
         if callable(value):
             return value
-    elif dataclasses.is_dataclass(hint):
+    elif _is_group(hint):
         if isinstance(value, hint):
             return value
         if isinstance(value, Mapping):
@@ -140,13 +153,15 @@ def convert(value: Any, hint: Any, name: str) -> Any:
     raise ConfigError(f"{name}: expected {describe(hint)}, found {value!r}")
 
 
+def _is_group(hint: object) -> TypeGuard[type[Checked]]:
+    return isinstance(hint, type) and issubclass(hint, Checked)
+
+
 def _convert_union(value: Any, args: tuple, hint: Any, name: str) -> Any:
     """A union is None, a plain type, or one of several dataclasses chosen by their `kind`."""
     if value is None and type(None) in args:
         return None
-    kinds = {
-        arg.kind: arg for arg in args if dataclasses.is_dataclass(arg) and hasattr(arg, "kind")
-    }
+    kinds = {arg.kind: arg for arg in args if _is_group(arg) and hasattr(arg, "kind")}
     if isinstance(value, str) and value in kinds:
         return kinds[value]()
     if isinstance(value, Mapping) and value.get("kind") in kinds:
@@ -179,17 +194,18 @@ def describe(hint: Any) -> str:
         return "a callable of your own"
     if hint is type(None):
         return "None"
-    if dataclasses.is_dataclass(hint):
+    if _is_group(hint):
         return repr(hint.kind) if hasattr(hint, "kind") else hint.__name__
     return {int: "a whole number", float: "a number", str: "a string", bool: "True or False"}[hint]
 
 
-def override(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
+def override(config: Group, changes: Mapping[str, Any], prefix: str = "") -> Group:
     """Returns a copy of a config with dotted fields changed: {"train.epochs": 20}.
 
     A group's own value is set before its fields, so {"train.schedule": "step",
-    "train.schedule.factor": 0.2} works in any order. Raises ConfigError for an unknown field, with
-    the choices, and for a value that does not fit.
+    "train.schedule.factor": 0.2} works in any order. What `config` had and would do nothing beside
+    the changes becomes the default. Raises ConfigError for an unknown field, with the choices, and
+    for a value that does not fit.
     """
     names = [field.name for field in dataclasses.fields(config)]
     for key in changes:
@@ -198,31 +214,58 @@ def override(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
             near = difflib.get_close_matches(head, names, 1)
             hint = f"did you mean {prefix + near[0]!r}? " if near else ""
             raise ConfigError(f"{prefix + head!r} is no setting; {hint}choices: {', '.join(names)}")
-    direct = {key: value for key, value in changes.items() if "." not in key}
-    config = _replace(config, direct, prefix)
+    values = {key: value for key, value in changes.items() if "." not in key}
+    hints = typing.get_type_hints(type(config))
     groups: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():
         if "." in key:
             head, rest = key.split(".", 1)
             groups.setdefault(head, {})[rest] = value
-    nested = {}
     for head, inner in groups.items():
         group = getattr(config, head)
-        if not dataclasses.is_dataclass(group):
+        if head in values:
+            group = convert(values[head], hints[head], prefix + head)
+        if not isinstance(group, Checked):
             raise ConfigError(f"{prefix + head!r} has no fields of its own; found {group!r}")
-        nested[head] = override(group, inner, f"{prefix}{head}.")
-    return _replace(config, nested, prefix)
+        values[head] = override(group, inner, f"{prefix}{head}.")
+    return _replace(config, values, prefix, changes)
 
 
-def _replace(config: Any, values: Mapping[str, Any], prefix: str) -> Any:
+def _replace(config: Group, values: dict[str, Any], prefix: str, changes: Collection[str]) -> Group:
     # Not dataclasses.replace, to which every field would be given.
-    kept = {name: getattr(config, name) for name in config.given}
     try:
-        return type(config)(**kept | values) if values else config
+        return _made(type(config), _given(config) | values, changes) if values else config
     except ConfigError as error:
         # Errors name the class ("Train.epochs"); the user wrote the dotted name ("train.epochs").
         message = str(error).replace(f"{type(config).__name__}.", prefix, 1)
         raise ConfigError(message) from None
+
+
+def _given(config: Checked) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in config.given}
+
+
+def _made(cls: type[Group], values: dict[str, Any], asked: Collection[str] = ()) -> Group:
+    """cls(**values) without what does nothing beside the rest, unless it was `asked` for.
+
+    asked: dotted names, of fields or whole groups.
+    """
+    try:
+        return cls(**values)
+    except UnusedError as error:
+        unused = f"{error.field}."
+        if any(unused.startswith(f"{name}.") or f"{name}.".startswith(unused) for name in asked):
+            raise
+        return _made(cls, _without(values, error.field), asked)
+
+
+def _without(values: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """The values without that of a dotted field, which has its default then."""
+    head, _, rest = field.partition(".")
+    if not rest:
+        return {name: value for name, value in values.items() if name != head}
+    group = values[head]
+    return {**values, head: _without(group if isinstance(group, Mapping) else _given(group), rest)}
 
 
 def assignment(item: str) -> tuple[str, Text]:
@@ -236,23 +279,26 @@ def assignment(item: str) -> tuple[str, Text]:
     return key.strip(), Text(text.strip())
 
 
-def adopt(mine: Checked, theirs: Checked) -> Checked:
-    """`mine`, with what was given in `theirs` wherever nothing was given in `mine`."""
+def adopt(mine: Group, theirs: Checked) -> Group:
+    """`mine`, with what was given in `theirs` wherever nothing was given in `mine`.
+
+    Of `theirs` what would do nothing beside `mine` is left out.
+    """
     if type(mine) is not type(theirs):
         return mine
-    values = {name: getattr(mine, name) for name in mine.given}
+    values = _given(mine)
     for name in theirs.given:
         value = getattr(theirs, name)
         if name not in mine.given:
             values[name] = value
-        elif dataclasses.is_dataclass(value):
+        elif isinstance(value, Checked):
             values[name] = adopt(values[name], value)
-    return type(mine)(**values)
+    return _made(type(mine), values, mine.given)
 
 
 def to_dict(config: Any) -> Any:
     """A config as JSON-ready dicts and lists; an object of the user's own by its name."""
-    if dataclasses.is_dataclass(config):
+    if isinstance(config, Checked):
         kind = {"kind": config.kind} if hasattr(config, "kind") else {}
         fields = dataclasses.fields(config)
         return kind | {field.name: to_dict(getattr(config, field.name)) for field in fields}
@@ -266,7 +312,7 @@ def to_dict(config: Any) -> Any:
     return config
 
 
-def from_dict(cls: type, values: Mapping[str, Any], name: str | None = None) -> Any:
+def from_dict(cls: type[Group], values: Mapping[str, Any], name: str | None = None) -> Group:
     """The inverse of `to_dict`.
 
     name: what messages call the whole, by default the class ("Config.train.epochs: ...").
@@ -281,7 +327,7 @@ def from_dict(cls: type, values: Mapping[str, Any], name: str | None = None) -> 
         _is_saved.reset(token)
 
 
-def _from_mapping(cls: type, values: Mapping[str, Any], name: str) -> Any:
+def _from_mapping(cls: type[Group], values: Mapping[str, Any], name: str) -> Group:
     fields = dataclasses.fields(cls)
     names = [field.name for field in fields]
     if _is_saved.get():
@@ -294,26 +340,22 @@ def _from_mapping(cls: type, values: Mapping[str, Any], name: str) -> Any:
         if is_required and field.name not in values:
             raise ConfigError(f"{name}.{field.name}: expected a value, found none")
     try:
-        return cls(**values)
-    except UnusedError as error:
-        if not _is_saved.get():
-            raise
-        used = {key: value for key, value in values.items() if key != error.field}
-        return _from_mapping(cls, used, name)
+        return _made(cls, dict(values)) if _is_saved.get() else cls(**values)
     except ConfigError as error:
         raise ConfigError(str(error).replace(f"{cls.__name__}.", f"{name}.", 1)) from None
 
 
-def completed(cls: type, saved: Mapping[str, Any]) -> dict[str, Any]:
+def completed(cls: type[Checked], saved: Mapping[str, Any]) -> dict[str, Any]:
     """What an earlier version saved by `to_dict`, as this one would; own objects by their names."""
 
-    def without_own(value):
+    def standing_in(value: Any) -> Any:
         if isinstance(value, Mapping):
-            kept = {k: v for k, v in value.items() if not str(v).startswith(CALLABLE)}
-            return {k: without_own(v) for k, v in kept.items()}
-        return [without_own(v) for v in value] if isinstance(value, list) else value
+            return {k: standing_in(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [standing_in(v) for v in value]
+        return _part_of_ones_own if str(value).startswith(CALLABLE) else value
 
-    def with_own(value, saved):
+    def with_own(value: Any, saved: Any) -> Any:
         if saved is None:  # it came since
             return value
         if str(saved).startswith(CALLABLE):
@@ -324,7 +366,11 @@ def completed(cls: type, saved: Mapping[str, Any]) -> dict[str, Any]:
             return [with_own(v, s) for v, s in zip(value, saved, strict=True)]
         return value
 
-    return with_own(to_dict(from_dict(cls, without_own(saved))), saved)
+    return with_own(to_dict(from_dict(cls, standing_in(saved))), saved)
+
+
+def _part_of_ones_own() -> None:
+    """Stands for what a file can only name."""
 
 
 def differences(ours: Any, theirs: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

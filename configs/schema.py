@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, get_args
 from configs.checked import Checked, ConfigError
 
 SCALES = "different multiples from 0.1 to 10"
+METRIC_OF_FORMAT = {"coco": "coco", "crowdhuman": "crowdhuman"}  # every other: voc
 
 
 def _are_scales(values: tuple[float, ...]) -> bool:
@@ -43,7 +44,7 @@ class Augment(Checked):
 
     GONE: ClassVar[dict[str, float]] = {"noise": 0.0, "grayscale": 0.0}
 
-    def check(self):
+    def check(self) -> None:
         for name in ("flip", "vertical_flip", "iou_crop", "min_visibility"):
             self.require(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
         for name in ("blur", "jpeg", "cutout"):
@@ -56,6 +57,7 @@ class Augment(Checked):
             self.require(name, 0 <= getattr(self, name) <= most, f"degrees from 0 to {most}")
         self.require("translate", 0 <= self.translate < 1, "a share from 0 to below 1")
         self.require("canvas_scales", _are_scales(self.canvas_scales), SCALES)
+        self.require_used("zoom", self.iou_crop < 1, "iou_crop is below 1")
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Mixing(Checked):
         """The probability that a sample is mixed."""
         return math.fsum([self.mixup, self.cutmix, self.mosaic])
 
-    def check(self):
+    def check(self) -> None:
         for name in ("mixup", "cutmix", "mosaic"):
             self.require(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
         if self.total > 1:
@@ -132,13 +134,14 @@ class Data(Checked):
 
     USED_BY: ClassVar[dict[str, tuple[str, ...]]] = {  # elsewhere they would do nothing
         "images": ("coco", "csv", "yolo", "crowdhuman"),
-        "val_fraction": ("voc", "csv", "shapes"),
+        "val_fraction": ("voc", "csv"),
         "csv": ("csv",),
         "person_box": ("crowdhuman",),
         "check_images": ("coco",),
+        "train_on_difficult": ("voc", "coco", "shapes"),
     }
 
-    def check(self):
+    def check(self) -> None:
         self.require("limit", self.limit >= 0, "0 or more")
         self.require("repeat_threshold", 0 <= self.repeat_threshold <= 1, "a share from 0 to 1")
         self.require("val_fraction", 0 < self.val_fraction < 1, "a share between 0 and 1")
@@ -150,6 +153,11 @@ class Data(Checked):
         for name, formats in self.USED_BY.items():
             where = f"format is {' or '.join(formats)}"
             self.require_used(name, self.format in formats, where)
+        augment, mixing = self.augment, self.mixing
+        of_augment = ("iou_crop", "rotate", "shear", "translate", "cutout")
+        cuts = [getattr(augment, name) for name in of_augment] + [mixing.cutmix, mixing.mosaic]
+        where = f"something cuts objects off: zoom above 1, {', '.join(of_augment)}, cutmix, mosaic"
+        self.require_used("augment.min_visibility", augment.zoom[1] > 1 or any(cuts), where)
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ class Canvas(Checked):
     width: int = 416
     antialias: bool = True  # smooth before shrinking
 
-    def check(self):
+    def check(self) -> None:
         self.require("height", self.height >= 32, "at least 32")
         self.require("width", self.width >= 32, "at least 32")
 
@@ -178,7 +186,7 @@ class ShortLong(Checked):
     rounding: Literal["floor", "nearest"] = "floor"  # of the sides; nearest: yhenon, fizyr
     always_pad: bool = False  # a side that is a multiple already gets one more (yhenon)
 
-    def check(self):
+    def check(self) -> None:
         self.require("short", self.short >= 32, "at least 32")
         self.require("long", self.long >= self.short, f"at least short = {self.short}")
         self.require("multiple", self.multiple >= 1, "at least 1")
@@ -195,7 +203,7 @@ class Anchors(Checked):
     stride: Literal["nominal", "grid"] = "nominal"  # grid: image size // grid size (torchvision)
     rounding: bool = False  # whole-number sizes and rounded corners (torchvision)
 
-    def check(self):
+    def check(self) -> None:
         self.require("sizes", len(self.sizes) == 5, "five sizes, for P3 to P7")
         for name in ("sizes", "ratios", "scales"):
             values = getattr(self, name)
@@ -211,10 +219,11 @@ class Coder(Checked):
     stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)  # yhenon: .1, .1, .2, .2
     max_log_scale: float | None = 4.135166556742356  # log(1000 / 16): limit of a growing side
 
-    def check(self):
+    def check(self) -> None:
         self.require("stds", min(self.stds) > 0, "numbers above 0")
         limit = self.max_log_scale
         self.require("max_log_scale", limit is None or limit > 0, "None or a number above 0")
+        self.require_used("max_log_scale", self.form == "center", "form is center")
 
 
 @dataclass(frozen=True)
@@ -237,7 +246,7 @@ class Detect(Checked):
     # hardware has it. Validation while training is in train.precision.
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
 
-    def check(self):
+    def check(self) -> None:
         self.require("score_threshold", 0 <= self.score_threshold < 1, "a score from 0 to below 1")
         self.require("nms_iou", 0 <= self.nms_iou <= 1, "an IoU from 0 to 1")
         self.require("soft_sigma", self.soft_sigma > 0, "a number above 0")
@@ -262,7 +271,7 @@ class Bifpn(Checked):
     # After each convolution; batch is live whatever model.bn_mode is, group for tiny batches.
     norm: Literal["batch", "group", "none"] = "batch"
 
-    def check(self):
+    def check(self) -> None:
         self.require("repeats", self.repeats >= 1, "at least 1")
 
 
@@ -298,7 +307,7 @@ class Model(Checked):
     resize: Canvas | ShortLong = field(default_factory=Canvas)
     detect: Detect = field(default_factory=Detect)
 
-    def check(self):
+    def check(self) -> None:
         self.require("bn_epsilon", self.bn_epsilon >= 0, "a number of 0 or more")
         for name in ("neck_width", "head_width"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
@@ -308,8 +317,27 @@ class Model(Checked):
         self.require("head_depth", self.head_depth >= 0, "0 or more")
         is_met = self.head_norm == "none" or self.head_width % 32 == 0
         self.require("head_width", is_met, "a multiple of 32 for head_norm = 'group'")
-        self.require("aliases", self.weights or not self.aliases, "none without model.weights")
+        is_met = bool(self.weights) or not self.aliases
+        self.require("aliases", is_met, "none without model.weights")
         self.require("prior", 0 < self.prior < 1, "a probability between 0 and 1")
+        self.require_used("head_norm", self.head_depth > 0, "head_depth is above 0")
+        deep = ("resnet50", "resnet101", "resnet152")
+        where = f"backbone is {' or '.join(deep)}"
+        self.require_used("bottleneck_stride", self.backbone in deep, where)
+        self._check_own_parts()
+
+    def _check_own_parts(self) -> None:
+        """Parts of the user's own take no settings from here."""
+        is_ours = {"backbone": not callable(self.backbone), "neck": not callable(self.neck)}
+        self.require_used("bn_mode", is_ours["backbone"], "backbone is a ResNet by name")
+        for name in ("neck_width", "p6_from"):
+            self.require_used(name, is_ours["neck"], "neck is one by name")
+        is_used = is_ours["backbone"] or (self.neck == "bifpn" and self.bifpn.norm == "batch")
+        where = "backbone is a ResNet by name or bifpn.norm is batch"
+        self.require_used("bn_epsilon", is_used, where)
+        for part, layers in (("backbone", {"conv1", "pool1"}), ("neck", {"p6", "p7"})):
+            is_used = is_ours[part] or not layers & {*self.same_padding}
+            self.require_used("same_padding", is_used, f"{part} is one by name or not padded")
 
 
 @dataclass(frozen=True)
@@ -321,7 +349,7 @@ class Matcher(Checked):
     negative_iou: float = 0.4  # below it is background; between, it is ignored
     low_quality: bool = False  # each object also keeps its best anchor, however poor (torchvision)
 
-    def check(self):
+    def check(self) -> None:
         self.require("positive_iou", 0 < self.positive_iou <= 1, "an IoU above 0, up to 1")
         limit = self.positive_iou
         self.require(
@@ -336,7 +364,7 @@ class Atss(Checked):
     kind: ClassVar[str] = "atss"
     top_k: int = 9  # cells nearest to an object, on each level, whose anchors are looked at
 
-    def check(self):
+    def check(self) -> None:
         self.require("top_k", self.top_k >= 1, "at least 1")
 
 
@@ -354,7 +382,7 @@ class Loss(Checked):
 
     GONE: ClassVar[dict[str, float]] = {"label_smoothing": 0.0}
 
-    def check(self):
+    def check(self) -> None:
         self.require("alpha", self.alpha is None or 0 < self.alpha < 1, "None or between 0 and 1")
         self.require("gamma", self.gamma >= 0, "0 or more")
         self.require("beta", self.beta > 0, "a number above 0 (for 0, choose box = 'l1')")
@@ -376,7 +404,7 @@ class Cosine(Checked):
     kind: ClassVar[str] = "cosine"
     final: float = 0.0
 
-    def check(self):
+    def check(self) -> None:
         self.require("final", 0 <= self.final <= 1, "a share from 0 to 1")
 
 
@@ -388,9 +416,9 @@ class Step(Checked):
     at: tuple[float, ...] = (0.667, 0.889)  # 60k and 80k of 90k iterations, as in the paper
     factor: float = 0.1
 
-    def check(self):
-        rising = list(self.at) == sorted(set(self.at)) and all(0 < share < 1 for share in self.at)
-        self.require("at", rising, "rising shares between 0 and 1")
+    def check(self) -> None:
+        is_met = list(self.at) == sorted(set(self.at)) and all(0 < share < 1 for share in self.at)
+        self.require("at", bool(self.at) and is_met, "rising shares between 0 and 1")
         self.require("factor", self.factor > 0, "a number above 0")
 
 
@@ -402,9 +430,10 @@ class Polynomial(Checked):
     power: float = 0.9
     final: float = 0.0
 
-    def check(self):
+    def check(self) -> None:
         self.require("power", self.power > 0, "a number above 0")
         self.require("final", 0 <= self.final <= 1, "a share from 0 to 1")
+        self.require_used("power", self.final < 1, "final is below 1")
 
 
 @dataclass(frozen=True)
@@ -414,7 +443,7 @@ class Exponential(Checked):
     kind: ClassVar[str] = "exponential"
     final: float = 0.01
 
-    def check(self):
+    def check(self) -> None:
         self.require("final", 0 < self.final <= 1, "a share above 0, up to 1")
 
 
@@ -426,9 +455,15 @@ Stage = Literal[
 FrozenParts = tuple[Literal["backbone", "neck", "class_head", "box_head", Stage], ...]
 
 
+def _freezes_backbone(freeze: FrozenParts) -> bool:
+    return "backbone" in freeze or {*get_args(Stage)} <= {*freeze}
+
+
 def _leaves_something(freeze: FrozenParts) -> bool:
-    whole = {"backbone"} if {*get_args(Stage)} <= {*freeze} else set()
-    return not {"backbone", "neck", "class_head", "box_head"} <= {*freeze} | whole
+    return not (_freezes_backbone(freeze) and {"neck", "class_head", "box_head"} <= {*freeze})
+
+
+INHERITED = ("batch_size", "learning_rate", "schedule", "warmup_steps")  # by phases
 
 
 @dataclass(frozen=True)
@@ -442,7 +477,7 @@ class Phase(Checked):
     schedule: Schedule | None = None
     warmup_steps: int | None = None
 
-    def check(self):
+    def check(self) -> None:
         self.require("freeze", _leaves_something(self.freeze), "a part that learns")
         self.require("epochs", self.epochs >= 1, "at least 1")
         for name, least in (("batch_size", 1), ("warmup_steps", 0)):
@@ -453,13 +488,26 @@ class Phase(Checked):
 
 
 @dataclass(frozen=True)
+class FullPhase:
+    """A phase whose every setting is known, see `Train.all_phases`."""
+
+    epochs: int
+    freeze: FrozenParts
+    batch_size: int
+    learning_rate: float
+    schedule: Schedule
+    warmup_steps: int
+
+
+@dataclass(frozen=True)
 class Train(Checked):
     """How long, how fast, and what is kept."""
 
     epochs: int | None = 12  # None where `phases` say
     batch_size: int = 4
     learning_rate: float = 0.01  # for SGD and batches of 16, as in the paper; less for AdamW
-    schedule: Schedule = field(default_factory=Cosine)  # or (learning_rate, steps) -> schedule
+    # Or (learning_rate, steps) -> Keras schedule, or such a schedule, whose rates are its own.
+    schedule: Schedule = field(default_factory=Cosine)
     warmup_steps: int = 500  # the rate rises from 0.1 % of itself; at most half of a phase
     freeze: FrozenParts = ()  # e.g. ("backbone",), or only ("backbone.stem", "backbone.stage1")
     phases: tuple[Phase, ...] = ()  # e.g. first with the backbone frozen, then all
@@ -484,7 +532,7 @@ class Train(Checked):
     log_every: int = 20  # steps between reads of the losses on a GPU (each read waits for it)
     sample_pictures: int = 4  # validation images drawn at each validation
 
-    def check(self):
+    def check(self) -> None:
         self.require("freeze", _leaves_something(self.freeze), "a part that learns")
         self.require("batch_size", self.batch_size >= 1, "at least 1")
         self.require("learning_rate", self.learning_rate > 0, "a number above 0")
@@ -494,41 +542,48 @@ class Train(Checked):
                 "train: expected either train.epochs or train.phases (each with its epochs), found "
                 f"epochs={self.epochs!r} and {len(self.phases)} phases; set the other to None or ()"
             )
-        if self.phases and self.freeze:
-            raise ConfigError(
-                "train.freeze has no effect beside train.phases: set it in the phases"
-            )
         for name in ("warmup_steps", "validate_every", "early_stopping", "sample_pictures"):
             self.require(name, getattr(self, name) >= 0, "0 or more")
         self.require("momentum", 0 <= self.momentum < 1, "0 to below 1")
-        self.require_used("momentum", self.optimizer == "sgd", "optimizer is sgd")
         self.require("weight_decay", (self.weight_decay or 0) >= 0, "None, or 0 or more")
-        if self.optimizer == "adam" and self.weight_decay:
-            raise ConfigError("train.weight_decay: Adam takes none; set it to 0 or choose 'adamw'")
         if self.early_stopping and not self.validate_every:
             raise ConfigError("train.early_stopping: needs validations, found validate_every = 0")
         self.require("clip_norm", self.clip_norm is None or self.clip_norm > 0, "None or above 0")
         rate_is_met = 0 < self.backbone_rate <= 1
         self.require("backbone_rate", rate_is_met, "above 0, up to 1 (for 0, freeze the backbone)")
         self.require("ema", self.ema is None or 0 < self.ema < 1, "None or between 0 and 1")
-        for name, neutral in (("accumulate", 1), ("backbone_rate", 1), ("ema", None)):
-            is_met = not callable(self.optimizer) or getattr(self, name) == neutral
-            self.require(name, is_met, f"{neutral} beside an optimizer of your own")
         for name in ("accumulate", "log_every", "checkpoint_every"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
         self.require("seed", 0 <= self.seed < 2**31, "0 to 2**31 - 1")
+        self._check_use()
 
-    def all_phases(self) -> tuple[Phase, ...]:
+    def _check_use(self) -> None:
+        optimizer, phases = self.optimizer, self.phases
+        self.require_used("momentum", optimizer == "sgd", "optimizer is sgd")
+        takes_decay = optimizer in ("sgd", "adamw") or (optimizer, self.weight_decay) == ("adam", 0)
+        self.require_used("weight_decay", takes_decay, "optimizer is sgd or adamw")
+        for name in ("clip_norm", "accumulate", "backbone_rate", "ema"):
+            self.require_used(name, not callable(optimizer), "optimizer is sgd, adam or adamw")
+        self.require_used("freeze", not phases, "there are no phases, which have their own")
+        is_frozen = all(_freezes_backbone(part.freeze) for part in phases or (self,))
+        where = "some of the backbone learns (freeze, phases)"
+        self.require_used("backbone_rate", not is_frozen, where)
+        for name in INHERITED:
+            is_open = not phases or any(getattr(phase, name) is None for phase in phases)
+            self.require_used(name, is_open, "one of train.phases leaves it open")
+
+    def all_phases(self) -> tuple[FullPhase, ...]:
         """The phases with every None filled in."""
-        phases = self.phases or (Phase(epochs=self.epochs, freeze=self.freeze),)
-        inherited = ("batch_size", "learning_rate", "schedule", "warmup_steps")
+        phases = self.phases
+        if self.epochs is not None:
+            phases = (Phase(epochs=self.epochs, freeze=self.freeze),)
         return tuple(
-            Phase(
+            FullPhase(
                 epochs=phase.epochs,
                 freeze=phase.freeze,
                 **{
                     name: getattr(self if getattr(phase, name) is None else phase, name)
-                    for name in inherited
+                    for name in INHERITED
                 },
             )
             for phase in phases
@@ -547,7 +602,7 @@ class Evaluate(Checked):
     strict: bool = False  # IoU must exceed the threshold (py-faster-rcnn), not only reach it
     batch_size: int = 4
 
-    def check(self):
+    def check(self) -> None:
         ious = self.iou_thresholds
         is_met = bool(ious) and all(0 < iou <= 1 for iou in ious) and len(set(ious)) == len(ious)
         self.require("iou_thresholds", is_met, "different IoUs above 0, up to 1")
@@ -567,7 +622,13 @@ class Config(Checked):
     train: Train = field(default_factory=Train)
     evaluate: Evaluate = field(default_factory=Evaluate)
 
-    def check(self):
+    @property
+    def metric(self) -> str:
+        """The metric asked for, or the one that goes with the data's format."""
+        asked = self.evaluate.metric
+        return METRIC_OF_FORMAT.get(self.data.format, "voc") if asked == "auto" else asked
+
+    def check(self) -> None:
         plain = self.name and not set(self.name) & set('/\\:*?"<>|') and self.name.strip(". ")
         self.require("name", bool(plain), "a folder name")
         mixing = self.data.mixing
@@ -577,9 +638,8 @@ class Config(Checked):
                 f"data.mixing.closing_epochs: expected fewer than the {epochs} epochs of the "
                 f"training, found {mixing.closing_epochs}"
             )
-        scales = self.data.augment.canvas_scales
-        if scales != (1.0,) and not isinstance(self.model.resize, Canvas):
-            raise ConfigError(
-                "data.augment.canvas_scales: expected (1.0,) unless model.resize is 'canvas', "
-                f"found {scales!r}"
-            )
+        is_canvas = isinstance(self.model.resize, Canvas)
+        self.require_used("data.augment.canvas_scales", is_canvas, "model.resize is canvas")
+        where = f"the metric is voc (evaluate.metric and data.format make it {self.metric})"
+        for name in ("iou_thresholds", "ap", "plus_one", "strict"):
+            self.require_used(f"evaluate.{name}", self.metric == "voc", where)

@@ -4,11 +4,13 @@ Letters: N anchors over all levels, A anchors a cell.
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 STRIDES = (8, 16, 32, 64, 128)  # of P3 ... P7
+Count: TypeAlias = int | tf.Tensor  # a number that is known beforehand, or only when the graph runs
 
 
 def cell_anchors(
@@ -27,9 +29,10 @@ def cell_anchors(
     return (np.round(boxes) if rounding else boxes).astype(np.float32)
 
 
-def spatial_size(images: tf.Tensor) -> tuple:
+def spatial_size(images: tf.Tensor) -> tuple[Count, Count]:
     """(B, H, W, 3) -> height, width: ints where known, so that anchors fold to constants."""
-    return tuple(images.shape[i] or tf.shape(images)[i] for i in (1, 2))
+    height, width = (images.shape[i] or tf.shape(images)[i] for i in (1, 2))
+    return height, width
 
 
 class AnchorGenerator:
@@ -60,15 +63,16 @@ class AnchorGenerator:
         self.center_offset = center_offset
         self.stride = stride
 
-    def grids(self, height, width) -> list[tuple]:
+    def grids(self, height: Count, width: Count) -> list[tuple[Count, Count]]:
         """(rows, columns) of cells on each level; ints or scalar tensors as given."""
-        return [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
+        # Not -(-height // stride): an exported graph's integer division cuts towards zero.
+        return [((height + s - 1) // s, (width + s - 1) // s) for s in STRIDES]
 
-    def level_counts(self, height, width) -> list:
+    def level_counts(self, height: Count, width: Count) -> list[Count]:
         """Anchors on each level; they sum to N."""
         return [rows * columns * self.num_anchors for rows, columns in self.grids(height, width)]
 
-    def __call__(self, height, width) -> tf.Tensor:
+    def __call__(self, height: Count, width: Count) -> tf.Tensor:
         levels = []
         for (rows, columns), nominal, cell in zip(
             self.grids(height, width), STRIDES, self.cells, strict=True

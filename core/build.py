@@ -1,14 +1,15 @@
 """Config -> parts. Of core, only this and core/weights, with its conventions, know the config."""
 
 import contextlib
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 import keras
 import tensorflow as tf
 
 from configs.checked import ConfigError
-from configs.schema import Config, Model, Phase
+from configs.schema import Config, FullPhase, Model
 from core.anchors import AnchorGenerator
 from core.backbones.resnet import ResNet
 from core.box_coder import BoxCoder
@@ -32,20 +33,19 @@ def build_model(config: Model, num_classes: int, precision: str = "float32") -> 
     precision: "float32", "mixed_float16" or "mixed_bfloat16".
     """
     num_anchors = build_anchors(config).num_anchors
-    heads = {
-        "depth": config.head_depth,
-        "width": config.head_width,
-        "norm": config.head_norm,
-        "num_anchors": num_anchors,
-    }
+    head = functools.partial(
+        Head,
+        depth=config.head_depth,
+        width=config.head_width,
+        norm=config.head_norm,
+        num_anchors=num_anchors,
+    )
     with _dtype_policy(precision):
         model = RetinaNet(
             backbone=build_backbone(config),
             neck=_build_neck(config),
-            class_head=Head(
-                **heads, outputs=num_classes, bias=prior_bias(config.prior), name="class_head"
-            ),
-            box_head=Head(**heads, outputs=4, bias=0.0, name="box_head"),
+            class_head=head(outputs=num_classes, bias=prior_bias(config.prior), name="class_head"),
+            box_head=head(outputs=4, bias=0.0, name="box_head"),
             normalization=config.normalization,
             name="retinanet",
         )
@@ -54,7 +54,7 @@ def build_model(config: Model, num_classes: int, precision: str = "float32") -> 
 
 
 @contextlib.contextmanager
-def _dtype_policy(name: str):
+def _dtype_policy(name: str) -> Iterator[None]:
     """Keras's policy is global; layers take it when they are made, and only these should."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
@@ -151,12 +151,12 @@ def build_postprocess(config: Model) -> Postprocess:
     )
 
 
-def warmup_within(phase: Phase, steps: int) -> int:
+def warmup_within(phase: FullPhase, steps: int) -> int:
     """The warm-up of a phase of `steps` updates: what it asks for, but at most half of them."""
     return min(phase.warmup_steps, steps // 2)
 
 
-def num_updates(phase: Phase, steps: int, accumulate: int = 1) -> int:
+def num_updates(phase: FullPhase, steps: int, accumulate: int = 1) -> int:
     """Updates of a phase of `steps` batches, one every `accumulate`.
 
     Groups of batches go on from epoch to epoch; of the phase's last one, where it is not full, no
@@ -170,8 +170,8 @@ def num_updates(phase: Phase, steps: int, accumulate: int = 1) -> int:
     return steps // accumulate
 
 
-def build_schedule(phase: Phase, steps: int, accumulate: int = 1) -> LearningRateSchedule:
-    """The schedule of a phase of `steps` batches; `phase` has no None left (Train.all_phases).
+def build_schedule(phase: FullPhase, steps: int, accumulate: int = 1) -> LearningRateSchedule:
+    """The schedule of a phase of `steps` batches.
 
     accumulate: batches an update. The schedule is made for updates and asked by batches.
     Raises ConfigError for a schedule of the user's own that is none, or a phase without an update.
@@ -194,7 +194,9 @@ def build_schedule(phase: Phase, steps: int, accumulate: int = 1) -> LearningRat
     return PerUpdate(schedule, accumulate) if accumulate > 1 else schedule
 
 
-def build_optimizer(config: Config, schedule: LearningRateSchedule, model: RetinaNet):
+def build_optimizer(
+    config: Config, schedule: float | LearningRateSchedule, model: RetinaNet
+) -> keras.optimizers.Optimizer:
     train = config.train
     decay = train.weight_decay
     if decay is None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from core.anchors import Count
 from core.targets import Atss, best_overlaps
 
 SIZES = (16, 32, 64, 128)  # pixels at the network's input: limits of the size classes
@@ -84,7 +85,7 @@ def anchor_coverage(
 def atss_coverage(
     matcher: Atss,
     anchors: tf.Tensor,
-    level_counts: Sequence[int],
+    level_counts: Sequence[Count],
     boxes: np.ndarray,
     limits: Sequence[float] = SIZES,
     chunk: int = 256,

@@ -7,13 +7,25 @@ weights (B, G), index (B,).
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+import keras
 import tensorflow as tf
 
+from core.histograms import score_histograms
+from core.losses import Criterion
+from core.postprocess import Postprocess
 from core.tta import join_mirrored, scaled, with_mirrored
 
+Outputs = TypeVar("Outputs")
 
-def train_step(model, criterion, optimizer, batch: dict) -> dict[str, tf.Tensor]:
+
+def train_step(
+    model: keras.Model,
+    criterion: Criterion,
+    optimizer: keras.optimizers.Optimizer,
+    batch: dict[str, tf.Tensor],
+) -> dict[str, tf.Tensor]:
     """A batch for the optimizer, which updates the model's trainable weights, or does so every few
     batches; returns the criterion's scalars."""
     with tf.GradientTape() as tape:
@@ -26,19 +38,47 @@ def train_step(model, criterion, optimizer, batch: dict) -> dict[str, tf.Tensor]
     return losses
 
 
-def validation_step(model, criterion, postprocess, batch: dict) -> tuple[dict, dict]:
-    """The criterion's scalars and the detections of a batch, from one forward pass: one view."""
+def validation_step(
+    model: keras.Model,
+    criterion: Criterion,
+    postprocess: Postprocess,
+    batch: dict[str, tf.Tensor],
+) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+    """The criterion's scalars, `score_histograms` and the detections of a batch, from one forward
+    pass: one view."""
     outputs = model(batch["images"], batch["sizes"], training=False)
-    return criterion(outputs, batch), postprocess(outputs, batch)
+    targets = criterion.targets(batch)
+    histograms = score_histograms(outputs["class_logits"], batch["labels"], targets.matches)
+    return criterion(outputs, batch, targets), histograms, postprocess(outputs, batch)
 
 
 def predict(
-    model, postprocess, batch: dict, *, flip: bool = False, scales: Sequence[float] = (1.0,)
+    model: keras.Model,
+    postprocess: Postprocess,
+    batch: dict[str, tf.Tensor],
+    *,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
 ) -> dict[str, tf.Tensor]:
     """Detections of a batch in original pixels, see `Postprocess.suppress`.
 
+    flip, scales: see `candidates`. The candidates of all views go through one NMS.
+    """
+    found = candidates(model, postprocess, batch, flip=flip, scales=scales)
+    return postprocess.suppress(*found, batch)
+
+
+def candidates(
+    model: keras.Model,
+    postprocess: Postprocess,
+    batch: dict[str, tf.Tensor],
+    *,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Boxes and scores of a batch before NMS, see `Postprocess.candidates`.
+
     flip: also look at the mirrored images. scales: look at these multiples of the input's size.
-    The candidates of all views go through one NMS.
     """
     views = with_mirrored(batch) if flip else batch
     found = []
@@ -49,13 +89,17 @@ def predict(
         found.append((boxes / scale, scores))
     boxes, scores = (tf.concat(parts, axis=1) for parts in zip(*found, strict=True))
     if flip:
-        boxes, scores = join_mirrored(boxes, scores, batch["sizes"])
-    return postprocess.suppress(boxes, scores, batch)
+        return join_mirrored(boxes, scores, batch["sizes"])
+    return boxes, scores
 
 
 def compiled(
-    step: Callable, element_spec: dict, eager: bool = False, *, by_size: bool = False
-) -> Callable:
+    step: Callable[[dict[str, tf.Tensor]], Outputs],
+    element_spec: dict[str, tf.TensorSpec],
+    eager: bool = False,
+    *,
+    by_size: bool = False,
+) -> Callable[[dict[str, tf.Tensor]], Outputs]:
     """`step(batch)` as a graph traced once for all batches of `element_spec`; as it is if eager.
 
     by_size: traced once for each height and width of the images, so that anchors are constants in
@@ -67,7 +111,7 @@ def compiled(
         return tf.function(step, input_signature=[element_spec])
 
     @functools.cache
-    def graph(*shape):
+    def graph(*shape: int) -> Callable[[dict[str, tf.Tensor]], Outputs]:
         images = tf.TensorSpec(shape, element_spec["images"].dtype)
         return tf.function(step, input_signature=[element_spec | {"images": images}])
 

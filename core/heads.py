@@ -4,6 +4,8 @@ Letters: B batch, A anchors a cell, N anchors over all levels, C outputs an anch
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -39,7 +41,7 @@ class Head(Composite, keras.layers.Layer):
         outputs: int,
         bias: float,
         norm: str = "none",
-        **kwargs,
+        **kwargs: Any,
     ):
         if norm not in ("none", "group"):
             raise ValueError(f"norm: expected none or group, found {norm!r}")
@@ -47,7 +49,8 @@ class Head(Composite, keras.layers.Layer):
         self.num_outputs = outputs
         plain = norm == "none"
 
-        def normal():  # one for each layer: an initializer gives the same numbers every time
+        # One for each layer: an initializer gives the same numbers every time.
+        def normal() -> keras.initializers.Initializer:
             return keras.initializers.RandomNormal(stddev=0.01 * math.sqrt(256 / width))
 
         self.convs = [
@@ -66,7 +69,7 @@ class Head(Composite, keras.layers.Layer):
             name="output",
         )
 
-    def call(self, pyramid):
+    def call(self, pyramid: Sequence[tf.Tensor]) -> tf.Tensor:
         levels = []
         for x in pyramid:
             for conv, norm in zip(self.convs, self.norms, strict=True):

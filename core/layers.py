@@ -1,5 +1,8 @@
 """The layers that Keras has in another convention: convolution padding and batch norm."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -11,7 +14,7 @@ class Composite:
     each level of nesting once more: seconds.
     """
 
-    def build(self, *shapes):
+    def build(self, *shapes: object) -> None:
         pass
 
 
@@ -24,24 +27,24 @@ class Conv2D(keras.layers.Conv2D):
     """
 
     def __init__(
-        self, filters: int, kernel_size: int, strides: int = 1, same: bool = False, **kwargs
+        self, filters: int, kernel_size: int, strides: int = 1, same: bool = False, **kwargs: Any
     ):
         self.margin = 0 if same or strides == 1 else kernel_size // 2
         padding = "valid" if self.margin else "same"
         super().__init__(filters, kernel_size, strides, padding=padding, **kwargs)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         # Only the channels matter; Keras would refuse a map smaller than the kernel before padding.
         super().build((None, None, None, input_shape[-1]))
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         # A padding list given to the convolution would send bfloat16 gradients off oneDNN.
         x = pad(inputs, self.margin) if self.margin else inputs
         x = self.convolution_op(x, tf.convert_to_tensor(self.kernel))
         x = tf.nn.bias_add(x, tf.convert_to_tensor(self.bias)) if self.use_bias else x
         return self.activation(x)
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         # Without Keras's cases, which cost a twentieth of a step without a graph.
         padding, dilations = self.padding.upper(), self.dilation_rate
         return tf.nn.conv2d(inputs, kernel, self.strides, padding, dilations=dilations)
@@ -62,14 +65,16 @@ class BatchNorm(keras.layers.Layer):
     and bfloat16 inputs, with float32 statistics. Running variance is unbiased, as in torch.
     """
 
-    def __init__(self, mode: str = "live", epsilon: float = 1e-5, momentum: float = 0.9, **kwargs):
+    def __init__(
+        self, mode: str = "live", epsilon: float = 1e-5, momentum: float = 0.9, **kwargs: Any
+    ):
         if mode not in ("live", "frozen_stats", "frozen"):
             raise ValueError(f"mode: expected live, frozen_stats or frozen, found {mode!r}")
         super().__init__(**kwargs)
         self.mode, self.epsilon, self.momentum = mode, epsilon, momentum
 
-    def build(self, shape):
-        def weight(name, initializer, trainable):
+    def build(self, shape: Sequence[int | None]) -> None:
+        def weight(name: str, initializer: str, trainable: bool) -> keras.Variable:
             return self.add_weight(
                 (shape[-1],), initializer, name=name, trainable=trainable, autocast=False
             )
@@ -79,7 +84,7 @@ class BatchNorm(keras.layers.Layer):
         self.moving_mean = weight("moving_mean", "zeros", False)
         self.moving_variance = weight("moving_variance", "ones", False)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         is_live = bool(training) and self.mode == "live" and self.trainable
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,

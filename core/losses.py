@@ -4,12 +4,14 @@ Letters: B batch, N anchors, G padded ground-truth boxes, K classes.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from core.anchors import AnchorGenerator, spatial_size
+from core.anchors import AnchorGenerator, Count, spatial_size
 from core.box_coder import BoxCoder
-from core.targets import BACKGROUND, Atss, Matcher
+from core.targets import BACKGROUND, BETWEEN, Atss, Matcher
 from utils.boxes import area
 
 
@@ -32,7 +34,7 @@ def sigmoid_focal_loss(
     weight = 1.0 if alpha is None else tf.where(targets > 0.5, alpha, 1 - alpha)
 
     @tf.custom_gradient
-    def focal(logits):
+    def focal(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         z = sign * logits
         cross_entropy = tf.nn.softplus(-z)
         log_miss = -(z + cross_entropy)
@@ -81,7 +83,9 @@ def ciou_loss(boxes: tf.Tensor, targets: tf.Tensor, epsilon: float = 1e-7) -> tf
     return 1 - iou + _center_distance(boxes, targets, hull, epsilon) + alpha * v
 
 
-def _iou_union_hull(boxes, targets, epsilon):
+def _iou_union_hull(
+    boxes: tf.Tensor, targets: tf.Tensor, epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """IoU (...) and union (...) of (..., 4) xyxy boxes, and the smallest box around both."""
     lower, upper = tf.minimum(boxes, targets), tf.maximum(boxes, targets)
     overlap = area(tf.concat([upper[..., :2], lower[..., 2:]], axis=-1))
@@ -90,7 +94,9 @@ def _iou_union_hull(boxes, targets, epsilon):
     return overlap / (union + epsilon), union, hull
 
 
-def _center_distance(boxes, targets, hull, epsilon):
+def _center_distance(
+    boxes: tf.Tensor, targets: tf.Tensor, hull: tf.Tensor, epsilon: float
+) -> tf.Tensor:
     """Squared distance of the centres over the hull's squared diagonal, 0 to below 1."""
     apart = (boxes[..., :2] + boxes[..., 2:] - targets[..., :2] - targets[..., 2:]) / 2
     diagonal = hull[..., 2:] - hull[..., :2]
@@ -98,13 +104,25 @@ def _center_distance(boxes, targets, hull, epsilon):
     return squares[0] / (squares[1] + epsilon)
 
 
-def _aspect_angle(boxes, epsilon):
+def _aspect_angle(boxes: tf.Tensor, epsilon: float) -> tf.Tensor:
     return tf.atan((boxes[..., 2] - boxes[..., 0]) / (boxes[..., 3] - boxes[..., 1] + epsilon))
 
 
 DELTA_LOSSES = {"smooth_l1": smooth_l1, "l1": lambda error, beta: tf.abs(error)}
 OVERLAP_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 BOX_LOSSES = DELTA_LOSSES | OVERLAP_LOSSES
+
+
+class Targets(NamedTuple):
+    """What a batch asks of the network's outputs.
+
+    anchors: (N, 4) xyxy. level_counts: how many of them each level has, P3 first.
+    matches: (B, N) int32, the object that each answers for, see `Matcher`.
+    """
+
+    anchors: tf.Tensor
+    level_counts: Sequence[Count]
+    matches: tf.Tensor
 
 
 class Criterion:
@@ -144,20 +162,32 @@ class Criterion:
         self.box_loss, self.beta, self.box_weight = box_loss, beta, box_weight
         self.normalization = normalization
 
-    def __call__(self, outputs: dict, batch: dict) -> dict[str, tf.Tensor]:
+    def targets(self, batch: dict[str, tf.Tensor]) -> Targets:
+        """The anchors of a batch and what they answer for; batch: as the criterion takes it."""
+        height, width = spatial_size(batch["images"])
+        anchors, counts = self.anchors(height, width), self.anchors.level_counts(height, width)
+        matches = self.matcher(anchors, batch["boxes"], batch["labels"], counts)
+        return Targets(anchors, counts, matches)
+
+    def __call__(
+        self,
+        outputs: dict[str, tf.Tensor],
+        batch: dict[str, tf.Tensor],
+        targets: Targets | None = None,
+    ) -> dict[str, tf.Tensor]:
         """Scalars float32: "loss" = "class_loss" + box_weight * "box_loss"; "foreground_loss", the
         part of class_loss that positive anchors have; "positives", how many these are in the batch,
-        whatever they weigh.
+        whatever they weigh, and "positives_p3" to "positives_p7", how many on each level;
+        "ignored", how many anchors reach no loss.
 
         outputs: class_logits (B, N, K), box_deltas (B, N, 4).
         batch: images (B, H, W, 3), boxes (B, G, 4) xyxy in input pixels, labels (B, G); weights
             (B, G) float32 of the objects, 0 or more, all 1 where the batch has none.
+        targets: of the batch, where they are known.
         A batch without objects has box loss 0 and teaches the background.
         """
         logits, deltas = outputs["class_logits"], outputs["box_deltas"]
-        height, width = spatial_size(batch["images"])
-        anchors, counts = self.anchors(height, width), self.anchors.level_counts(height, width)
-        matches = self.matcher(anchors, batch["boxes"], batch["labels"], counts)
+        anchors, level_counts, matches = targets or self.targets(batch)
         is_positive = matches >= 0
         labels = _of_matches(batch["labels"], matches)
         weights = batch.get("weights", tf.ones_like(batch["labels"], tf.float32))
@@ -178,11 +208,13 @@ class Criterion:
             "loss": class_loss + self.box_weight * box_loss,
             "class_loss": class_loss,
             "box_loss": box_loss,
-            "positives": tf.reduce_sum(tf.cast(is_positive, tf.float32)),
             "foreground_loss": self._normalize(foreground, divisors),
+            **_anchor_counts(matches, level_counts),
         }
 
-    def _box_losses(self, deltas, boxes, anchors, is_positive) -> tf.Tensor:
+    def _box_losses(
+        self, deltas: tf.Tensor, boxes: tf.Tensor, anchors: tf.Tensor, is_positive: tf.Tensor
+    ) -> tf.Tensor:
         """The loss of each anchor's box against the object it answers for, (B, N)."""
         if self.box_loss in OVERLAP_LOSSES:
             # The other anchors answer for no box: a gradient through them must stay finite.
@@ -198,6 +230,17 @@ class Criterion:
         if self.normalization == "image":
             return tf.reduce_mean(sums / tf.maximum(divisors, 1.0))
         return tf.reduce_sum(sums) / tf.maximum(tf.reduce_sum(divisors), 1.0)
+
+
+def _anchor_counts(matches: tf.Tensor, level_counts: Sequence[Count]) -> dict[str, tf.Tensor]:
+    """How many anchors of a batch are positive, in all and on each level, and how many ignored."""
+    positives = tf.reduce_sum(tf.cast(matches >= 0, tf.float32), axis=0)  # (N,)
+    levels = [tf.reduce_sum(level) for level in tf.split(positives, level_counts)]
+    return {
+        "positives": tf.add_n(levels),
+        **{f"positives_p{number}": level for number, level in enumerate(levels, start=3)},
+        "ignored": tf.reduce_sum(tf.cast(matches == BETWEEN, tf.float32)),
+    }
 
 
 def _of_matches(values: tf.Tensor, matches: tf.Tensor) -> tf.Tensor:

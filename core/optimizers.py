@@ -6,12 +6,14 @@ five to ten, which read and write all weights every time.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.optimizers.schedules import LearningRateSchedule
 
 
-class _Extended:
+class _Extended(keras.optimizers.Optimizer):
     """Mixed into Keras's optimizers: a rate for each variable, and averages that start well.
 
     rates: factors of the learning rate, one for each variable in the order of `build`; None: 1.
@@ -26,11 +28,11 @@ class _Extended:
     counts the batch: requirements.txt takes no later one unseen.
     """
 
-    def __init__(self, *args, rates: Sequence[float] | None = None, **kwargs):
+    def __init__(self, *args: Any, rates: Sequence[float] | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.rates = rates and tuple(rates)
 
-    def build(self, variables):
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         super().build(variables)
         if self.use_ema:
             for average, variable in zip(
@@ -38,16 +40,18 @@ class _Extended:
             ):
                 average.assign(variable)
 
-    def rate_of(self, variable, learning_rate) -> tf.Tensor:
+    def rate_of(self, variable: keras.Variable, learning_rate: tf.Tensor) -> tf.Tensor:
         """The learning rate of one variable."""
         rate = tf.cast(learning_rate, variable.dtype)
         return rate * self.rates[self._get_variable_index(variable)] if self.rates else rate
 
-    def _update_model_variables_moving_average(self, trainable_variables):
+    def _update_model_variables_moving_average(
+        self, trainable_variables: Sequence[keras.Variable]
+    ) -> None:
         done = tf.cast(self.iterations, tf.float32)
         decay = tf.minimum(self.ema_momentum, (1 + done) / (10 + done))
 
-        def update():
+        def update() -> None:
             for average, variable in zip(
                 self._model_variables_moving_average, trainable_variables, strict=True
             ):
@@ -65,11 +69,19 @@ class SGD(_Extended, keras.optimizers.SGD):
     momentum 0.9 makes the same number ten times weaker.
     """
 
-    def __init__(self, learning_rate, momentum: float = 0.9, l2: float = 0.0, **kwargs):
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule,
+        momentum: float = 0.9,
+        l2: float = 0.0,
+        **kwargs: Any,
+    ):
         super().__init__(learning_rate, momentum, **kwargs)
         self.l2 = l2
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+    ) -> None:
         if self.l2 and is_decayed(variable):
             gradient = gradient + self.l2 * variable
         rate = self.rate_of(variable, learning_rate)
@@ -86,7 +98,9 @@ class SGD(_Extended, keras.optimizers.SGD):
 class _OneKernel(_Extended):
     """Mixed into Adam and its kin: their update by one kernel."""
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+    ) -> None:
         rate = self.rate_of(variable, learning_rate)
         if self.amsgrad:
             super().update_step(gradient, variable, rate)
@@ -118,27 +132,27 @@ class AdamW(_OneKernel, keras.optimizers.AdamW):
     hardly learn would be pulled to zero all the same.
     """
 
-    def _apply_weight_decay(self, variables):
+    def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
         learning_rate = self.learning_rate
         for variable in filter(self._use_weight_decay, variables):
             rate = self.rate_of(variable, learning_rate)
             variable.assign_sub(variable * self.weight_decay * rate)
 
 
-def _handle(variable):
+def _handle(variable: keras.Variable | tf.Variable) -> tf.Tensor:
     """What a kernel calls a variable by, Keras's or TensorFlow's."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
-def is_decayed(variable) -> bool:
+def is_decayed(variable: keras.Variable) -> bool:
     """Kernels have several axes; biases and the parameters of norms have one."""
     return len(variable.shape) > 1
 
 
 def make_optimizer(
-    kind: str | Callable,
-    schedule: keras.optimizers.schedules.LearningRateSchedule,
-    variables: Sequence,
+    kind: str | Callable[..., keras.optimizers.Optimizer],
+    schedule: float | LearningRateSchedule,
+    variables: Sequence[keras.Variable],
     *,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
@@ -153,7 +167,7 @@ def make_optimizer(
     kind: "sgd" (momentum, L2 weight decay), "adam" (no weight decay), "adamw" (decoupled weight
         decay, arXiv:1711.05101), or (schedule) -> Keras optimizer, which then brings its own
         weight decay, clipping, averages, accumulation and rates.
-    schedule: of batches, see `PerUpdate`.
+    schedule: of batches, see `PerUpdate`, or one rate for all.
     clip_norm: longest gradient over all variables together; None: any.
     ema: decay of the moving averages of the variables, see `_Extended` and `averaged`; None: none.
     accumulate: batches an update; it takes the mean of their gradients, clipped after that. Batches
@@ -163,7 +177,7 @@ def make_optimizer(
     Raises ValueError for an unknown kind.
     """
     # One name, so that variables are called the same in every phase and every process.
-    common = {
+    common: dict[str, Any] = {
         "name": "optimizer",
         "global_clipnorm": clip_norm,
         "use_ema": ema is not None,
@@ -190,7 +204,9 @@ def make_optimizer(
 
 
 @contextlib.contextmanager
-def averaged(optimizer: keras.optimizers.Optimizer, variables: Sequence) -> Iterator[None]:
+def averaged(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
+) -> Iterator[None]:
     """Inside, `variables` hold their moving averages, if the optimizer keeps any.
 
     variables: those the optimizer was built for. Afterwards they are as before to the bit, whatever

@@ -5,7 +5,7 @@ Letters: B batch, N anchors, K classes, M candidates before NMS, D detections.
 
 import tensorflow as tf
 
-from core.anchors import AnchorGenerator, spatial_size
+from core.anchors import AnchorGenerator, Count, spatial_size
 from core.box_coder import BoxCoder
 from utils.boxes import pairwise_iou
 
@@ -43,11 +43,15 @@ class Postprocess:
         self.nms, self.nms_iou, self.soft_sigma = nms, nms_iou, soft_sigma
         self.max_detections = max_detections
 
-    def __call__(self, outputs: dict, batch: dict) -> dict[str, tf.Tensor]:
+    def __call__(
+        self, outputs: dict[str, tf.Tensor], batch: dict[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
         """Detections of one forward pass, see `candidates` and `suppress`."""
         return self.suppress(*self.candidates(outputs, batch["images"]), batch)
 
-    def candidates(self, outputs: dict, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def candidates(
+        self, outputs: dict[str, tf.Tensor], images: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Best candidates of a forward pass, in pixels of the network's input.
 
         outputs: class_logits (B, N, K), box_deltas (B, N, 4). images: (B, H, W, 3).
@@ -62,7 +66,9 @@ class Postprocess:
         # precision.
         return boxes, tf.one_hot(labels, logits.shape[-1]) * scores[..., None]
 
-    def suppress(self, boxes: tf.Tensor, scores: tf.Tensor, batch: dict) -> dict[str, tf.Tensor]:
+    def suppress(
+        self, boxes: tf.Tensor, scores: tf.Tensor, batch: dict[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
         """Detections in descending order of score, in pixels of the original image.
 
         boxes, scores: as `candidates` gives them, of one view or of several.
@@ -86,7 +92,8 @@ class Postprocess:
             "counts": counts,
         }
 
-    def _hard_nms(self, boxes: tf.Tensor, scores: tf.Tensor):
+    def _hard_nms(self, boxes: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Boxes (B, D, 4), scores (B, D), labels (B, D) and counts (B,)."""
         return tf.image.combined_non_max_suppression(
             boxes[:, :, None, :],
             scores,
@@ -97,13 +104,13 @@ class Postprocess:
             clip_boxes=False,
         )
 
-    def _soft_nms(self, boxes: tf.Tensor, scores: tf.Tensor):
+    def _soft_nms(self, boxes: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Returns what `_hard_nms` returns. D times, the best candidate left of each image is
         picked and those of its class decay; scores only fall, so that the picks come in order."""
         labels = tf.argmax(scores, axis=2, output_type=tf.int32)
         scores = self._above_threshold(tf.reduce_max(scores, axis=2))
 
-        def pick(left, picked):
+        def pick(left: tf.Tensor, picked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             best = tf.argmax(left, axis=1, output_type=tf.int32)[:, None]
             is_best = tf.range(tf.shape(left)[1]) == best
             overlap = pairwise_iou(tf.gather(boxes, best, batch_dims=1), boxes)[:, 0]
@@ -136,7 +143,9 @@ class Postprocess:
     def _above_threshold(self, scores: tf.Tensor) -> tf.Tensor:
         return tf.where(scores > self.score_threshold, scores, 0.0)
 
-    def _best(self, logits: tf.Tensor, height, width):
+    def _best(
+        self, logits: tf.Tensor, height: Count, width: Count
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Best (anchor, class) pairs of each level -> scores, anchor indices, labels: (B, M).
 
         The best `top_k` pairs lie on at most as many anchors, those of the highest best class: only

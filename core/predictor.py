@@ -6,13 +6,20 @@ such a graph takes seconds, so it pays for many images; its weights are those of
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+Tensors = dict[str, tf.Tensor]
+GraphDef: TypeAlias = tf.compat.v1.GraphDef
+NodeDef: TypeAlias = tf.compat.v1.NodeDef
 
-def frozen(step: Callable, model: keras.Model, element_spec: dict) -> Callable:
+
+def frozen(
+    step: Callable[[Tensors], Tensors], model: keras.Model, element_spec: dict[str, tf.TensorSpec]
+) -> Callable[[Tensors], Tensors]:
     """`step(batch)` -> tensors by name, with the model's present weights built in.
 
     The same numbers as `step` itself, but for rounding; in half precision that moves scores, so
@@ -21,7 +28,7 @@ def frozen(step: Callable, model: keras.Model, element_spec: dict) -> Callable:
     graph_def, inputs, captured, outputs = _with_constants(step, model, element_spec)
     fold_batch_norms(graph_def)
 
-    def run(batch):
+    def run(batch: Tensors) -> Tensors:
         values = dict(zip(inputs, tf.nest.flatten(batch), strict=True))
         # A node each, because only nodes of this graph can be given to the imported one.
         values |= {name: tf.identity(tensor) for name, tensor in captured.items()}
@@ -32,12 +39,14 @@ def frozen(step: Callable, model: keras.Model, element_spec: dict) -> Callable:
     return tf.function(run, [element_spec], autograph=False).get_concrete_function()
 
 
-def _with_constants(step: Callable, model: keras.Model, element_spec: dict):
+def _with_constants(
+    step: Callable[[Tensors], Tensors], model: keras.Model, element_spec: dict[str, tf.TensorSpec]
+) -> tuple[GraphDef, list[str], Tensors, dict[str, str]]:
     """The step's GraphDef; names of its inputs, in the batch's order; tensors that it uses beside
     them and the weights, by name; names of its outputs by their own."""
     weights = [(variable, variable.numpy()) for variable in model.variables]
 
-    def traced(batch):
+    def traced(batch: Tensors) -> Tensors:
         values = [(variable, tf.constant(array)) for variable, array in weights]
         with keras.StatelessScope(state_mapping=values):
             return step(batch)
@@ -50,7 +59,7 @@ def _with_constants(step: Callable, model: keras.Model, element_spec: dict):
     return function.graph.as_graph_def(), names[:size], captured, outputs
 
 
-def fold_batch_norms(graph_def: tf.compat.v1.GraphDef) -> int:
+def fold_batch_norms(graph_def: GraphDef) -> int:
     """Makes convolution + batch norm of constants into convolution + bias, in place -> how many.
 
     gamma (w * x - mean) / sqrt(variance + epsilon) + beta is a convolution by w times a factor a
@@ -62,7 +71,7 @@ def fold_batch_norms(graph_def: tf.compat.v1.GraphDef) -> int:
     # Whose statistics something takes: "name:1" is the mean, "name:2" the variance.
     is_asked = {name.split(":")[0] for node in graph_def.node for name in node.input if ":" in name}
 
-    def source(name: str, passing: tuple[str, ...] = ("Identity", "Cast")):
+    def source(name: str, passing: tuple[str, ...] = ("Identity", "Cast")) -> tuple[NodeDef, bool]:
         """The node that a value comes from, and whether nothing else takes it from there."""
         node = nodes[name.split(":")[0]]
         is_alone = uses[node.name] == 1
@@ -95,7 +104,7 @@ def fold_batch_norms(graph_def: tf.compat.v1.GraphDef) -> int:
     return folded
 
 
-def _count_uses(graph_def) -> dict[str, int]:
+def _count_uses(graph_def: GraphDef) -> dict[str, int]:
     uses = dict.fromkeys((node.name for node in graph_def.node), 0)
     for node in graph_def.node:
         for name in node.input:
@@ -103,11 +112,11 @@ def _count_uses(graph_def) -> dict[str, int]:
     return uses
 
 
-def _value(const) -> np.ndarray:
+def _value(const: NodeDef) -> np.ndarray:
     return tf.make_ndarray(const.attr["value"].tensor)
 
 
-def _set_value(const, array: np.ndarray, dtype: int) -> None:
+def _set_value(const: NodeDef, array: np.ndarray, dtype: int) -> None:
     const.attr["dtype"].type = dtype
     array = array.astype(tf.dtypes.as_dtype(dtype).as_numpy_dtype)
     const.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))

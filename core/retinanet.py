@@ -3,6 +3,8 @@
 Letters: B batch, H W pixels, N anchors, K classes.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -46,7 +48,16 @@ class RetinaNet(Composite, keras.Model):
     Any H and W: level l has ceil(H / 2^l) x ceil(W / 2^l) cells.
     """
 
-    def __init__(self, *, backbone, neck, class_head, box_head, normalization="torch", **kwargs):
+    def __init__(
+        self,
+        *,
+        backbone: keras.layers.Layer,
+        neck: keras.layers.Layer,
+        class_head: keras.layers.Layer,
+        box_head: keras.layers.Layer,
+        normalization: str = "torch",
+        **kwargs: Any,
+    ):
         # Keras would round 0-255 to half precision before they are normalised.
         super().__init__(autocast=False, **kwargs)
         self.backbone = backbone
@@ -55,7 +66,9 @@ class RetinaNet(Composite, keras.Model):
         self.box_head = box_head
         self.normalization = normalization
 
-    def call(self, images, sizes=None, training=False):
+    def call(
+        self, images: tf.Tensor, sizes: tf.Tensor | None = None, training: bool = False
+    ) -> dict[str, tf.Tensor]:
         x = normalize(images, sizes, self.normalization)
         pyramid = self.neck(self.backbone(tf.cast(x, self.compute_dtype), training=training))
         return {"class_logits": self.class_head(pyramid), "box_deltas": self.box_head(pyramid)}

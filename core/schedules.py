@@ -1,9 +1,10 @@
 """Learning-rate schedules: Keras's own, with one linear warm-up for all of them."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 import tensorflow as tf
-
-LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
+from keras.optimizers.schedules import LearningRateSchedule
 
 
 class ConstantRate(LearningRateSchedule):
@@ -12,24 +13,24 @@ class ConstantRate(LearningRateSchedule):
     def __init__(self, learning_rate: float):
         self.learning_rate = learning_rate
 
-    def __call__(self, step):
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
         return tf.constant(self.learning_rate, tf.float32)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, object]:
         return {"learning_rate": self.learning_rate}
 
 
 class Warmup(LearningRateSchedule):
     """`schedule` times a factor that rises in a line from `start` to 1 over the first `steps`."""
 
-    def __init__(self, schedule, steps: int, start: float = 0.001):
+    def __init__(self, schedule: LearningRateSchedule, steps: int, start: float = 0.001):
         self.schedule, self.steps, self.start = schedule, steps, start
 
-    def __call__(self, step):
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
         progress = tf.minimum(tf.cast(step, tf.float32) / max(self.steps, 1), 1.0)
         return self.schedule(step) * (self.start + (1 - self.start) * progress)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, object]:
         return {"schedule": self.schedule, "steps": self.steps, "start": self.start}
 
 
@@ -39,13 +40,13 @@ class PerUpdate(LearningRateSchedule):
     Keras asks for the rate by batches where their gradients are accumulated.
     """
 
-    def __init__(self, schedule, batches: int):
+    def __init__(self, schedule: LearningRateSchedule, batches: int):
         self.schedule, self.batches = schedule, batches
 
-    def __call__(self, step):
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
         return self.schedule(step // self.batches)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, object]:
         return {"schedule": self.schedule, "batches": self.batches}
 
 
@@ -59,7 +60,9 @@ def cosine(learning_rate: float, steps: int, *, final: float = 0.0) -> LearningR
     return keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=final)
 
 
-def step(learning_rate: float, steps: int, *, at, factor: float = 0.1) -> LearningRateSchedule:
+def step(
+    learning_rate: float, steps: int, *, at: Sequence[float], factor: float = 0.1
+) -> LearningRateSchedule:
     """Multiplied by `factor` at each of the shares `at` of all steps.
 
     Raises ValueError where two of them fall on the same step.
@@ -67,7 +70,8 @@ def step(learning_rate: float, steps: int, *, at, factor: float = 0.1) -> Learni
     starts = [round(share * steps) for share in at]
     if len(set(starts)) != len(starts):
         raise ValueError(
-            f"schedule step: expected different steps at {at} of {steps}, found {starts}"
+            f"train.schedule.at, or a phase's: expected different steps at {at} of {steps}, found "
+            f"{starts}"
         )
     rates = [learning_rate * factor**i for i in range(len(starts) + 1)]
     # Keras holds a rate up to and including its boundary.
@@ -88,7 +92,7 @@ def exponential(learning_rate: float, steps: int, *, final: float = 0.01) -> Lea
     return keras.optimizers.schedules.ExponentialDecay(learning_rate, steps, final)
 
 
-SCHEDULES = {
+SCHEDULES: dict[str, Callable[..., LearningRateSchedule]] = {
     "constant": constant,
     "cosine": cosine,
     "step": step,

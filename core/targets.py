@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from core.anchors import Count
 from utils.boxes import (
     IGNORE,
     PADDING,
@@ -48,7 +49,11 @@ class Matcher:
         self.low_quality = low_quality
 
     def __call__(
-        self, anchors: tf.Tensor, boxes: tf.Tensor, labels: tf.Tensor, level_counts: Sequence = ()
+        self,
+        anchors: tf.Tensor,
+        boxes: tf.Tensor,
+        labels: tf.Tensor,
+        level_counts: Sequence[Count] = (),
     ) -> tf.Tensor:
         """(N, 4) anchors, (B, G, 4) boxes xyxy, (B, G) labels -> (B, N) int32 matches.
 
@@ -98,7 +103,11 @@ class Atss:
         self.top_k, self.num_anchors = top_k, num_anchors
 
     def __call__(
-        self, anchors: tf.Tensor, boxes: tf.Tensor, labels: tf.Tensor, level_counts: Sequence
+        self,
+        anchors: tf.Tensor,
+        boxes: tf.Tensor,
+        labels: tf.Tensor,
+        level_counts: Sequence[Count],
     ) -> tf.Tensor:
         """As `Matcher`: (B, N) matches, of which only anchors in regions to ignore are BETWEEN.
 
@@ -123,7 +132,7 @@ class Atss:
         return tf.where(best < num_rows, best, rest)
 
     def claims(
-        self, anchors: tf.Tensor, boxes: tf.Tensor, level_counts: Sequence
+        self, anchors: tf.Tensor, boxes: tf.Tensor, level_counts: Sequence[Count]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """(B, G, C, A) int32 candidates of each box, and their IoU with it or -1 if refused.
 

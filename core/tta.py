@@ -9,12 +9,12 @@ from fractions import Fraction
 
 import tensorflow as tf
 
-from core.anchors import spatial_size
+from core.anchors import Count, spatial_size
 
 MULTIPLE = 32  # of a canvas's sides, so that a grid's stride is that of P3 to P5
 
 
-def with_mirrored(batch: dict) -> dict:
+def with_mirrored(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """images (2B, H, W, 3), sizes (2B, 2): those of the batch, then with left and right swapped.
 
     The content is mirrored where it lies: its last column becomes column 0, padding stays behind.
@@ -27,7 +27,9 @@ def with_mirrored(batch: dict) -> dict:
     }
 
 
-def join_mirrored(boxes: tf.Tensor, scores: tf.Tensor, sizes: tf.Tensor):
+def join_mirrored(
+    boxes: tf.Tensor, scores: tf.Tensor, sizes: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Candidates of `with_mirrored` -> of the batch, those of the mirrored images mirrored back.
 
     boxes (2B, M, 4) xyxy, scores (2B, M, K), sizes (B, 2) -> boxes (B, 2M, 4), scores (B, 2M, K).
@@ -39,7 +41,7 @@ def join_mirrored(boxes: tf.Tensor, scores: tf.Tensor, sizes: tf.Tensor):
     return tf.concat([plain, back], axis=1), tf.concat(tf.split(scores, 2), axis=1)
 
 
-def scaled(batch: dict, scale: float) -> dict:
+def scaled(batch: dict[str, tf.Tensor], scale: float) -> dict[str, tf.Tensor]:
     """images (B, H', W', 3) float32, sizes (B, 2): the content at `scale` times its size.
 
     H', W': H and W times `scale`, up to the next multiple of 32. Bilinear, smoothed where it
@@ -58,14 +60,15 @@ def scaled(batch: dict, scale: float) -> dict:
     return {"images": images, "sizes": sizes}
 
 
-def _weights(contents: tf.Tensor, side, scale: float) -> tf.Tensor:
+def _weights(contents: tf.Tensor, side: Count, scale: float) -> tf.Tensor:
     """(B, side', side): what each new pixel of a line takes of each old one; rows sum to 1 or 0.
 
     contents: (B,) old pixels with content. side: old pixels, an int or a scalar tensor.
     """
     # In whole numbers, so that a side known late becomes the same as one known early.
     numerator, denominator = Fraction(scale).limit_denominator(1000).as_integer_ratio()
-    new_side = -(-side * numerator // (denominator * MULTIPLE)) * MULTIPLE
+    cell = denominator * MULTIPLE
+    new_side = (side * numerator + cell - 1) // cell * MULTIPLE  # up, as in AnchorGenerator.grids
     new = (tf.range(new_side, dtype=tf.float32) + 0.5) / scale
     old = tf.range(side, dtype=tf.float32) + 0.5
     weights = tf.nn.relu(1.0 - tf.abs(new[:, None] - old) * min(scale, 1.0))

@@ -96,7 +96,7 @@ def _extract(archive: Path, folder: Path, max_bytes: int, max_files: int, progre
         require_space(folder, size, f"unpacking {archive.name}")
         part.mkdir()
         with reporter(archive.name, progress) as report:
-            names = _unpack(archive, part, max_bytes, max_files, partial(report, total=size))
+            names = _unpack(archive, part, max_bytes, max_files, lambda done: report(done, size))
         _check_clashes(archive, part, folder)
         _move(part, folder)
         write_text(_marker(archive.name, folder), json.dumps(names))
@@ -191,12 +191,18 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
                 refused = "expected a file or folder, found a link"
             elif not (info.isreg() or info.isdir()) or info.issparse():
                 refused = f"expected a file or folder, found type {info.type!r}"
-            opener = partial(file.extractfile, info)
+            opener = partial(_open_member, file, info)
             yield _Member(info.name, info.size, info.isdir(), refused, opener)
         # A header that cannot be read passes for the end, which is zeros or the file's own.
         file.fileobj.seek(file.offset)
         if file.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise tarfile.ReadError(f"expected a header or the end at byte {file.offset}")
+
+
+def _open_member(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    source = file.extractfile(info)
+    assert source is not None, "only a folder has no bytes"
+    return source
 
 
 def _zip_members(archive: Path) -> Iterator[_Member]:

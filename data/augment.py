@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from configs.schema import Canvas, ShortLong
-from data.resize import fitted_size
+from configs.schema import ShortLong
+from data.resize import Rule, fitted_size
 from data.views import View, areas, cut_off, frame, is_visible, part, reduction, whole
 
 TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -21,10 +21,13 @@ MIN_IOUS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)  # 0: any window
 SMALLEST_CROP = 0.3  # of a side of the image
 
 
-def canvases(rule: Canvas | ShortLong, scales: tuple[float, ...]) -> list[Canvas | ShortLong]:
+def canvases(rule: Rule, scales: tuple[float, ...]) -> list[Rule]:
     """The rule at each scale; other than at 1, the sides are rounded to multiples of 32."""
 
-    def scaled(side, scale):
+    if isinstance(rule, ShortLong):  # which the config allows no other scale than 1
+        return [rule]
+
+    def scaled(side: int, scale: float) -> int:
         return max(round(side * scale / 32), 1) * 32
 
     return [
@@ -44,7 +47,7 @@ def flip(view: View, value: float, probability: float = 0.5, vertical: bool = Fa
 
 def zoom(
     size: np.ndarray,
-    rule: Canvas | ShortLong,
+    rule: Rule,
     values: np.ndarray,
     limits: tuple[float, float] = (0.5, 2.0),
 ) -> View:
@@ -65,7 +68,7 @@ def zoom(
 
 def iou_crop(
     size: np.ndarray,
-    rule: Canvas | ShortLong,
+    rule: Rule,
     boxes: np.ndarray,
     labels: np.ndarray,
     rng: np.random.Generator,
@@ -99,9 +102,7 @@ def iou_crop(
     return part(windows[will_do.argmax()], rule) if will_do.any() else whole(size, rule)
 
 
-def _window(
-    size: np.ndarray, sides: np.ndarray, values: np.ndarray, rule: Canvas | ShortLong
-) -> np.ndarray:
+def _window(size: np.ndarray, sides: np.ndarray, values: np.ndarray, rule: Rule) -> np.ndarray:
     """Parts of an image with about these sides, at random places.
 
     size: (2,); sides, values: (..., 2), all y, x. Returns (..., 4) int y, x, height, width; on

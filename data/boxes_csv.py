@@ -10,6 +10,7 @@ Letters: T objects.
 """
 
 import csv
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -296,10 +297,10 @@ def _is_header(fields: Sequence[str]) -> bool:
 def _columns(fields: Sequence[str], where: str) -> dict[str, int]:
     """{column: its place in a line}; width and height only where there are both."""
     names = [_plain(field) for field in fields]
-    columns = {}
+    columns: dict[str, int] = {}
     for column, aliases in COLUMNS.items():
-        found = [names.index(alias) for alias in aliases if alias in names]
-        columns |= {column: found[0]} if found else {}
+        places = [names.index(alias) for alias in aliases if alias in names]
+        columns |= {column: places[0]} if places else {}
     if not {"width", "height"} <= columns.keys():
         columns = {column: place for column, place in columns.items() if column in NEEDED}
     missing = [f"{name} ({', '.join(COLUMNS[name])})" for name in NEEDED if name not in columns]
@@ -392,11 +393,11 @@ def _load(image: Path, sizes: dict[tuple[str, ...], int], path: Path) -> _Image:
         if set(size) <= {"", "0"}:
             continue
         where = f"{path}, line {line}, width and height"
-        numbers = [decimal(text) for text in size]
-        if not np.isfinite(numbers).all():
+        width, height = (decimal(text) for text in size)
+        if not (math.isfinite(width) and math.isfinite(height)):
             found = " x ".join(repr(text[:60]) for text in size)
             raise DatasetError(f"{where}: expected two numbers, found {found}", "bad number")
-        check_size(tuple(numbers), header, where)
+        check_size((width, height), header, where)
     return _Image(image, header)
 
 
@@ -435,7 +436,7 @@ def _objects(
 ) -> tuple[list[_Row], np.ndarray, np.ndarray]:
     """The lines that hold objects, their (T, 4) float64 boxes and (T,) labels."""
     label_of = {name: label for label, name in enumerate(classes)}
-    objects, boxes, labels = [], [], []
+    objects, kept, labels = [], [], []
     for row in rows:
         box = [decimal(corner) for corner in row.corners]
         if not any(row.corners):
@@ -454,8 +455,8 @@ def _objects(
             judge.reject(error)
             continue
         objects.append(row)
-        boxes.append(box)
-    boxes = np.array(boxes, np.float64).reshape(-1, 4)
+        kept.append(box)
+    boxes = np.array(kept, np.float64).reshape(-1, 4)
     if len(boxes) and boxes.min() >= 0 and boxes.max() <= 1:
         raise DatasetError(f"{path}: expected pixels, found fractions: no number above 1")
     return objects, boxes, np.array(labels, np.int32)

@@ -97,7 +97,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--anchors", action="store_true", help="anchor coverage only; nothing is written"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.anchors and (args.out or not args.pixels):
+        parser.error("--anchors writes nothing and decodes no image: neither --out nor --no-pixels")
+    return args
 
 
 def read(config: Config) -> dict[str, Dataset]:
@@ -166,7 +169,7 @@ def _files(dataset: Dataset) -> set[str]:
 def examine_anchors(config: Config, dataset: Dataset) -> dict:
     """Coverage by the config's anchors, and by fitted ones if they are worth a change."""
     settings, matcher = config.model.anchors, config.matcher
-    iou = matcher.positive_iou if matcher.kind == "iou" else Matcher.positive_iou  # ATSS has none
+    iou = (matcher if isinstance(matcher, Matcher) else Matcher()).positive_iou  # ATSS has none
     boxes, sizes = at_input_size(dataset, config.model.resize)
     boxes = boxes[~dataset.ignore]
     height, width = (int(side) for side in padded_size(sizes.max(axis=0), config.model.resize))

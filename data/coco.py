@@ -13,12 +13,13 @@ import re
 import reprlib
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 import numpy as np
@@ -29,6 +30,8 @@ from data.judge import Judge
 from data.reading import ImageFinder, check_size, find_images, in_threads
 from data.records import Dataset, DatasetError, assemble, no_images
 from data.texts import choose_classes, numbered_lines
+
+Entry = TypeVar("Entry")
 
 MAX_BYTES = 2**31  # of a file; COCO's largest, train2017, has 0.45e9
 CHUNK = 2**13  # entries that are objects at a time
@@ -81,7 +84,7 @@ _COLUMNS = np.dtype(
         ("difficult", bool),
     ]
 )
-_ROW = attrgetter(*_COLUMNS.names)
+_ROW = attrgetter(*(_COLUMNS.names or ()))
 LEFT_OUT, UNKNOWN = -1, -2  # in place of an image's index or a class's label
 
 _BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -244,17 +247,20 @@ def _decode_file(path: Path) -> _File:
         raise DatasetError(f"{path}: not a COCO instances file: {error}") from error
 
 
-def _chunks(source: _Source, key: str, entry_type: type, judge: Judge) -> Iterator[tuple]:
+def _chunks(
+    source: _Source, key: str, entry_type: type[Entry], judge: Judge
+) -> Iterator[tuple[np.ndarray, list[Entry]]]:
     """Yields ((n,) numbers, n entries) of the list `key`, but for those that are malformed."""
     raws = getattr(source.contents, key)
-    of_all, of_one = msgspec.json.Decoder(list[entry_type]), msgspec.json.Decoder(entry_type)
+    of_one = msgspec.json.Decoder(entry_type)
+    of_all = msgspec.json.Decoder(list[entry_type])  # type: ignore[valid-type]  # known at run time
     for start in range(0, max(len(raws), 1), CHUNK):  # a chunk at least
         chunk = raws[start : start + CHUNK]
-        numbers = range(start, start + len(chunk))
+        numbers: Collection[int] = range(start, start + len(chunk))
         try:
             entries = of_all.decode(b"[" + b",".join(chunk) + b"]")
         except _BAD_JSON:  # which one it is
-            good = {}
+            good: dict[int, Entry] = {}
             for number in numbers:
                 try:
                     good[number] = of_one.decode(raws[number])
@@ -299,7 +305,9 @@ def _place(source: _Source, key: str, number: int) -> str:
 
 def _read_images(source: _Source, judge: Judge) -> dict[int, _Image]:
     """The images of the file by their number in it: the good ones."""
-    images, ids, names = {}, {}, {}
+    images: dict[int, _Image] = {}
+    ids: dict[int, int] = {}
+    names: dict[str, int] = {}
     for numbers, entries in _chunks(source, "images", _Image, judge):
         for number, entry in zip(numbers.tolist(), entries, strict=True):
             same_id = ids.setdefault(entry.id, number)
@@ -334,14 +342,12 @@ def _find_images(
         finder = ImageFinder([*given, *usual, source.path.parent, source.path.parent.parent])
     if not need_images:
         return {number: Path(name) for number, (name, _) in wanted.items()}
-    return find_images(
-        (
-            (number, name, lambda n=number, where=where: where or _place(source, "images", n))
-            for number, (name, where) in wanted.items()
-        ),
-        finder,
-        judge,
-    )
+
+    def place(number: int) -> str:
+        return wanted[number][1] or _place(source, "images", number)
+
+    named = ((number, name, partial(place, number)) for number, (name, _) in wanted.items())
+    return find_images(named, finder, judge)
 
 
 def _list_images(
@@ -374,7 +380,7 @@ def _check_sizes(
     source: _Source, entries: dict[int, _Image], found: dict[int, Path], judge: Judge
 ) -> dict[int, Path]:
     """Those of the images found whose headers can be read and say what the file says."""
-    good = {}
+    good: dict[int, Path] = {}
     headers = in_threads(read_header, list(found.values()))
     for (number, path), header in zip(found.items(), headers, strict=True):
         try:

@@ -144,14 +144,15 @@ def _check_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     """Refuses options that lack their partner: nothing is accepted and ignored."""
     if bool(args.names) != bool(args.make_class_file):
         parser.error("--names and --make-class-file go together")
+    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
     if args.make_class_file:
-        if args.source or args.to or args.out:
+        if given - {"make_class_file", "names"}:
             parser.error("--make-class-file converts nothing: it takes --names alone")
         return
     if not args.source:
         parser.error("expected SOURCE, the folder of a dataset")
-    if args.make_class_map and (args.to or args.out):
-        parser.error("--make-class-map converts nothing: it takes neither --to nor --out")
+    if args.make_class_map and given - {"make_class_map", "source", "format", "splits"}:
+        parser.error("--make-class-map converts nothing: it takes SOURCE, --from and --splits")
     if not args.make_class_map and not (args.to and args.out):
         parser.error("expected --to and --out")
     if args.seed is not None and not args.split_fractions:
@@ -342,21 +343,23 @@ def _read_advised(source: Source, split: str, mapping: dict[str, str]) -> Datase
 
 def _read(source: Source, split: str, mapping: dict[str, str]) -> Dataset:
     """One split with the classes it has in the source."""
-    policy = {"on_bad_annotation": source.on_bad_annotation}
-    place = policy | {"images": source.images}
+    root, images, policy = source.root, source.images, source.on_bad_annotation
     match source.format:
         case "voc":
-            return read_voc(*voc_place(source.root, split), tuple(mapping), **policy)
+            root, split = voc_place(root, split)
+            return read_voc(root, split, tuple(mapping), on_bad_annotation=policy)
         case "coco":
-            return read_coco(source.root, split, **place)
+            return read_coco(root, split, images=images, on_bad_annotation=policy)
         case "csv":
-            return read_csv(source.root, split, tuple(mapping), **place)
+            return read_csv(root, split, tuple(mapping), images=images, on_bad_annotation=policy)
         case "yolo":
-            return read_yolo(source.root, split, **place)
+            return read_yolo(root, split, images=images, on_bad_annotation=policy)
         case _:
             chosen = [name for name, new in mapping.items() if new]
-            place["person_box"] = source.person_box
-            return read_crowdhuman(source.root, split, chosen, **place)
+            return read_crowdhuman(
+                root, split, chosen, images=images, on_bad_annotation=policy,
+                person_box=source.person_box,
+            )  # fmt: skip
 
 
 def list_defects(dataset: Dataset) -> None:
@@ -409,7 +412,7 @@ def keep_inside(datasets: dict[str, Dataset]) -> tuple[dict[str, Dataset], list[
     for name, dataset in datasets.items():
         boxes = dataset.boxes.clip(0, np.tile(dataset.sizes[dataset.image_index], 2))
         is_clipped = (boxes != dataset.boxes).any(axis=1)
-        is_inside = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+        is_inside = np.all(boxes[:, :2] < boxes[:, 2:], axis=1)
         # A COCO file's area is the outline's: what lies outside of the image is no part of it.
         most = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         areas = np.where(is_clipped, np.minimum(dataset.areas, most), dataset.areas)

@@ -15,7 +15,7 @@ Letters: T objects.
 import glob
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -24,6 +24,8 @@ from data.images import ImageHeader, read_header
 from data.judge import Judge, have_area, shown
 from data.reading import ImageFinder, files_in, in_threads
 from data.records import Dataset, DatasetError, assemble
+
+Decoded = TypeVar("Decoded")
 
 CLASSES = ("person", "head")
 PERSON_BOXES = {"full": "fbox", "visible": "vbox"}
@@ -107,7 +109,8 @@ def read_crowdhuman(
             raise DatasetError(f"{where}: {message}", "missing image")
     finder = ImageFinder(_image_folders(root, name, images))
     loaded = in_threads(
-        lambda item: _load(*item, finder, image_sizes), [(i, w) for i, (w, _) in lines.items()]
+        lambda item: _load(item[0], item[1], finder, image_sizes),
+        [(image_id, where) for image_id, (where, _) in lines.items()],
     )
     kept: dict[str, tuple[Path, ImageHeader]] = {}
     objects: list[_Object] = []
@@ -205,7 +208,7 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DatasetError(f"{path}: {error.strerror or error}") from error
 
 
-def _decode(decoder: msgspec.json.Decoder, data: bytes, where: str, kind: str):
+def _decode(decoder: msgspec.json.Decoder[Decoded], data: bytes, where: str, kind: str) -> Decoded:
     """Decodes JSON; the DatasetError says what was found in msgspec's words, or shows it."""
     try:
         return decoder.decode(data)
@@ -273,14 +276,14 @@ def _boxes(
     """The objects that are any good and their (T, 4) float64 xyxy boxes."""
     xywh = np.array([item.xywh for item in objects], np.float64).reshape(-1, 4)
     is_absurd = (np.abs(xywh) > MAX_COORDINATE).any(axis=1)
-    for row in np.flatnonzero(is_absurd):
+    for row in np.flatnonzero(is_absurd).tolist():
         message = f"expected numbers up to {MAX_COORDINATE:g}, found {shown(xywh[row])}"
         judge.reject(DatasetError(f"{objects[row].where}: {message}", "bad number"))
     is_ignored = np.array([item.is_ignored for item in objects], bool)
     with np.errstate(over="ignore"):  # of the absurd
         boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
         is_void = is_ignored & ~is_absurd & ~have_area(boxes)
-    for row in np.flatnonzero(is_void):
+    for row in np.flatnonzero(is_void).tolist():
         message = f"{objects[row].where}: found a region to ignore without area"
         judge.defects.add("ignored box without area", f"{message}, {shown(xywh[row])}")
     rows = np.flatnonzero(~is_absurd & ~is_void)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from loguru import logger
 
@@ -16,6 +17,8 @@ from data.shapes import make_shapes
 from data.texts import expected_one_of
 from data.voc import discover_classes, read_voc
 from data.yolo import read_yolo, yolo_classes
+
+PERSON = ("person",)  # the class of CrowdHuman unless said
 
 
 def prepare(data: Data, split: str = "") -> tuple[str, ...]:
@@ -31,7 +34,7 @@ def prepare(data: Data, split: str = "") -> tuple[str, ...]:
     if data.class_file:
         classes = read_class_file(Path(data.root) / data.class_file)
     if data.format == "crowdhuman":
-        return classes or ("person",)
+        return classes or PERSON
     declares = data.format in ("coco", "yolo")
     if classes and not declares:
         return classes
@@ -96,25 +99,31 @@ def _read(
     classes: tuple[str, ...] | None,
     image_sizes: Mapping[str, tuple[int, int]] | None,
 ) -> Dataset:
-    policy = {"on_bad_annotation": data.on_bad_annotation}
-    if data.format not in ("voc", "shapes"):
-        policy["images"] = data.images
+    policy = data.on_bad_annotation
     match data.format:
         case "coco":
-            policy |= {"check_images": data.check_images, "need_images": image_sizes is None}
-            return read_coco(data.root, part, classes, **policy)
+            return read_coco(
+                data.root, part, classes, images=data.images, on_bad_annotation=policy,
+                check_images=data.check_images, need_images=image_sizes is None,
+            )  # fmt: skip
         case "csv":
-            policy |= {"val_fraction": data.val_fraction} | _layout(data)
-            return read_csv(data.root, part, classes, **policy)
+            return read_csv(
+                data.root, part, classes, images=data.images, on_bad_annotation=policy,
+                val_fraction=data.val_fraction, **_layout(data),
+            )  # fmt: skip
         case "yolo":
-            return read_yolo(data.root, part, classes, **policy)
+            return read_yolo(data.root, part, classes, images=data.images, on_bad_annotation=policy)
         case "crowdhuman":
-            policy |= {"person_box": data.person_box, "image_sizes": image_sizes or None}
-            return read_crowdhuman(data.root, part, classes, **policy)
+            return read_crowdhuman(
+                data.root, part, classes or PERSON, images=data.images, on_bad_annotation=policy,
+                person_box=data.person_box, image_sizes=image_sizes or None,
+            )  # fmt: skip
         case _:
             root, name = _tree(data, part)
-            policy |= {"val_fraction": data.val_fraction, "image_sizes": image_sizes}
-            return read_voc(root, name, classes, **policy)
+            return read_voc(
+                root, name, classes, on_bad_annotation=policy,
+                val_fraction=data.val_fraction, image_sizes=image_sizes,
+            )  # fmt: skip
 
 
 def _classes(data: Data, part: str) -> tuple[str, ...]:
@@ -130,7 +139,7 @@ def _classes(data: Data, part: str) -> tuple[str, ...]:
             return discover_classes(root, [name], val_fraction=data.val_fraction)
 
 
-def _layout(data: Data) -> dict:
+def _layout(data: Data) -> dict[str, Any]:
     return {"delimiter": DELIMITERS.get(data.csv.delimiter, ""), "header": data.csv.header}
 
 

@@ -16,10 +16,11 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 import numpy as np
+from numpy.typing import ArrayLike
 
 from data.records import DatasetError
 
@@ -47,7 +48,7 @@ class DetectionTable:
     scores: np.ndarray
     labels: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("image_ids", "classes"):
             names = tuple(getattr(self, name))
             object.__setattr__(self, name, names)
@@ -218,8 +219,11 @@ def _devkit_name(image_set: str, class_name: str) -> str:
 class _Columns:
     """Detections while they are being read."""
 
-    def __init__(self):
-        self.image, self.boxes, self.scores, self.labels = [], [], [], []
+    def __init__(self) -> None:
+        self.image: list[int] = []
+        self.boxes: list[Sequence[float]] = []
+        self.scores: list[float] = []
+        self.labels: list[int] = []
 
     def add(self, image: int, box: Sequence[float], score: float, label: int) -> None:
         self.image.append(image)
@@ -322,10 +326,10 @@ def xywh_table(
     image_ids: Sequence[str],
     classes: Sequence[str],
     *,
-    image: Sequence[int],
-    boxes: Sequence[Sequence[float]],
-    scores: Sequence[float],
-    labels: Sequence[int],
+    image: ArrayLike,
+    boxes: ArrayLike,
+    scores: ArrayLike,
+    labels: ArrayLike,
     where: Callable[[int], str],
 ) -> DetectionTable:
     """A table of boxes read as (x, y, width, height).
@@ -335,14 +339,14 @@ def xywh_table(
     Returns float64 boxes and scores and int64 indices. Raises DatasetError for numbers that are not
     finite or a negative side.
     """
-    boxes = np.array(boxes, np.float64).reshape(-1, 4)
-    scores = np.array(scores, np.float64)
+    xywh = np.array(boxes, np.float64).reshape(-1, 4)
+    numbers = np.array(scores, np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+        corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     checks = (
-        (~np.isfinite(scores), "a finite score", scores),
-        (~np.isfinite(corners).all(axis=1), "a box [x, y, w, h] with finite corners", boxes),
-        ((boxes[:, 2:] < -ROUNDING).any(axis=1), "a box [x, y, w, h] with w, h >= 0", boxes),
+        (~np.isfinite(numbers), "a finite score", numbers),
+        (~np.isfinite(corners).all(axis=1), "a box [x, y, w, h] with finite corners", xywh),
+        ((xywh[:, 2:] < -ROUNDING).any(axis=1), "a box [x, y, w, h] with w, h >= 0", xywh),
     )
     for wrong, expected, values in checks:
         if wrong.any():
@@ -353,7 +357,7 @@ def xywh_table(
         classes=tuple(classes),
         image=np.array(image, np.int64),
         boxes=corners,
-        scores=scores,
+        scores=numbers,
         labels=np.array(labels, np.int64),
     )
 
@@ -407,7 +411,9 @@ def _size(entry: dict, name: str, where: str) -> int:
     return value
 
 
-def _add_json(columns: _Columns, image: int, detection, label_of: dict, where: str) -> None:
+def _add_json(
+    columns: _Columns, image: int, detection: object, label_of: dict[str, int], where: str
+) -> None:
     if not isinstance(detection, dict):
         raise DatasetError(f"{where}: expected an object, found {detection!r}")
     label, score, box = (detection.get(name) for name in ("label", "score", "box"))
@@ -424,8 +430,10 @@ def _add_json(columns: _Columns, image: int, detection, label_of: dict, where: s
     columns.add(image, box, score, label_of[label])
 
 
-def _is_number(value) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # false for nan
+def _is_number(value: object) -> TypeGuard[float]:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # false for nan
 
 
 def _inverted(box: Sequence[float]) -> bool:

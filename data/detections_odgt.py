@@ -84,7 +84,7 @@ def read_odgt(
         found += line.dtboxes
         places += [f"line {number}, dtboxes[{place}]" for place in range(len(line.dtboxes))]
     check_complete(path, image_ids, seen)
-    label_of = {name: label for label, name in enumerate(classes)}
+    label_of: dict[int | str, int] = {name: label for label, name in enumerate(classes)}
     label_of |= {label + 1: label for label in range(len(classes))}
     labels = [label_of.get(detection.tag, -1) for detection in found]
     if -1 in labels:

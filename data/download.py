@@ -312,7 +312,10 @@ def parse_arguments(argv: list[str] | None, sources: Mapping[str, Source]) -> ar
     parser.add_argument(
         "--keep-archives", action="store_true", help="else they are deleted once unpacked"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.keep_archives and sources[args.dataset].by_hand:
+        parser.error(f"--keep-archives: those of {args.dataset} come by hand, and are kept anyway")
+    return args
 
 
 def check_parts(parts: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:

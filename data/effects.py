@@ -40,8 +40,9 @@ def jpeg(sample: Sample, rng: np.random.Generator, probability: float = 0.0) -> 
     pixels = sample.pixels.round().astype(np.uint8)
     stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     _, file = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    pixels = cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)
-    return sample._replace(pixels=pixels.astype(sample.pixels.dtype, copy=False))
+    read = cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)
+    assert read is not None, "it has just been written"
+    return sample._replace(pixels=read.astype(sample.pixels.dtype, copy=False))
 
 
 def cutout(

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -46,6 +47,8 @@ _REDUCED = {
 }
 REDUCTIONS = tuple(_REDUCED)
 _EXIF_ORIENTATION_TAG = 274
+ByteOrder: TypeAlias = Literal["little", "big"]
+_BYTE_ORDERS: dict[bytes, ByteOrder] = {b"II": "little", b"MM": "big"}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # In compressed data a byte FF is followed by 00 or a restart marker; before a marker it is fill.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
@@ -265,9 +268,9 @@ def _bmp_size(data: Buffer) -> tuple[int, int]:
 
 def _exif_orientation(tiff: bytes) -> int:
     """The orientation in an EXIF block; 1 where there is none or it is not one of the eight."""
-    order = {b"II": "little", b"MM": "big"}.get(tiff[:2])
-    if order is None:
+    if tiff[:2] not in _BYTE_ORDERS:
         return 1
+    order = _BYTE_ORDERS[tiff[:2]]
     directory = _uint(tiff, 4, 4, order)
     first, count = directory + 2, _uint(tiff, directory, 2, order)
     for entry in range(first, min(first + 12 * count, len(tiff)), 12):
@@ -277,5 +280,5 @@ def _exif_orientation(tiff: bytes) -> int:
     return 1
 
 
-def _uint(data: Buffer, start: int, size: int, order: str = "little") -> int:
+def _uint(data: Buffer, start: int, size: int, order: ByteOrder = "little") -> int:
     return int.from_bytes(data[start : start + size], order)

@@ -26,7 +26,7 @@ class Judge:
     on_bad_annotation: str = "error"
     defects: Defects = field(default_factory=Defects)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.on_bad_annotation not in POLICIES:
             raise ValueError(
                 f"on_bad_annotation: expected 'error' or 'drop', found {self.on_bad_annotation!r}"
@@ -61,7 +61,7 @@ class Judge:
             is_good = have_area(boxes)
         if beyond == "all":
             return boxes, np.isfinite(boxes).all(axis=1)
-        for row in np.flatnonzero(~is_good):
+        for row in np.flatnonzero(~is_good).tolist():
             expected = "expected a box with x1 < x2 and y1 < y2"
             message = f"{where(row)}: {expected}, found {shown(boxes[row])}"
             self.reject(DatasetError(message, kind="empty or inverted box"))
@@ -71,7 +71,7 @@ class Judge:
         clipped = np.clip(boxes, 0, np.tile(sizes, 2))
         overshoot = np.abs(clipped - boxes).max(axis=1, initial=0)
         is_inside = (overshoot <= MAX_OVERSHOOT) & have_area(clipped)
-        for row in np.flatnonzero(is_good & ((overshoot > ROUNDING) | ~is_inside)):
+        for row in np.flatnonzero(is_good & ((overshoot > ROUNDING) | ~is_inside)).tolist():
             width, height = sizes[row]
             message = (
                 f"{where(row)}: expected a box inside 0 0 {width:g} {height:g}, "
@@ -88,7 +88,7 @@ class Judge:
 def have_area(boxes: np.ndarray) -> np.ndarray:
     """(T, 4) xyxy -> (T,) bool: neither empty nor inverted as float32, in which they are learnt."""
     boxes = boxes.astype(np.float32)
-    return (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+    return np.all(boxes[:, :2] < boxes[:, 2:], axis=1)
 
 
 def shown(box: np.ndarray) -> str:

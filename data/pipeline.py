@@ -13,22 +13,27 @@ repeats; which canvas a batch has, from seed, epoch and its place in the epoch.
 import math
 import re
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-from configs.schema import Canvas, Data, ShortLong
+from configs.schema import Canvas, Data
 from data.augment import SMALLEST_CROP, canvases, color_matrix, flip, iou_crop, zoom
 from data.effects import blur, cutout, jpeg
 from data.mixing import cutmix, draw_partners, mixup, mosaic
 from data.records import Dataset, DatasetError, learnable
-from data.render import compose, image_reader, pad, recolor
-from data.resize import fitted_size, padded_size
+from data.render import Reader, compose, image_reader, pad, recolor
+from data.resize import Rule, fitted_size, padded_size
 from data.samples import Sample
 from data.sampling import epoch_order, repeat_factors, samples_per_epoch
 from data.views import View, clip, place, reduction, whole
 from data.warp import warp
 from utils.boxes import IGNORE, PADDING
+
+Row: TypeAlias = dict[str, np.ndarray | np.int64]  # of a batch, by name
+# (index of an image, generator, rule) -> the changed sample, and its view.
+Single: TypeAlias = Callable[[int, np.random.Generator, Rule], tuple[Sample, View]]
 
 
 def steps_per_epoch(dataset: Dataset, data: Data, batch_size: int) -> int:
@@ -49,14 +54,14 @@ def steps_per_epoch(dataset: Dataset, data: Data, batch_size: int) -> int:
 def training_batches(
     dataset: Dataset,
     data: Data,
-    rule: Canvas | ShortLong,
+    rule: Rule,
     *,
     batch_size: int,
     seed: int,
     epochs: range,
     num_epochs: int | None = None,
     skip_steps: int = 0,
-    read: Callable | None = None,
+    read: Reader | None = None,
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches of `epochs`, without those of the first `skip_steps` steps.
 
@@ -71,14 +76,14 @@ def training_batches(
     num_epochs = epochs.stop if num_epochs is None else num_epochs
     sample = training_sample(dataset, data, rule, seed, read, num_epochs)
 
-    def order(epoch):
+    def order(epoch: int) -> np.ndarray:
         samples = epoch_order(factors, seed, epoch)[: num_steps * batch_size]
         # An index that neither an image has nor `epoch_order`: numbers of their own.
         random = np.random.default_rng([seed, epoch, len(dataset) + 1])
         canvas = np.repeat(random.integers(len(rules), size=num_steps), batch_size)
         return np.column_stack([samples, canvas])
 
-    def epoch_of_samples(epoch):
+    def epoch_of_samples(epoch: tf.Tensor) -> tf.data.Dataset:
         rows = tf.numpy_function(order, [epoch], tf.int64)
         rows = tf.ensure_shape(rows, [num_steps * batch_size, 3])
         rows = tf.data.Dataset.from_tensor_slices(tuple(tf.unstack(rows, axis=1)))
@@ -91,17 +96,17 @@ def training_batches(
 
 def evaluation_batches(
     dataset: Dataset,
-    rule: Canvas | ShortLong,
+    rule: Rule,
     *,
     batch_size: int,
     train_on_difficult: bool = True,
-    read: Callable | None = None,
+    read: Reader | None = None,
 ) -> tf.data.Dataset:
     """Every image once, in order, unchanged but for the resizing; the last batch may be smaller."""
     sizes, objects = dataset.sizes[:, ::-1], _objects(dataset, train_on_difficult)
     render = _renderer(dataset, [rule], read or image_reader(dataset))
 
-    def sample(index):
+    def sample(index: int) -> Row:
         view = whole(sizes[index], rule)
         boxes, labels = objects(index)
         return _row(index, Sample.of(render(index, view), place(boxes, view), labels), view, rule)
@@ -110,7 +115,7 @@ def evaluation_batches(
     return _batched(stream, sample, [rule], batch_size, drop_remainder=False)
 
 
-def checked(batches: tf.data.Dataset) -> Iterator[dict]:
+def checked(batches: tf.data.Dataset) -> Iterator[dict[str, tf.Tensor]]:
     """Iterates, raising a reader's DatasetError as it was, without TensorFlow's wrapping."""
     try:
         yield from batches
@@ -124,11 +129,11 @@ def checked(batches: tf.data.Dataset) -> Iterator[dict]:
 def training_sample(
     dataset: Dataset,
     data: Data,
-    rule: Canvas | ShortLong,
+    rule: Rule,
     seed: int,
-    read: Callable | None = None,
+    read: Reader | None = None,
     num_epochs: float = math.inf,
-) -> Callable:
+) -> Callable[..., Row]:
     """A function (index, epoch, canvas, copy) -> one row of a batch as the settings change it.
 
     canvas: the place in `augment.canvas_scales`, the first unless given.
@@ -142,7 +147,7 @@ def training_sample(
     mix = _mixer(single, len(dataset), data)
     mixed_epochs = num_epochs - mixing.closing_epochs if mixing.total else 0
 
-    def sample(index, epoch, canvas=0, copy=0):
+    def sample(index: int, epoch: int, canvas: int = 0, copy: int = 0) -> Row:
         rule = rules[canvas]
         rng = np.random.default_rng([seed, epoch, index, copy])
         sample, view = single(index, rng, rule)
@@ -154,15 +159,15 @@ def training_sample(
     return sample
 
 
-def _augmenter(dataset: Dataset, data: Data, rules: list, read: Callable) -> Callable:
-    """(index, generator, one of the rules) -> the changed sample of one image, and its view."""
+def _augmenter(dataset: Dataset, data: Data, rules: list[Rule], read: Reader) -> Single:
+    """The changes of one image, by one of the rules."""
     augment, sizes = data.augment, dataset.sizes[:, ::-1]
     objects = _objects(dataset, data.train_on_difficult)
     most_zoom = max(augment.zoom[1], 1 / SMALLEST_CROP if augment.iou_crop else 1.0)
     render = _renderer(dataset, rules, read, most_zoom)
     strengths = (augment.brightness, augment.contrast, augment.saturation, augment.hue)
 
-    def single(index, rng, rule):
+    def single(index: int, rng: np.random.Generator, rule: Rule) -> tuple[Sample, View]:
         values, size, least = rng.random(9), sizes[index], augment.min_visibility
         boxes, labels = objects(index)
         if augment.iou_crop and rng.random() < augment.iou_crop:
@@ -184,7 +189,7 @@ def _augmenter(dataset: Dataset, data: Data, rules: list, read: Callable) -> Cal
     return single
 
 
-def _mixer(single: Callable, num_images: int, data: Data) -> Callable:
+def _mixer(single: Single, num_images: int, data: Data) -> Callable[..., Sample]:
     """(sample, index, generator, rule) -> the sample with others mixed in, or as it is.
 
     single: of `_augmenter`; others are changed each by numbers of its own.
@@ -192,25 +197,27 @@ def _mixer(single: Callable, num_images: int, data: Data) -> Callable:
     mixing, least = data.mixing, data.augment.min_visibility
     limits = np.cumsum([mixing.mixup, mixing.cutmix, mixing.mosaic])
 
-    def mix(sample, index, rng, rule):
+    def mix(sample: Sample, index: int, rng: np.random.Generator, rule: Rule) -> Sample:
         value = rng.random()
         if value >= limits[2]:
             return sample
-        others = draw_partners(index, num_images, 1 if value < limits[1] else 3, rng)
+        partners = draw_partners(index, num_images, 1 if value < limits[1] else 3, rng)
         others = [
-            single(other, child, rule)[0]
-            for other, child in zip(others, rng.spawn(len(others)), strict=True)
+            single(partner, child, rule)[0]
+            for partner, child in zip(partners, rng.spawn(len(partners)), strict=True)
         ]
         if value < limits[0]:
-            return mixup(sample, *others, rng, mixing.mixup_alpha)
+            return mixup(sample, others[0], rng, mixing.mixup_alpha)
         if value < limits[1]:
-            return cutmix(sample, *others, rng, mixing.cutmix_alpha, least)
+            return cutmix(sample, others[0], rng, mixing.cutmix_alpha, least)
         return mosaic([sample, *others], rng, least)
 
     return mix
 
 
-def _objects(dataset: Dataset, train_on_difficult: bool) -> Callable:
+def _objects(
+    dataset: Dataset, train_on_difficult: bool
+) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
     """index -> boxes and labels of an image, as they are on disk, inside the image.
 
     Of a box that leaves the image (CrowdHuman's may) the part inside is learnt, as detections are
@@ -224,7 +231,7 @@ def _objects(dataset: Dataset, train_on_difficult: bool) -> Callable:
     labels = np.where(is_ignored, IGNORE, dataset.labels).astype(np.int32)[is_seen]
     splits = np.concatenate([[0], np.cumsum(is_seen)])[dataset.row_splits]
 
-    def objects(index):
+    def objects(index: int) -> tuple[np.ndarray, np.ndarray]:
         rows = slice(splits[index], splits[index + 1])
         return boxes[rows], labels[rows]
 
@@ -232,17 +239,18 @@ def _objects(dataset: Dataset, train_on_difficult: bool) -> Callable:
 
 
 def _renderer(
-    dataset: Dataset, rules: list[Canvas | ShortLong], read: Callable, most_zoom: float = 1.0
-) -> Callable:
+    dataset: Dataset, rules: list[Rule], read: Reader, most_zoom: float = 1.0
+) -> Callable[..., np.ndarray]:
     """(index, view by one of the rules, colour matrix) -> the pixels of the content."""
     sizes = dataset.sizes[:, ::-1]
     smallest = np.maximum((sizes / max(most_zoom, 1.0)).astype(np.int32), 1)
+    height, width = smallest.T
     keep = np.min(
-        [reduction(smallest, fitted_size(*smallest.T, rule), rule) for rule in rules], axis=0
+        [reduction(smallest, fitted_size(height, width, rule), rule) for rule in rules], axis=0
     )
     antialias = rules[0].antialias
 
-    def render(index, view, matrix=None):
+    def render(index: int, view: View, matrix: np.ndarray | None = None) -> np.ndarray:
         pixels = read(index, view.source, view.target[2:], antialias, keep[index])
         if matrix is not None:
             pixels = recolor(pixels, matrix)
@@ -251,7 +259,7 @@ def _renderer(
     return render
 
 
-def _row(index: int, sample: Sample, view: View, rule: Canvas | ShortLong) -> dict:
+def _row(index: int, sample: Sample, view: View, rule: Rule) -> Row:
     size = np.array(sample.pixels.shape[:2], np.int32)
     return {
         "images": pad(sample.pixels, padded_size(size, rule)),
@@ -265,12 +273,17 @@ def _row(index: int, sample: Sample, view: View, rule: Canvas | ShortLong) -> di
 
 
 def _batched(
-    stream: tf.data.Dataset, sample: Callable, rules: list, batch_size: int, drop_remainder: bool
+    stream: tf.data.Dataset,
+    sample: Callable[..., Row],
+    rules: list[Rule],
+    batch_size: int,
+    drop_remainder: bool,
 ) -> tf.data.Dataset:
     """Samples, a function of the stream's elements, as padded batches, each by one of the rules."""
     rule, *others = rules
-    is_static = isinstance(rule, Canvas) and not others
-    canvas = [rule.height, rule.width] if is_static else [None, None]
+    canvas: tuple[int | None, int | None] = None, None
+    if isinstance(rule, Canvas) and not others:
+        canvas = rule.height, rule.width
     specs = {
         "images": tf.TensorSpec([*canvas, 3], tf.uint8 if rule.antialias else tf.float32),
         "boxes": tf.TensorSpec([None, 4], tf.float32),
@@ -281,7 +294,7 @@ def _batched(
         "scales": tf.TensorSpec([2], tf.float32),
     }
 
-    def in_graph(*inputs):
+    def in_graph(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         dtypes = [spec.dtype for spec in specs.values()]
         values = tf.numpy_function(lambda *args: [*sample(*args).values()], inputs, dtypes)
         return {

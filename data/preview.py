@@ -26,7 +26,7 @@ from loguru import logger
 import configs
 from configs import Config
 from configs.schema import Augment, Data, Mixing
-from core.weights.published import open_weights
+from core.weights.published import cache_folder, find, open_weights
 from data.datasets import prepare, read_split
 from data.pipeline import checked, training_batches
 from data.records import Dataset
@@ -43,10 +43,9 @@ def main(argv: list[str] | None = None) -> Path:
     args = parse_arguments(argv)
     config = configs.load(args.config, args.overrides)
     with diary():
-        if config.model.weights:  # an input size that is left open follows them
-            weights = open_weights(config.model.weights, config.model.backbone)
-            config = replace(config, model=weights.settle(config.model))
-        dataset = read_split(config.data, config.data.train, prepare(config.data))
+        config = with_input_size(config)
+        classes = prepare(config.data, config.data.train)
+        dataset = read_split(config.data, config.data.train, classes)
         samples = list(islice(training_samples(config, dataset, args.epoch), args.count))
         out = Path(args.out or Path(config.output) / "preview.png")
         write_image(out, sheet(samples, dataset, args.columns))
@@ -72,6 +71,25 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         if getattr(args, name) < least:
             parser.error(f"--{name}: expected at least {least}, found {getattr(args, name)}")
     return args
+
+
+def with_input_size(config: Config) -> Config:
+    """The config with an input size that it leaves open as its weights have it, like train.py.
+
+    Nothing is downloaded: published detectors are looked at if they came before.
+    """
+    source, backbone = config.model.weights, config.model.backbone
+    published = find(source, backbone) if source else None
+    if source is None or (published and not published.ap):  # a backbone knows no input size
+        return config
+    if published and not (cache_folder() / published.file).is_file():
+        logger.warning(
+            "{} is not downloaded yet: what model.resize leaves open may follow it in training, "
+            "here it does not",
+            source,
+        )
+        return config
+    return replace(config, model=open_weights(source, backbone).settle(config.model))
 
 
 def training_samples(config: Config, dataset: Dataset, epoch: int) -> Iterator[dict]:

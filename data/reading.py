@@ -5,18 +5,25 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from data.images import IMAGE_SUFFIXES, ImageHeader
 from data.judge import Judge
 from data.records import DatasetError
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Key = TypeVar("Key", bound=Hashable)
+
 NO_IMAGES = (".webp", ".tif", ".tiff", ".gif", ".heic", ".avif")  # that are none to our decoder
 
 
-def in_threads(function: Callable, items: Sequence) -> list:
+def in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item]
+) -> list[Result | DatasetError]:
     """[function(item)], in order; a DatasetError it raises takes the place of its result."""
 
-    def attempt(item):
+    def attempt(item: Item) -> Result | DatasetError:
         try:
             return function(item)
         except DatasetError as error:
@@ -81,9 +88,9 @@ class ImageFinder:
                 return Path(place, found[0])
         looked, name = ", ".join(self.folders), name if len(name) <= 200 else f"{name[:197]}..."
         others = [n for place in self._places(inner) for n in names_in(place, NO_IMAGES)]
-        found = next((n for n in others if os.path.splitext(n)[0] == stem), "none")
-        hint = "" if found == "none" else ", which is no JPEG, PNG or BMP"
-        message = f"expected the image {name} in {looked}, found {found}{hint}"
+        other = next((n for n in others if os.path.splitext(n)[0] == stem), "none")
+        hint = "" if other == "none" else ", which is no JPEG, PNG or BMP"
+        message = f"expected the image {name} in {looked}, found {other}{hint}"
         raise DatasetError(message, "missing image")
 
     def _places(self, inner: str) -> Iterator[str]:
@@ -104,14 +111,15 @@ class ImageFinder:
 
 
 def find_images(
-    wanted: Iterable[tuple[Hashable, str, Callable[[], str]]], finder: ImageFinder, judge: Judge
-) -> dict:
+    wanted: Iterable[tuple[Key, str, Callable[[], str]]], finder: ImageFinder, judge: Judge
+) -> dict[Key, Path]:
     """{key: file} of (key, name, function that says where it stands, for messages).
 
     Rejected are images that are not found, and a second name for a file; taking a file of another
     suffix is counted.
     """
-    found, name_of = {}, {}
+    found: dict[Key, Path] = {}
+    name_of: dict[Path, str] = {}
     for key, name, where in wanted:
         try:
             path = finder.find(name)

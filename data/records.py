@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 DECIMALS = 9  # of a pixel: what a file says in decimals survives sums and differences to the digit
 OF_OBJECTS = ("boxes", "labels", "difficult", "ignore", "areas")  # arrays of one row an object
@@ -225,17 +226,17 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
     )
 
 
-def select(dataset: Dataset, indices: Sequence[int]) -> Dataset:
+def select(dataset: Dataset, indices: ArrayLike) -> Dataset:
     """The images of these (M',) indices, in this order, with their objects."""
-    indices = np.asarray(indices, np.int64).reshape(-1)
-    starts, counts = dataset.row_splits[indices], np.diff(dataset.row_splits)[indices]
+    chosen = np.asarray(indices, np.int64).reshape(-1)
+    starts, counts = dataset.row_splits[chosen], np.diff(dataset.row_splits)[chosen]
     splits = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     rows = np.repeat(starts - splits[:-1], counts) + np.arange(splits[-1])
     return replace(
         dataset,
-        images=tuple(dataset.images[i] for i in indices),
-        image_ids=tuple(dataset.image_ids[i] for i in indices),
-        sizes=dataset.sizes[indices],
+        images=tuple(dataset.images[i] for i in chosen),
+        image_ids=tuple(dataset.image_ids[i] for i in chosen),
+        sizes=dataset.sizes[chosen],
         row_splits=splits,
         **{name: getattr(dataset, name)[rows] for name in OF_OBJECTS},
     )

@@ -6,6 +6,7 @@ Letters: H W pixels of the oriented image, h w of the result.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from data.records import Dataset, DatasetError
 from data.views import View
 
 cv2.setNumThreads(1)  # of the whole process: tf.data works on many images at once already
+Reader: TypeAlias = Callable[[int, np.ndarray, np.ndarray, bool, int], np.ndarray]
 GREY = 116  # ImageNet's mean, near zero once normalised: what lies beyond an image
 
 
@@ -41,7 +43,7 @@ class Decoded:
         return orient(pixels, self.header.orientation)
 
 
-def image_reader(dataset: Dataset, cache: bool = False) -> Callable:
+def image_reader(dataset: Dataset, cache: bool = False) -> Reader:
     """A function (index, source, size, antialias, kept) -> pixels, as `Decoded.part`.
 
     cache: each image is decoded once and kept, reduced by up to `kept` (of REDUCTIONS; JPEG only).
@@ -49,13 +51,15 @@ def image_reader(dataset: Dataset, cache: bool = False) -> Callable:
     """
     memory: dict[int, Decoded] = {}
 
-    def decode(index: int, antialias: bool, reduction: Callable) -> Decoded:
+    def decode(index: int, antialias: bool, reduction: Callable[[ImageHeader], int]) -> Decoded:
         image = read_image(dataset.images[index])
         _check_size(image, dataset.sizes[index])
         by = reduction(image.header) if antialias and image.can_be_reduced else 1
         return Decoded(image.decode(by), by, image.header)
 
-    def read(index, source, size, antialias, kept):
+    def read(
+        index: int, source: np.ndarray, size: np.ndarray, antialias: bool, kept: int
+    ) -> np.ndarray:
         if cache and index not in memory:
             memory[index] = decode(index, antialias, lambda header: _for_all(header, kept))
             memory[index].pixels.flags.writeable = False  # samples may be views of it

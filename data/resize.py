@@ -3,13 +3,17 @@
 Letters: M images, T boxes.
 """
 
+from typing import TypeAlias
+
 import numpy as np
 
 from configs.schema import Canvas, ShortLong
 from data.records import Dataset
 
+Rule: TypeAlias = Canvas | ShortLong
 
-def fitted_size(height: np.ndarray, width: np.ndarray, rule: Canvas | ShortLong) -> np.ndarray:
+
+def fitted_size(height: np.ndarray, width: np.ndarray, rule: Rule) -> np.ndarray:
     """Height and width after resizing, aspect ratio kept: (...) -> (..., 2) int32."""
     sides = np.stack([height, width], axis=-1).astype(np.float64)
     if isinstance(rule, Canvas):
@@ -24,7 +28,7 @@ def fitted_size(height: np.ndarray, width: np.ndarray, rule: Canvas | ShortLong)
     return np.maximum(size.astype(np.int32), 1)
 
 
-def padded_size(size: np.ndarray, rule: Canvas | ShortLong) -> np.ndarray:
+def padded_size(size: np.ndarray, rule: Rule) -> np.ndarray:
     """Height and width with the padding at the bottom and right: the canvas or whole multiples."""
     if isinstance(rule, Canvas):
         return np.array([rule.height, rule.width], np.int32)
@@ -32,7 +36,7 @@ def padded_size(size: np.ndarray, rule: Canvas | ShortLong) -> np.ndarray:
     return cells * rule.multiple
 
 
-def at_input_size(dataset: Dataset, rule: Canvas | ShortLong) -> tuple[np.ndarray, np.ndarray]:
+def at_input_size(dataset: Dataset, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
     """Boxes as the network sees them without augmentation, cut off at their image's border.
 
     Returns (T, 4) float32 xyxy and (M, 2) int32 height, width of the images, both at that size.

@@ -11,6 +11,7 @@ import colorsys
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,11 +50,11 @@ class Parameters:
 
     num_train: int
     num_val: int
-    image_size: tuple[int, int]
+    image_size: tuple[int, ...]
     seed: int
     generator_version: int = GENERATOR_VERSION
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_train < 1 or self.num_val < 1:
             raise ValueError(
                 "num_train, num_val: expected at least 1 image each, "
@@ -98,7 +99,7 @@ class Stencil:
 
     @property
     def truncated(self) -> bool:
-        return np.count_nonzero(self.coverage) < self.full_area
+        return bool(np.count_nonzero(self.coverage) < self.full_area)
 
 
 @dataclass(frozen=True)
@@ -115,14 +116,19 @@ class SceneObject:
 # --------------------------------------------------------------------------------------------------
 
 
-def _color(rng, saturation, value, hue=None):
+def _color(
+    rng: np.random.Generator,
+    saturation: tuple[float, float],
+    value: tuple[float, float],
+    hue: float | None = None,
+) -> np.ndarray:
     """(3,) float32 RGB 0-255; saturation and value are (low, high) in 0-1, hue None is any."""
     hue = rng.random() if hue is None else hue % 1.0
     rgb = colorsys.hsv_to_rgb(hue, rng.uniform(*saturation), rng.uniform(*value))
-    return 255 * np.float32(rgb)
+    return 255 * np.array(rgb, np.float32)
 
 
-def _ramp(rng, height, width):
+def _ramp(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """(H, W) float32, -1 to 1 across the frame in a random direction."""
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
@@ -130,18 +136,18 @@ def _ramp(rng, height, width):
     return ramp / max(float(np.abs(ramp).max()), 1e-6)
 
 
-def _noise(rng, height, width):
+def _noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """(H, W, 3) float32, smooth noise of several grain sizes, mostly grey, some 40 levels deep."""
     total = np.zeros((height, width, 3), np.float32)
     for grain, strength in ((48, 14.0), (16, 9.0), (5, 6.0)):
         rows, columns = height // grain + 2, width // grain + 2
         grid = rng.normal(size=(rows, columns, 1)) + 0.4 * rng.normal(size=(rows, columns, 3))
-        grid = np.float32(grid * strength * rng.uniform(0.3, 1.2))
+        grid = (grid * strength * rng.uniform(0.3, 1.2)).astype(np.float32)
         total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
     return total
 
 
-def _blobs(rng, image):
+def _blobs(rng: np.random.Generator, image: np.ndarray) -> None:
     """Paints a few soft, long blobs on image (H, W, 3) float32, in place."""
     height, width = image.shape[:2]
     scale = min(height, width) / 192
@@ -156,7 +162,7 @@ def _blobs(rng, image):
         image += alpha * (_color(rng, (0.1, 0.6), (0.2, 0.9)) - image)
 
 
-def _strokes(rng, image):
+def _strokes(rng: np.random.Generator, image: np.ndarray) -> None:
     """Paints a few lines, arcs and short bars on image (H, W, 3) uint8, in place."""
     height, width = image.shape[:2]
     scale = min(height, width) / 192
@@ -176,7 +182,7 @@ def _strokes(rng, image):
             cv2.line(image, start, end, color, int(rng.integers(3, 6)) * thin, cv2.LINE_AA)
 
 
-def _ground(rng, height, width):
+def _ground(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """(H, W, 3) float32 RGB: a blend of two colours under noise, stripes and what is no object."""
     first = _color(rng, (0.05, 0.55), (0.15, 0.95))
     second = first + rng.uniform(-60, 60, size=3).astype(np.float32)
@@ -197,19 +203,19 @@ def _ground(rng, height, width):
 # --------------------------------------------------------------------------------------------------
 
 
-def _ring(num, radius=1.0):
+def _ring(num: int, radius: float = 1.0) -> np.ndarray:
     """(num, 2) x, y of points on a circle, the first one at the top."""
     angles = 2 * np.pi * np.arange(num) / num - np.pi / 2
     return radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
 
 
-def _star():
+def _star() -> np.ndarray:
     points = _ring(10)
     points[1::2] *= 0.45
     return points
 
 
-def _cross(arm=0.3):
+def _cross(arm: float = 0.3) -> np.ndarray:
     quarter = np.array([(arm, -1.0), (arm, -arm), (1.0, -arm)])
     turn = np.array([(0.0, 1.0), (-1.0, 0.0)])  # of row vectors: right becomes down
     return np.concatenate([quarter @ np.linalg.matrix_power(turn, k) for k in range(4)])
@@ -224,7 +230,7 @@ POLYGONS = {
 }
 
 
-def _coverage(polygon, height, width):
+def _coverage(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
     """(height, width) uint8 coverage 0-255 of a polygon (P, 2) of continuous x, y."""
     fine = np.zeros((height * SUPERSAMPLE, width * SUPERSAMPLE), np.uint8)
     bits = 4  # cv2 counts from pixel centres, in 16ths here
@@ -235,7 +241,15 @@ def _coverage(polygon, height, width):
     return coverage
 
 
-def make_stencil(name, size, center, image_size, rotation=0.0, squeeze=1.0, outline=0.0):
+def make_stencil(
+    name: str,
+    size: float,
+    center: tuple[float, float],
+    image_size: Sequence[int],
+    rotation: float = 0.0,
+    squeeze: float = 1.0,
+    outline: float = 0.0,
+) -> Stencil | None:
     """Rasterises one object.
 
     name: one of CLASSES. size: longer side of the object's frame, px. center: its x, y, px.
@@ -254,7 +268,7 @@ def make_stencil(name, size, center, image_size, rotation=0.0, squeeze=1.0, outl
     coverage = _coverage(polygon * scale + anchor - corner, h, w)
     inner = _coverage(polygon * scale * (1 - 2 * outline) + anchor - corner, h, w)
 
-    full_area = np.count_nonzero(coverage)
+    full_area = int(np.count_nonzero(coverage))
     height, width = image_size
     x0, y0 = np.maximum(-corner, 0)
     x1, y1 = np.minimum((w, h), np.array((width, height)) - corner)
@@ -262,15 +276,19 @@ def make_stencil(name, size, center, image_size, rotation=0.0, squeeze=1.0, outl
     if not drawn.any():
         return None
     rows, columns = (np.flatnonzero(drawn.any(axis=axis)) for axis in (1, 0))
-    rows, columns = (
-        slice(rows[0] + y0, rows[-1] + 1 + y0),
-        slice(columns[0] + x0, columns[-1] + 1 + x0),
-    )
-    x, y = int(corner[0] + columns.start), int(corner[1] + rows.start)
-    return Stencil(name, coverage[rows, columns], inner[rows, columns], x, y, full_area)
+    top, left = rows[0] + y0, columns[0] + x0
+    window = slice(top, rows[-1] + 1 + y0), slice(left, columns[-1] + 1 + x0)
+    x, y = int(corner[0] + left), int(corner[1] + top)
+    return Stencil(name, coverage[window], inner[window], x, y, full_area)
 
 
-def paint(image, stencil, fill, border, shade=0.0):
+def paint(
+    image: np.ndarray,
+    stencil: Stencil,
+    fill: np.ndarray,
+    border: np.ndarray,
+    shade: np.ndarray | float = 0.0,
+) -> None:
     """Paints a stencil on image (H, W, 3) float32 RGB, in place.
 
     fill, border: (3,) RGB 0-255, inside the outline and of it. shade: (h, w) or a number, levels
@@ -282,7 +300,7 @@ def paint(image, stencil, fill, border, shade=0.0):
     window += stencil.coverage[..., None] / np.float32(255) * (color - window)
 
 
-def _paint_random(rng, image, stencil):
+def _paint_random(rng: np.random.Generator, image: np.ndarray, stencil: Stencil) -> None:
     """Paints a stencil in a colour of its class that stands out from what it covers."""
     behind = image[stencil.window][stencil.coverage > 0].mean(axis=0)
     hue = CLASSES.index(stencil.name) / len(CLASSES) + rng.normal(scale=HUE_SPREAD)
@@ -295,10 +313,12 @@ def _paint_random(rng, image, stencil):
     height, width = stencil.coverage.shape
     shade = rng.uniform(0, 28) * _ramp(rng, height, width)
     shade += rng.normal(scale=rng.uniform(0, 6), size=(height, width))
-    paint(image, stencil, np.float32(fill), np.float32(border), np.float32(shade))
+    paint(image, stencil, *(values.astype(np.float32) for values in (fill, border, shade)))
 
 
-def _random_stencil(rng, name, image_size):
+def _random_stencil(
+    rng: np.random.Generator, name: str, image_size: Sequence[int]
+) -> Stencil | None:
     """A Stencil of random size and place, now and then across the border; None if it is outside."""
     height, width = image_size
     side = min(image_size)
@@ -316,14 +336,14 @@ def _random_stencil(rng, name, image_size):
     )
 
 
-def _iou(a, b):
+def _iou(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     both = max(width, 0) * max(height, 0)
     return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
-def _fits(stencil, placed, owner):
+def _fits(stencil: Stencil, placed: Sequence[Stencil], owner: np.ndarray) -> bool:
     """Whether a stencil can go on top and leave enough to see of itself and of all others."""
     if np.count_nonzero(stencil.coverage) < MIN_VISIBLE * stencil.full_area:
         return False
@@ -338,7 +358,9 @@ def _fits(stencil, placed, owner):
     )
 
 
-def make_scene(rng, image_size):
+def make_scene(
+    rng: np.random.Generator, image_size: Sequence[int]
+) -> tuple[np.ndarray, list[SceneObject]]:
     """One picture and what is in it.
 
     rng: numpy Generator. image_size: (height, width). Returns image (H, W, 3) uint8 RGB and a list
@@ -347,7 +369,7 @@ def make_scene(rng, image_size):
     height, width = image_size
     image = _ground(rng, height, width)
     owner = np.full((height, width), -1, np.int16)  # which object each pixel shows
-    placed = []
+    placed: list[Stencil] = []
     # Classes are drawn before places are tried, so that a full image changes no class's share.
     for name in rng.choice(
         CLASSES, size=rng.choice(len(COUNT_SHARES), p=COUNT_SHARES), p=CLASS_SHARES
@@ -366,7 +388,7 @@ def make_scene(rng, image_size):
     return np.clip(np.round(image), 0, 255).astype(np.uint8), _describe(placed, owner)
 
 
-def _describe(placed, owner):
+def _describe(placed: Sequence[Stencil], owner: np.ndarray) -> list[SceneObject]:
     """The list of SceneObject for stencils and the (H, W) map of which one each pixel shows."""
     tiny = DIFFICULT_SIZE * min(owner.shape)
     objects = []
@@ -382,7 +404,7 @@ def _describe(placed, owner):
 # --------------------------------------------------------------------------------------------------
 
 
-def _annotation(filename, image_size, objects):
+def _annotation(filename: str, image_size: Sequence[int], objects: Sequence[SceneObject]) -> bytes:
     """The VOC annotation of one image, as bytes of XML."""
     height, width = image_size
     rows = []
@@ -400,7 +422,7 @@ def _annotation(filename, image_size, objects):
     return annotation(filename, (width, height), rows, database="shapes")
 
 
-def _write(root, parameters):
+def _write(root: Path, parameters: Parameters) -> None:
     """Fills an empty folder; the marker comes last."""
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
@@ -418,7 +440,7 @@ def _write(root, parameters):
     (root / MARKER).write_text(json.dumps(asdict(parameters), indent=2) + "\n")
 
 
-def _check_same(root, parameters):
+def _check_same(root: Path, parameters: Parameters) -> None:
     """Raises ValueError unless root was made by this generator from the same parameters."""
     wanted = json.loads(json.dumps(asdict(parameters)))
     try:
@@ -439,7 +461,13 @@ def _check_same(root, parameters):
         )
 
 
-def make_shapes(root, num_train=1400, num_val=200, image_size=(192, 192), seed=0) -> Path:
+def make_shapes(
+    root: str | Path,
+    num_train: int = 1400,
+    num_val: int = 200,
+    image_size: Sequence[int] = (192, 192),
+    seed: int = 0,
+) -> Path:
     """Makes the shapes dataset, or finds it made.
 
     root: folder to make, in VOC's layout: JPEGImages/*.jpg, Annotations/*.xml,
@@ -472,7 +500,7 @@ def make_shapes(root, num_train=1400, num_val=200, image_size=(192, 192), seed=0
     return root
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description="Makes the shapes dataset, a VOC folder.")
     parser.add_argument("--root", default="datasets/shapes", help="folder to make")
     parser.add_argument("--num-train", type=int, default=1400)

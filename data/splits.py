@@ -33,27 +33,26 @@ def stratified_splits(
     Returns J arrays of indices, ascending. Raises ValueError for other fractions and where a split
     would get no image, OSError for a file that cannot be read.
     """
-    fractions = np.asarray(fractions, np.float64)
     if not make_whole(fractions):
         found = ", ".join(f"{fraction:g}" for fraction in fractions)
         raise ValueError(f"fractions: expected numbers above 0 that make 1 together, found {found}")
     units = _in_order(same_content(dataset.images), dataset.image_ids, seed)
-    sides = _distribute(_presence(dataset, units), np.array([*map(len, units)]), fractions)
+    sizes = np.array([*map(len, units)])
+    sides = _distribute(_presence(dataset, units), sizes, np.asarray(fractions, np.float64))
     image_sides = np.empty(len(dataset), np.int64)
     for unit, side in zip(units, sides, strict=True):
         image_sides[unit] = side
     splits = [np.flatnonzero(image_sides == j) for j in range(len(fractions))]
     if not all(map(len, splits)):
-        sizes = ", ".join(str(len(split)) for split in splits)
-        message = f"expected images for every split, found {sizes} of {len(dataset)}"
+        found = ", ".join(str(len(split)) for split in splits)
+        message = f"expected images for every split, found {found} of {len(dataset)}"
         raise ValueError(f"{dataset.name}: {message} ({len(units)} different files)")
     return splits
 
 
 def make_whole(fractions: Sequence[float]) -> bool:
     """Whether they are above 0 and make 1 together."""
-    fractions = np.asarray(fractions, np.float64)
-    return bool((fractions > 0).all() and abs(fractions.sum() - 1) < 1e-6)
+    return all(fraction > 0 for fraction in fractions) and abs(sum(fractions) - 1) < 1e-6
 
 
 def same_content(paths: Sequence[str]) -> list[list[int]]:

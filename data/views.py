@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs.schema import Canvas, ShortLong
 from data.images import REDUCTIONS
-from data.resize import fitted_size
+from data.resize import Rule, fitted_size
 from utils.boxes import IGNORE
 
 
@@ -35,18 +34,18 @@ class View(NamedTuple):
         return self.target[2:] / self.source[2:]
 
 
-def whole(size: np.ndarray, rule: Canvas | ShortLong) -> View:
+def whole(size: np.ndarray, rule: Rule) -> View:
     """All of an image of (height, width) `size`, at the size that the rule brings it to."""
     return part(np.concatenate([[0, 0], size]), rule)
 
 
-def part(source: np.ndarray, rule: Canvas | ShortLong) -> View:
+def part(source: np.ndarray, rule: Rule) -> View:
     """The rectangle `source` of an image alone, at the size that the rule brings it to."""
-    content = fitted_size(*source[2:], rule)
+    content = fitted_size(source[2], source[3], rule)
     return View(source, np.concatenate([[0, 0], content]), content, np.array([False, False]))
 
 
-def reduction(size: np.ndarray, content: np.ndarray, rule: Canvas | ShortLong) -> np.ndarray:
+def reduction(size: np.ndarray, content: np.ndarray, rule: Rule) -> np.ndarray:
     """The most that both sides can be divided by and still be no smaller than the content's.
 
     size, content: (..., 2) int height, width. Returns (...) int of `REDUCTIONS`; 1 where the rule

@@ -8,7 +8,7 @@ Letters: G boxes of one image.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
@@ -208,7 +208,7 @@ def _list_split(
 ) -> list[str]:
     """The ids of a split, in order and each once."""
     if folder.image_sets is not None:
-        return _list_image_sets(folder, split, judge)
+        return _list_image_sets(folder.image_sets, folder.annotations, split, judge)
     if split not in ("train", "val", "all"):
         raise DatasetError(
             f"{folder.root}: expected split 'train', 'val' or 'all' in a folder without "
@@ -228,15 +228,17 @@ def _list_split(
     return ids
 
 
-def _list_image_sets(folder: _Folder, split: str, judge: Judge) -> list[str]:
+def _list_image_sets(
+    image_sets: Path, annotations: Collection[str], split: str, judge: Judge
+) -> list[str]:
     ids: dict[str, str] = {}
     for name in split.split("+"):
-        path = folder.image_sets / f"{name.strip()}.txt"
+        path = image_sets / f"{name.strip()}.txt"
         if not path.is_file():
-            there = sorted(p.stem for p in folder.image_sets.glob("*.txt"))
+            there = sorted(p.stem for p in image_sets.glob("*.txt"))
             raise DatasetError(f"{path}: no such image set; there are {', '.join(there) or 'none'}")
         for number, image_id in numbered_lines(path):
-            if image_id not in folder.annotations:  # a name may end in " 1" itself
+            if image_id not in annotations:  # a name may end in " 1" itself
                 image_id = _PRESENCE.sub("", image_id)
             here = f"{path}, line {number}"
             if image_id in ids:
@@ -274,7 +276,7 @@ def parse_annotation(path: str | Path) -> Annotation:
     except etree.XMLSyntaxError as error:
         problem = " ".join(str(error.msg).split())
         raise DatasetError(f"{path}: not an XML file: {problem}", kind="unreadable XML") from error
-    if root.getroottree().docinfo.doctype:
+    if root.getroottree().docinfo.doctype:  # type: ignore[union-attr]  # unknown to the stubs
         message = f"{path}: expected no document type declaration, found one"
         raise DatasetError(message, kind="unreadable XML")
     if root.tag != "annotation":
@@ -309,13 +311,13 @@ def _load(
     """What the files of one image say."""
     image = folder.images.get(image_id)
     if image_id not in folder.annotations:
-        expected = folder.annotation_folder / f"{image_id}.xml"
+        missing = folder.annotation_folder / f"{image_id}.xml"
         found = "neither it nor an image of that name"
         if isinstance(image, Path):  # unlabelled or empty? Only its owner knows
             found = (
                 f"only the image {image}; an image without objects needs an XML without <object>"
             )
-        raise DatasetError(f"{expected}: expected the file, found {found}", "missing annotation")
+        raise DatasetError(f"{missing}: expected the file, found {found}", "missing annotation")
     annotation = parse_annotation(folder.annotations[image_id])
     if image is None and image_sizes is not None:
         width, height = image_sizes.get(image_id) or _stated_size(annotation)
@@ -347,7 +349,10 @@ class _Reader(Judge):
     """Judges what an XML file says, in its own words and numbers."""
 
     def record(
-        self, image_id: str, parts: tuple | DatasetError, label_of: dict[str, int]
+        self,
+        image_id: str,
+        parts: tuple[Annotation, Path, ImageHeader] | DatasetError,
+        label_of: dict[str, int],
     ) -> Record | None:
         """The record of one image, None if the image is dropped."""
         try:

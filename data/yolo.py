@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import yaml
@@ -40,7 +41,7 @@ class _Loader(yaml.BaseLoader):
     A dataset needs none, and a few make a text of any length.
     """
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("expected no alias (*name), found one")
         return super().compose_node(parent, index)
@@ -111,7 +112,7 @@ def read_yolo(
     label_of = _find_labels(folders, judge)
     parts = in_threads(lambda path: _load(path, label_of, description), list(paths))
     name = f"{root.resolve().name}/{split}"
-    good = {}
+    good: dict[Path, _Objects] = {}
     for path, part in zip(paths, parts, strict=True):
         if isinstance(part, DatasetError):
             judge.reject(part)
@@ -119,14 +120,17 @@ def read_yolo(
             good[path] = part
     if not good:
         raise no_images(name, judge.defects)
+    image_index, boxes, kept_labels = _judge_objects(good, labels, description, judge)
     return assemble(
         name,
         classes or description.classes,
         images=[str(path) for path in good],
         image_ids=[paths[path] for path in good],
         sizes=np.array([(part.header.width, part.header.height) for part in good.values()]),
+        image_index=image_index,
+        boxes=boxes,
+        labels=kept_labels,
         defects=judge.defects,
-        **_judge_objects(good, labels, description, judge),
     )
 
 
@@ -205,7 +209,7 @@ def _class_names(names: object, path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _is_texts(value: object) -> bool:
+def _is_texts(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
@@ -222,14 +226,14 @@ def _sources(root: Path, split: str, description: Description, given: Sequence[P
         wanted = [_located(description, text) for text in declared]
     else:
         wanted = [next((root / name for name in usual if (root / name).exists()), None)]
-    lists = [path for path in wanted if path and path.is_file()]
-    if given and not lists:
+    found = [path for path in wanted if path is not None]
+    if given and not any(path.is_file() for path in found):
         return list(given)
-    if None in wanted:
+    if len(found) < len(wanted):
         place = f"{description.path}, {split}" if declared else f"{root}, split {split!r}"
         looked = ", ".join(declared or usual)
         raise DatasetError(f"{place}: expected one of {looked}, found no such folder or file")
-    return wanted
+    return found
 
 
 def _located(description: Description, text: str) -> Path | None:
@@ -314,7 +318,8 @@ def _find_labels(folders: Sequence[Path], judge: Judge) -> dict[Path, Path]:
 
     Raises DatasetError where there are no labels at all.
     """
-    label_of, looked = {}, []
+    label_of: dict[Path, Path] = {}
+    looked: list[Path] = []
     for folder in folders:
         stems = {path.stem for path in files_in(folder)}
         candidates = [place for place in (_label_folder(folder), folder) if place is not None]
@@ -326,8 +331,8 @@ def _find_labels(folders: Sequence[Path], judge: Judge) -> dict[Path, Path]:
                 judge.reject(DatasetError(message, kind="missing image"))
             label_of[folder / path.stem] = path
     if not label_of:
-        looked = ", ".join(str(place) for place in looked[:4])
-        raise DatasetError(f"expected label files (*.txt) in {looked}, found none")
+        places = ", ".join(str(place) for place in looked[:4])
+        raise DatasetError(f"expected label files (*.txt) in {places}, found none")
     return label_of
 
 
@@ -379,16 +384,19 @@ def _parse_line(text: str, num_classes: int) -> tuple[float, ...]:
         message = f"expected fractions of the image, found {text[:60]!r}: are these pixels?"
         raise DatasetError(message, "bad number")
     if num > 5:
-        x, y = values[1::2], values[2::2]
-        return index, min(x), min(y), max(x), max(y), True
+        xs, ys = values[1::2], values[2::2]
+        return index, min(xs), min(ys), max(xs), max(ys), True
     x, y, w, h = values[1:]
     return index, x - w / 2, y - h / 2, x + w / 2, y + h / 2, False
 
 
 def _judge_objects(
     good: dict[Path, _Objects], labels: np.ndarray, description: Description, judge: Judge
-) -> dict[str, np.ndarray]:
-    """What `assemble` takes; labels: (K,) label of each declared class, -1 for those left out."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Objects to keep: image indices (T,), boxes (T, 4) and labels (T,).
+
+    labels: (K,) label of each declared class, -1 for those left out.
+    """
     for image, part in good.items():
         if part.path is None:
             message = f"{image}: expected a label file, found none: taken to be without objects"
@@ -413,8 +421,4 @@ def _judge_objects(
     boxes, is_good = judge.clip(
         boxes, sizes, lambda row: f"{parts[index[row]].path}, line {rows[row, 6]:g}"
     )
-    return {
-        "image_index": index[is_good],
-        "boxes": boxes[is_good],
-        "labels": labels[declared][is_good],
-    }
+    return index[is_good], boxes[is_good], labels[declared][is_good]

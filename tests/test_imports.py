@@ -23,7 +23,7 @@ MAY_IMPORT = {
 }
 READ_THE_CONFIG = {
     "core/build.py",
-    *(f"data/{name}.py" for name in ("augment", "datasets", "pipeline", "resize", "views")),
+    *(f"data/{name}.py" for name in ("augment", "datasets", "pipeline", "resize")),
 }
 KNOW_CONVENTIONS = "core/weights/"
 # Programs as those at the root, though they lie in a package.

@@ -11,7 +11,7 @@ from rich.console import Console
 from configs import preset
 from data.detections import DetectionTable
 from data.records import DatasetError, Defects, assemble
-from scoring import draw, metric_name, score, summarize
+from scoring import draw, score, summarize
 
 CLASSES = ("person", "head")
 
@@ -105,11 +105,9 @@ def test_names_in_brackets_are_no_markup(dataset, metric):
      ("crowdhuman", "crowdhuman")],
 )  # fmt: skip
 def test_the_metric_follows_the_format_unless_said(data_format, expected):
-    config = preset("voc", {"data.format": data_format})
-    assert metric_name(config) == expected
-    assert metric_name(preset("voc", {"data.format": data_format, "evaluate.metric": "coco"})) == (
-        "coco"
-    )
+    assert preset("voc", {"data.format": data_format}).metric == expected
+    said = {"data.format": data_format, "evaluate.metric": "coco"}
+    assert preset("voc", said).metric == "coco"
 
 
 @pytest.mark.parametrize("flag", ["difficult", "ignore"])

@@ -12,9 +12,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.util.tensor_util import make_ndarray
 
 import configs
 import evaluate
@@ -26,11 +29,15 @@ from core.losses import Criterion
 from core.targets import Matcher
 from data.datasets import read_split
 from data.shapes import CLASSES, make_shapes
+from utils import compare_runs
+from utils.board import panel
 from utils.checkpoints import Checkpoint, save_checkpoint
+from utils.reports import class_aps, headline_figures
 
 ROOT = Path(__file__).parents[1]
 # Changes that make it one epoch of one step.
 ONE_STEP = {"train.phases": (), "train.epochs": 1, "train.warmup_steps": 0, "data.limit": 4}
+CLOCK = ("images_per_second", "data_wait", "seconds")  # figures that no run repeats
 STEPS = 3  # of an epoch; there are two phases, of one and of two epochs
 
 
@@ -177,8 +184,19 @@ def read_metrics(folder: Path) -> list[dict]:
     with open(folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
-        del row["images_per_second"], row["data_wait"]
+        for name in CLOCK:
+            del row[name]
     return rows
+
+
+def read_board(folder: Path) -> dict[str, dict[int, np.ndarray]]:
+    """Tag -> step -> what is in the event files, the last where it was written more than once."""
+    board = {}
+    for file in sorted((folder / "tensorboard").iterdir()):
+        for event in EventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                board.setdefault(value.tag, {})[event.step] = make_ndarray(value.tensor)
+    return board
 
 
 def test_killed_again_and_again_and_resumed_equals_the_undisturbed_run(
@@ -213,6 +231,12 @@ def test_killed_again_and_again_and_resumed_equals_the_undisturbed_run(
     assert_same_run(folder, reference)
     diary = (folder / "diary.log").read_text()
     assert "resumed after epoch 1, step 2" in diary
+    ours, theirs = read_board(folder), read_board(reference)
+    assert ours.keys() == theirs.keys()
+    for tag in ours.keys() - {f"training/{name}" for name in CLOCK} - {"config"}:
+        assert ours[tag].keys() == theirs[tag].keys() == {1, 2, 3}
+        for step, value in theirs[tag].items():
+            np.testing.assert_array_equal(ours[tag][step], value, err_msg=tag)
 
 
 def test_a_run_leaves_what_the_readme_promises(undisturbed):
@@ -239,6 +263,67 @@ def test_a_run_leaves_what_the_readme_promises(undisturbed):
     for part in ("tensorflow", "device CPU", "images", "anchor coverage", "epoch 3", '"seed": 0'):
         assert part in diary
     assert diary.index("anchor coverage") < diary.index("epoch 1")
+
+
+def test_tensorboard_has_what_metrics_csv_and_the_evaluation_have(undisturbed):
+    folder, _ = undisturbed
+    board, config = read_board(folder), json.loads((folder / "config.json").read_text())
+    panels = {tag.split("/")[0] for tag in board}
+    expected = {"training", "validation", "anchors", "metric", "class_ap", "scores", "config"}
+    assert panels == expected
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
+    for column in rows[1].keys() - {"epoch"}:
+        values = {step: float(row[column]) for step, row in rows.items()}
+        assert board[panel(column)] == pytest.approx(values, rel=1e-6), column
+    text = board["config"][0].item().decode()
+    assert json.loads(text) == config
+    assert all(line.startswith("    ") for line in text.splitlines()), "shown as code"
+    report = json.loads((folder / "evaluation" / "metrics.json").read_text())
+    best = max(rows, key=lambda epoch: (float(rows[epoch]["val_map"]), -epoch))
+    for group, figures in (("metric", headline_figures(report)), ("class_ap", class_aps(report))):
+        assert figures
+        for name, value in figures.items():
+            tag = f"{group}/{name}"
+            assert tag not in board if value is None else board[tag][best] == pytest.approx(value)
+    width, height, png = board["validation/samples"][3]
+    sheet = cv2.imread(str(folder / "samples" / "epoch_0003.png"))
+    assert (int(height), int(width)) == sheet.shape[:2]
+    found = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(found, sheet)
+
+
+def test_anchors_are_counted_and_scores_binned_as_they_are(undisturbed):
+    """The anchors of a batch by level; in validation each anchor is in a histogram, or ignored."""
+    folder, _ = undisturbed
+    board = read_board(folder)
+    for epoch in (1, 2, 3):
+        levels = [board[f"anchors/positives_p{level}"][epoch] for level in range(3, 8)]
+        assert sum(levels) == pytest.approx(float(board["anchors/positives"][epoch])) != 0
+        assert board["anchors/ignored"][epoch] > 0
+        positives, background = (
+            board[f"scores/{name}"][epoch] for name in ("positives", "background")
+        )
+        for buckets in (positives, background):
+            np.testing.assert_allclose(buckets[:, 0], np.arange(50) / 50)
+            np.testing.assert_allclose(buckets[:, 1], np.arange(1, 51) / 50)
+        # All four validation images are one batch.
+        assert positives[:, 2].sum() == board["validation/positives"][epoch]
+        cells = 64 + 16 + 4 + 1 + 1
+        ignored = 4 * 9 * cells - positives[:, 2].sum() - background[:, 2].sum()
+        assert 0 < ignored < 0.2 * 4 * 9 * cells
+
+
+def test_a_run_is_compared_by_what_it_leaves(undisturbed, tmp_path, capsys):
+    folder, _ = undisturbed
+    figures = compare_runs.main([str(folder), "--out", str(tmp_path / "curves.png")])
+    training, evaluation = figures["training"]["tiny"], figures["evaluation"]["tiny"]
+    assert None not in training.values()
+    assert (training["epochs"], training["planned_epochs"]) == (3, 3)
+    assert training["best_map"] == evaluation["mAP@0.50"]
+    assert training["metric"] == evaluation["metric"]
+    assert 0 < training["seconds"] < 300
+    assert evaluation.keys() >= {f"AP of {name}" for name in CLASSES}
 
 
 def test_a_frozen_backbone_stays_as_it_was_and_then_learns(undisturbed, tmp_path, shapes):
@@ -581,7 +666,7 @@ def test_a_run_begun_with_fewer_scalars_is_resumed(tmp_path, shapes, step, missi
     state = {"classes": list(dataset.classes), "progress": before}
     save_checkpoint(tmp_path / "last.npz", {}, state)
     resumed = train.resumed(Checkpoint(tmp_path / "last.npz"), progress, dataset)
-    expected = [3.0, 2.0, *[missing] * (len(train.SCALARS) - 2)]
+    expected = [3.0, 2.0, *[missing] * (len(train.SUMMED) - 2)]
     np.testing.assert_array_equal(resumed.sums, expected)
 
 

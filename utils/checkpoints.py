@@ -8,8 +8,9 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +30,9 @@ def save_checkpoint(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
+    arrays: dict[str, Any] = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
     for group, variables in groups.items():
+        pairs: Iterable[tuple[str, np.ndarray]]
         if isinstance(variables, Mapping):
             pairs = variables.items()
         else:

@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import os
 import re
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -22,10 +23,8 @@ from rich.markup import escape
 from utils.diary import progress_bar
 from utils.files import write_text
 
-try:
+if sys.platform != "win32":  # which has none
     import fcntl
-except ImportError:  # Windows has none
-    fcntl = None
 
 BACKOFF = 0.5  # seconds before the second attempt, twice that before the third, ...
 BLOCK = 1 << 18  # bytes read at once
@@ -81,7 +80,7 @@ def fetch(
 def alone_in(folder: Path) -> Iterator[None]:
     """Makes the folder and waits for other processes that download to it; not on Windows."""
     folder.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
+    if sys.platform == "win32":
         yield
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -7,9 +7,11 @@ Letters: K classes, C points of a curve.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -26,12 +28,15 @@ MAX_COUNTS = 25  # up to so many rows the counts are written into the confusion 
 DPI = 130
 GRID = "#e3e5e8"
 INK = "#2b2f36"
+Colour: TypeAlias = str | tuple[float, ...]
+Values: TypeAlias = Sequence[float] | np.ndarray
+Curve: TypeAlias = tuple[Values, Values, float]  # x, y, what the legend says
 PALETTE = ("#3b6fb6", "#d1603d", "#4c9f70", "#8b5fbf", "#c9a227", "#3aa6b9", "#b5476b", "#6b7280")
 
 
 def precision_recall_curves(
     path: str | Path,
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float], float]],
+    curves: Mapping[str, Curve],
     title: str,
 ) -> None:
     """Draws precision over recall, a line a class, best average precision first.
@@ -62,9 +67,9 @@ def precision_recall_curves(
 
 def miss_rate_curves(
     path: str | Path,
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float], float]],
+    curves: Mapping[str, Curve],
     title: str,
-    places: Sequence[float],
+    places: Values,
 ) -> None:
     """Draws miss rate over false positives per image, both logarithmic, a line a class.
 
@@ -99,7 +104,7 @@ def miss_rate_curves(
 
 
 def confusion_matrix_picture(
-    path: str | Path, matrix: Sequence[Sequence[int]], classes: Sequence[str]
+    path: str | Path, matrix: Sequence[Sequence[int]] | np.ndarray, classes: Sequence[str]
 ) -> None:
     """Draws a confusion matrix, each row coloured by its shares, with the counts while legible.
 
@@ -108,12 +113,12 @@ def confusion_matrix_picture(
 
     Raises ValueError if the shape does not fit the classes.
     """
-    matrix = np.asarray(matrix)
+    counts = np.asarray(matrix)
     size = len(classes) + 1
-    if matrix.shape != (size, size):
-        raise ValueError(f"matrix: expected shape {(size, size)}, found {matrix.shape}")
-    totals = matrix.sum(axis=1, keepdims=True)
-    shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
+    if counts.shape != (size, size):
+        raise ValueError(f"matrix: expected shape {(size, size)}, found {counts.shape}")
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     side = min(max(4.0, 0.42 * size + 2.0), 15.0)  # inches
     figure = Figure(figsize=(side + 0.9, side), dpi=DPI, layout="constrained")
     axes = _axes(figure, "Confusion matrix", "predicted", "truth")
@@ -129,7 +134,7 @@ def confusion_matrix_picture(
     for line in (axes.axvline, axes.axhline):
         line(size - 1.5, color=INK, linewidth=0.8)
     if size <= MAX_COUNTS:
-        _write_counts(axes, matrix, shares)
+        _write_counts(axes, counts, shares)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
     bar.set_label("share of the row", color=INK)
     bar.outline.set_visible(False)
@@ -150,7 +155,7 @@ def training_curves(path: str | Path, columns: Mapping[str, Sequence]) -> None:
     lengths = {name: len(column) for name, column in values.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"columns: expected equal lengths, found {lengths}")
-    panels = {"loss": [], "learning rate": [], "metrics": []}
+    panels: dict[str, list[str]] = {"loss": [], "learning rate": [], "metrics": []}
     for name in values:
         panel = _panel(name)
         if panel:
@@ -175,9 +180,45 @@ def training_curves(path: str | Path, columns: Mapping[str, Sequence]) -> None:
     _save(figure, path)
 
 
-def schedule_curves(
-    path: str | Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+def comparison_curves(
+    path: str | Path,
+    runs: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    is_comparable: bool = True,
 ) -> None:
+    """Draws the training loss and the mAP of several runs over epochs, a colour a run.
+
+    runs: name -> its columns "epoch", "loss" and "val_map" (others are not looked at), equally
+        long; nan is a gap, which validations a few epochs apart are joined over. A run without them
+        has not begun and is in the legend only.
+    is_comparable: False says at the axis that the mAPs are not measured alike.
+
+    Raises ValueError if there is no run, or if a run's columns differ in length.
+    """
+    columns = ("epoch", "loss", "val_map")
+    curves = {
+        name: [np.asarray(run.get(column, []), float) for column in columns]
+        for name, run in runs.items()
+    }
+    _check_curves(curves, "run", "epochs", "losses", "mAPs")
+    figure = Figure(figsize=(8.6, 5.6), dpi=DPI, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    _style(upper, "", "", "training loss")
+    _style(lower, "", "epoch", "mAP" if is_comparable else "mAP, not measured alike")
+    for index, (name, (epochs, losses, maps)) in enumerate(curves.items()):
+        style = {"color": _colour(index, len(curves)), "linewidth": 1.6, "markersize": 3.5}
+        # A single epoch has no line to be seen by.
+        marker = "o" if len(epochs) == 1 else None
+        upper.plot(epochs, losses, label=_plain(name), marker=marker, **style)
+        measured = ~np.isnan(maps)
+        lower.plot(epochs[measured], maps[measured], marker="o", **style)
+    upper.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5)
+    figure.align_ylabels([upper, lower])
+    lower.xaxis.get_major_locator().set_params(integer=True)
+    _save(figure, path)
+
+
+def schedule_curves(path: str | Path, curves: Mapping[str, tuple[Values, Values]]) -> None:
     """Draws learning rates over training steps, a line a schedule.
 
     curves: name -> (steps, rates), equally long.
@@ -193,9 +234,7 @@ def schedule_curves(
     _save(figure, path)
 
 
-def focal_loss_curves(
-    path: str | Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
-) -> None:
+def focal_loss_curves(path: str | Path, curves: Mapping[str, tuple[Values, Values]]) -> None:
     """Draws losses over the probability of the right answer, a line a gamma; paper figure 1.
 
     curves: name -> (probabilities, losses), equally long.
@@ -214,9 +253,29 @@ def focal_loss_curves(
     _save(figure, path)
 
 
+def prior_curves(path: str | Path, curves: Mapping[str, tuple[Values, Values]], title: str) -> None:
+    """Draws the class loss before the first step over the prior probability, both logarithmic.
+
+    curves: name -> (priors, losses), equally long, above 0. The line at 0.01 is the paper's choice.
+
+    Raises ValueError if there is no curve, or if priors and losses differ in length.
+    """
+    _check_curves(curves, "loss", "priors", "losses")
+    figure = Figure(figsize=(8.6, 4.2), dpi=DPI, layout="constrained")
+    axes = _axes(figure, title, "prior probability of an object, π", "loss a positive anchor")
+    _draw_lines(axes, curves)
+    axes.axvline(0.01, color=INK, linestyle=":", linewidth=1.2)
+    axes.set(xscale="log", yscale="log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.margins(x=0.01)
+    _save(figure, path)
+
+
 def foreground_curves(
     path: str | Path,
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]],
+    curves: Mapping[str, tuple[Values, Values, Values]],
     title: str,
 ) -> None:
     """Draws the class loss of the first training steps, and which share of it is of objects.
@@ -249,20 +308,24 @@ def foreground_curves(
     _save(figure, path)
 
 
-def _draw_lines(axes, curves: Mapping, linewidth: float = 1.8) -> None:
+def _draw_lines(
+    axes: Axes,
+    curves: Mapping[str, tuple[Values, Values]],
+    linewidth: float = 1.8,
+) -> None:
     """A line a curve, and a legend beside the axes."""
     for index, (name, (x, y)) in enumerate(curves.items()):
         axes.plot(x, y, color=_colour(index, len(curves)), label=name, linewidth=linewidth)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5)
 
 
-def _axes(figure: Figure, title: str, x: str, y: str):
+def _axes(figure: Figure, title: str, x: str, y: str) -> Axes:
     axes = figure.add_subplot()
     _style(axes, title, x, y)
     return axes
 
 
-def _style(axes, title: str, x: str, y: str) -> None:
+def _style(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(_plain(title), loc="left", color=INK, fontsize=12, fontweight="bold")
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
@@ -273,13 +336,13 @@ def _style(axes, title: str, x: str, y: str) -> None:
         side.set_visible(False)
 
 
-def _colour(index: int, count: int):
+def _colour(index: int, count: int) -> Colour:
     if count <= len(PALETTE):
         return PALETTE[index]
     return colormaps["tab20"]((2 * index + index // 10) % 20 / 20 + 0.025)  # dark ones first
 
 
-def _check_curves(curves: Mapping, kind: str, *columns: str) -> None:
+def _check_curves(curves: Mapping[str, Sequence], kind: str, *columns: str) -> None:
     """At least one curve of `kind`, whose first values are `columns` of one length."""
     if not curves:
         raise ValueError(f"curves: expected at least one {kind}, found none")
@@ -298,7 +361,7 @@ def _plain(name: str) -> str:
     return f" {name}" if name.startswith("_") else name
 
 
-def _legend(axes, title: str, absent: int) -> None:
+def _legend(axes: Axes, title: str, absent: int) -> None:
     if absent:
         axes.plot([], [], " ", label=f"{absent} without objects")
     axes.legend(
@@ -312,7 +375,7 @@ def _legend(axes, title: str, absent: int) -> None:
     )
 
 
-def _draw_curve(axes, x, y, label: str, colour, **style) -> None:
+def _draw_curve(axes: Axes, x: Values, y: Values, label: str, colour: Colour, **style: Any) -> None:
     """A curve from the axis on, where its first point's y holds, as the envelope of recall has it.
 
     On a logarithmic axis 0 is far outside the picture, and a line there is drawn as far as seen.
@@ -323,7 +386,7 @@ def _draw_curve(axes, x, y, label: str, colour, **style) -> None:
     axes.plot([0, *x], [y[0], *y], color=colour, label=label, **style)
 
 
-def _logarithmic(axes, misses: Sequence[Sequence[float]], places: Sequence[float]) -> None:
+def _logarithmic(axes: Axes, misses: Sequence[Values], places: Values) -> None:
     """Axes with MR-2's places, down to the lowest miss rate but not below 0.001."""
     values = np.concatenate([[0.2], *misses])
     lowest = max(1e-3, values[values > 0].min())
@@ -336,14 +399,20 @@ def _logarithmic(axes, misses: Sequence[Sequence[float]], places: Sequence[float
         axes.axvline(place, color=INK, linewidth=0.7, linestyle=":", alpha=0.5, zorder=1)
 
 
-def _mark_miss_rates(axes, positives, misses, places, colour) -> None:
+def _mark_miss_rates(
+    axes: Axes,
+    positives: Values,
+    misses: Values,
+    places: Values,
+    colour: Colour,
+) -> None:
     """Dots at the miss rates that MR-2 is made of."""
     if len(positives):
         at = np.searchsorted(positives, places).clip(max=len(positives) - 1)
         axes.plot(places, np.asarray(misses)[at], "o", color=colour, markersize=3.5)
 
 
-def _draw_extremes(axes, curves: Mapping, ranked: Sequence[str]) -> None:
+def _draw_extremes(axes: Axes, curves: Mapping[str, Curve], ranked: Sequence[str]) -> None:
     _draw_all_in_grey(axes, curves, ranked)
     at = np.linspace(0, 1, 101)
     mean = np.mean([_envelope(*curves[name][:2], at) for name in ranked], axis=0)
@@ -352,12 +421,12 @@ def _draw_extremes(axes, curves: Mapping, ranked: Sequence[str]) -> None:
     _draw_ends(axes, curves, ranked)
 
 
-def _draw_all_in_grey(axes, curves: Mapping, ranked: Sequence[str]) -> None:
+def _draw_all_in_grey(axes: Axes, curves: Mapping[str, Curve], ranked: Sequence[str]) -> None:
     for name in ranked:
         _draw_curve(axes, *curves[name][:2], "_hidden", "#c9cdd3", linewidth=0.6)
 
 
-def _draw_ends(axes, curves: Mapping, ranked: Sequence[str]) -> None:
+def _draw_ends(axes: Axes, curves: Mapping[str, Curve], ranked: Sequence[str]) -> None:
     """The best and the worst classes in colour, with what they reach in the legend."""
     axes.plot([], [], " ", label="best")
     ends = (ranked[:SHOWN_EACH_END], ranked[-SHOWN_EACH_END:])
@@ -370,13 +439,13 @@ def _draw_ends(axes, curves: Mapping, ranked: Sequence[str]) -> None:
             _draw_curve(axes, x, y, f"{_plain(name)}  {value:.3f}", colour, linewidth=1.4)
 
 
-def _envelope(recall: Sequence[float], precision: Sequence[float], at: np.ndarray) -> np.ndarray:
+def _envelope(recall: Values, precision: Values, at: np.ndarray) -> np.ndarray:
     """The highest precision at a recall of at least `at` (101,); 0 beyond the curve's end."""
     best = np.maximum.accumulate(np.asarray(precision, float)[::-1])[::-1]
     return np.append(best, 0.0)[np.searchsorted(np.asarray(recall, float), at, side="left")]
 
 
-def _write_counts(axes, matrix: np.ndarray, shares: np.ndarray) -> None:
+def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:
     longest = len(str(matrix.max()))
     size = max(5.0, min(9.0, 30.0 / longest))
     for row, column in np.argwhere(matrix > 0):

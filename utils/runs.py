@@ -1,10 +1,13 @@
 """The folder of a run: where it is, its metrics.csv, and leaving it in order when told to stop."""
 
 import csv
+import math
 import os
 import re
 import signal
 from pathlib import Path
+from types import FrameType
+from typing import Self
 
 from utils.files import whole_file
 
@@ -80,6 +83,36 @@ class MetricsFile:
             writer.writerows(self.rows)
 
 
+def read_metrics(path: str | Path) -> dict[str, list[float]]:
+    """The columns of a metrics.csv as numbers, nan where a cell is empty; none before the first
+    epoch. Raises ValueError naming file and line for what is cut short or no number."""
+    # Decoded as MetricsFile wrote it: each of its lines has an end.
+    lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
+    reader = csv.reader(lines)
+    names = next(reader, [])
+    columns: dict[str, list[float]] = {name: [] for name in names}
+    if names and "epoch" not in columns:
+        raise ValueError(f"{path}, line 1: expected a column epoch, found {', '.join(names)}")
+    for epoch, row in enumerate(reader, start=1):
+        where = f"{path}, line {reader.line_num}"
+        if len(row) != len(names):
+            raise ValueError(f"{where}: expected {len(names)} values, found {len(row)}")
+        for name, cell in zip(names, row, strict=True):
+            columns[name].append(_number(cell, f"{where}, {name}"))
+        if columns["epoch"][-1] != epoch:
+            raise ValueError(f"{where}: expected epoch {epoch}, found {columns['epoch'][-1]:g}")
+    if lines and not lines[-1].endswith("\n"):
+        raise ValueError(f"{path}, line {len(lines)}: expected the end of a line, found the file's")
+    return columns
+
+
+def _number(cell: str, where: str) -> float:
+    try:
+        return float(cell) if cell else math.nan
+    except ValueError:
+        raise ValueError(f"{where}: expected a number, found {cell!r}") from None
+
+
 def _epoch(row: dict, path: str | Path) -> int:
     try:
         return int(row["epoch"])
@@ -90,21 +123,22 @@ def _epoch(row: dict, path: str | Path) -> int:
 class StopSignal:
     """Inside `with`, notes Ctrl-C and SIGTERM in `received`; a second one kills."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received: str | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
+            int(number): signal.signal(number, self._note)
+            for number in (signal.SIGINT, signal.SIGTERM)
         }
         return self
 
-    def _note(self, number, frame):
+    def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
         # Not the diary: it may be what the signal interrupted.
         os.write(2, b"\nstopping after this step; once more stops at once\n")
         signal.signal(number, self._before[number])
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, *exc_info: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -8,6 +8,7 @@ come normalised, outside the time. Its losses are its own.
 import os
 import re
 from collections.abc import Callable
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -44,12 +45,12 @@ PLACES = (
 class Detector(keras_hub.models.RetinaNetObjectDetector):
     """As it is, but for a cast without which it cannot decode half precision."""
 
-    def decode_predictions(self, predictions, data):
+    def decode_predictions(self, predictions: dict[str, tf.Tensor], data: tf.Tensor) -> dict:
         predictions = {name: keras.ops.cast(p, "float32") for name, p in predictions.items()}
         return super().decode_predictions(predictions, data)
 
 
-def make(**fields) -> Callable[[], dict]:
+def make(**fields: Any) -> Callable[[], dict]:
     job = Job(**fields)
     policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[job.precision]
     keras.config.set_dtype_policy(policy)
@@ -60,7 +61,7 @@ def make(**fields) -> Callable[[], dict]:
     return {"inference": _inference, "train": _training}[job.task](job, detector, images)
 
 
-def _build(job: Job):
+def _build(job: Job) -> Detector:
     shape = (job.size, job.size, 3)
     block, counts = BLOCKS[job.depth]
     resnet = keras_hub.models.ResNetBackbone(
@@ -100,19 +101,19 @@ def place(path: str) -> str:
     raise ValueError(f"keras-hub: expected a layer of RetinaNet, found {path}")
 
 
-def _load(detector, file: str) -> None:
+def _load(detector: Detector, file: str) -> None:
     with np.load(file) as arrays:
         names = {name.rpartition("|")[2].removeprefix("retinanet/"): name for name in arrays.files}
         for variable in detector.variables:
             variable.assign(arrays[names[place(variable.path)]])
 
 
-def _inference(job: Job, detector, images: np.ndarray) -> Callable[[], dict]:
+def _inference(job: Job, detector: Detector, images: np.ndarray) -> Callable[[], dict]:
     """What `predict` calls for each step; predict_on_batch fails in its decode_predictions."""
     detector.make_predict_function()
     steps = [tf.constant(images)]
 
-    def infer():
+    def infer() -> dict:
         found = detector.predict_function(steps)
         count = int(found["num_detections"][0])
         names = {"boxes": "boxes", "scores": "confidence", "labels": "labels"}
@@ -121,7 +122,7 @@ def _inference(job: Job, detector, images: np.ndarray) -> Callable[[], dict]:
     return infer
 
 
-def _training(job: Job, detector, images: np.ndarray) -> Callable[[], dict]:
+def _training(job: Job, detector: Detector, images: np.ndarray) -> Callable[[], dict]:
     """What `fit` calls for each step; train_on_batch takes no labels in a dict."""
     boxes, labels = objects_of(job)
     batch = (images, {"boxes": boxes, "labels": labels})

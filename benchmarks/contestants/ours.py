@@ -2,27 +2,29 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 
 from benchmarks.contestants.job import LEARNING_RATE, MOMENTUM, Job, images_of, objects_of
-from configs.schema import Config, Loss, Matcher, Train
+from configs.schema import Config, Loss, Matcher, Model, Train
 from core.build import build_criterion, build_model, build_optimizer, build_postprocess
 from core.engine import compiled, predict, train_step
 from core.predictor import frozen
+from core.retinanet import RetinaNet
 from core.weights.store import Weights
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
-def make(**fields) -> Callable[[], dict]:
+def make(**fields: Any) -> Callable[[], dict]:
     job = Job(**fields)
     return {"inference": _inference, "train": _training}[job.task](job)
 
 
-def _loaded(job: Job):
+def _loaded(job: Job) -> tuple[RetinaNet, Model]:
     """The model in the job's precision, and its conventions."""
     weights = Weights.load(f"{job.weights}/weights.npz")
     model = build_model(weights.model, job.classes, POLICIES[job.precision])
@@ -45,7 +47,7 @@ def _inference(job: Job) -> Callable[[], dict]:
     else:
         step = compiled(step, _spec(batch))
 
-    def infer():
+    def infer() -> dict:
         found = {name: value.numpy() for name, value in step(batch).items()}
         count = found["counts"][0]
         return {name: found[name][0, :count] for name in ("boxes", "scores", "labels")}
@@ -77,7 +79,7 @@ def _training(job: Job) -> Callable[[], dict]:
         eager=job.variant == "eager",
     )
 
-    def train():
+    def train() -> dict:
         losses = step(batch)
         return {name: losses[name].numpy() for name in ("class_loss", "box_loss")}
 

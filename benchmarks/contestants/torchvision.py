@@ -6,6 +6,7 @@ with its weights frozen, which folds batch norms too. It needs a C++ compiler an
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torchvision
@@ -31,7 +32,7 @@ def build(depth: int, size: int, classes: int) -> RetinaNet:
     return RetinaNet(backbone, classes, min_size=size, max_size=size)
 
 
-def make(**fields) -> Callable[[], dict]:
+def make(**fields: Any) -> Callable[[], dict]:
     job = Job(**fields)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = build(job.depth, job.size, job.classes)
@@ -44,13 +45,15 @@ def make(**fields) -> Callable[[], dict]:
     return {"inference": _inference, "train": _training}[job.task](job, model, images, half)
 
 
-def _inference(job: Job, model: RetinaNet, images: torch.Tensor, half) -> Callable[[], dict]:
+def _inference(
+    job: Job, model: RetinaNet, images: torch.Tensor, half: torch.autocast
+) -> Callable[[], dict]:
     model.eval()
     if job.variant == "inductor":
         torch._inductor.config.freezing = True
         model.backbone, model.head = torch.compile(model.backbone), torch.compile(model.head)
 
-    def infer():
+    def infer() -> dict:
         with torch.inference_mode(), half:
             [found] = model(list(images.float() / 255))
         return {name: found[name].float().numpy() for name in ("boxes", "scores", "labels")}
@@ -58,7 +61,9 @@ def _inference(job: Job, model: RetinaNet, images: torch.Tensor, half) -> Callab
     return infer
 
 
-def _training(job: Job, model: RetinaNet, images: torch.Tensor, half) -> Callable[[], dict]:
+def _training(
+    job: Job, model: RetinaNet, images: torch.Tensor, half: torch.autocast
+) -> Callable[[], dict]:
     model.train()
     optimizer = torch.optim.SGD(
         model.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY
@@ -67,7 +72,7 @@ def _training(job: Job, model: RetinaNet, images: torch.Tensor, half) -> Callabl
     targets = [{"boxes": b, "labels": k.long()} for b, k in zip(boxes, labels, strict=True)]
     pixels = images.float() / 255  # a data loader's work
 
-    def train():
+    def train() -> dict:
         with half:
             losses = model(list(pixels), targets)
             loss = sum(losses.values())

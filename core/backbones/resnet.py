@@ -5,6 +5,7 @@ Layers carry torchvision's names. Letters: B batch, H W pixels of the normalised
 
 import functools
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -33,7 +34,13 @@ class ResidualBlock(Composite, keras.layers.Layer):
     project: a 1x1 convolution fits the shortcut to the chain's shape.
     """
 
-    def __init__(self, convs: Sequence, project: bool, norm: Callable, **kwargs):
+    def __init__(
+        self,
+        convs: Sequence[tuple[int, int, int]],
+        project: bool,
+        norm: Callable[..., BatchNorm],
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.convs = [_conv(*conv, name=f"conv{i}") for i, conv in enumerate(convs, 1)]
         self.norms = [norm(name=f"bn{i}") for i in range(1, len(convs) + 1)]
@@ -41,9 +48,9 @@ class ResidualBlock(Composite, keras.layers.Layer):
         self.shortcut = _conv(convs[-1][0], 1, stride, "downsample_0") if project else None
         self.shortcut_norm = norm(name="downsample_1") if project else None
 
-    def call(self, x, training=False):
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         shortcut = x
-        if self.shortcut is not None:
+        if self.shortcut is not None and self.shortcut_norm is not None:
             shortcut = self.shortcut_norm(self.shortcut(x), training=training)
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = norm(conv(tf.nn.relu(x) if i else x), training=training)
@@ -69,7 +76,7 @@ class ResNet(Composite, keras.layers.Layer):
         same_padding: Collection[str] = (),
         bn_mode: str = "live",
         bn_epsilon: float = 1e-5,
-        **kwargs,
+        **kwargs: Any,
     ):
         if depth not in BLOCKS:
             raise ValueError(f"depth: expected one of {', '.join(map(str, BLOCKS))}, found {depth}")
@@ -100,7 +107,7 @@ class ResNet(Composite, keras.layers.Layer):
         stages = {f"stage{i}": blocks for i, blocks in enumerate(self.stages, 1)}
         return {"stem": [self.conv1, self.bn1], **stages}
 
-    def call(self, images, training=False):
+    def call(self, images: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
         x = tf.nn.relu(self.bn1(self.conv1(images), training=training))
         if self.pool_same:
             x = tf.nn.max_pool2d(x, 3, 2, "SAME")

@@ -7,6 +7,7 @@ Letters: D detections, T ground-truth objects.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Detections:
     scores: np.ndarray
     labels: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         image = _whole_numbers("Detections.image", self.image)
         _freeze(
             self,
@@ -61,7 +62,7 @@ class GroundTruth:
     ignore: np.ndarray | None = None
     areas: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         image = _whole_numbers("GroundTruth.image", self.image)
         boxes = _boxes("GroundTruth.boxes", self.boxes, len(image))
         ignore = np.zeros(len(image), bool) if self.ignore is None else self.ignore
@@ -105,12 +106,12 @@ def check_images(name: str, image: np.ndarray, num_images: int) -> None:
         )
 
 
-def _freeze(instance, **arrays: np.ndarray) -> None:
+def _freeze(instance: object, **arrays: np.ndarray) -> None:
     for name, array in arrays.items():
         object.__setattr__(instance, name, array)  # the way past frozen=True, in __post_init__ only
 
 
-def _whole_numbers(name: str, values, length: int | None = None) -> np.ndarray:
+def _whole_numbers(name: str, values: ArrayLike, length: int | None = None) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 1 or (length is not None and len(array) != length):
         expected = "(any length,)" if length is None else f"({length},)"
@@ -128,14 +129,14 @@ def _image_indices(name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _boxes(name: str, values, length: int) -> np.ndarray:
+def _boxes(name: str, values: ArrayLike, length: int) -> np.ndarray:
     array = np.asarray(values)
     if array.shape == (0,):
         array = array.reshape(0, 4)
     return _finite(name, array, (length, 4))
 
 
-def _finite(name: str, values, shape: tuple[int, ...]) -> np.ndarray:
+def _finite(name: str, values: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     array = np.asarray(values)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, found {array.shape}")
@@ -146,7 +147,7 @@ def _finite(name: str, values, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
-def _flags(name: str, values, length: int) -> np.ndarray:
+def _flags(name: str, values: ArrayLike, length: int) -> np.ndarray:
     array = np.asarray(values)
     if array.shape != (length,):
         raise ValueError(f"{name}: expected shape ({length},), found {array.shape}")

@@ -89,6 +89,7 @@ def coco_metric(
     """
     _check_inputs(detections, ground_truth, num_images, num_classes)
     excused = ground_truth.excused.astype(int)
+    assert ground_truth.areas is not None, "filled in by GroundTruth"
     objects = _annotations(ground_truth, ground_truth.areas, "iscrowd", excused)
     areas = _sides(detections).prod(axis=1)
     found = _annotations(detections, areas, "score", detections.scores)
@@ -105,7 +106,9 @@ def coco_metric(
     return CocoResult(_known(evaluation.stats), _class_results(evaluation, num_objects))
 
 
-def _check_inputs(detections, ground_truth, num_images: int, num_classes: int) -> None:
+def _check_inputs(
+    detections: Detections, ground_truth: GroundTruth, num_images: int, num_classes: int
+) -> None:
     if num_classes < 1:
         raise ValueError(f"num_classes: expected at least 1, found {num_classes}")
     for name, given in (("Detections", detections), ("GroundTruth", ground_truth)):

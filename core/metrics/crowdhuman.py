@@ -4,10 +4,11 @@ Letters: D detections, T ground-truth objects, K classes, M images, P pairs of a
 object, C points of a curve.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -78,7 +79,8 @@ class CrowdHumanResult:
         return float(present.mean()) if present.size else np.nan
 
 
-class _Boxes(NamedTuple):
+@dataclass(frozen=True)
+class _Boxes:
     """corners: (4, N) float64 xyxy, clipped; a row each, since most of the time goes into taking
     them apart. group: (N,) int64, image * K + label."""
 
@@ -134,7 +136,9 @@ def crowdhuman_metric(
     return CrowdHumanResult(tuple(results))
 
 
-def _check_inputs(detections, ground_truth, sizes, num_classes: int) -> np.ndarray:
+def _check_inputs(
+    detections: Detections, ground_truth: GroundTruth, sizes: ArrayLike, num_classes: int
+) -> np.ndarray:
     sizes = np.asarray(sizes)
     if sizes.ndim != 2 or sizes.shape[1] != 2:
         raise ValueError(f"sizes: expected shape (images, 2), found {sizes.shape}")
@@ -161,10 +165,12 @@ def _clipped(given: Detections | GroundTruth, sizes: np.ndarray, num_classes: in
     return _Boxes(corners, given.image * num_classes + given.labels)
 
 
-def _overlapping(a: _Boxes, b: _Boxes, measure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _overlapping(
+    a: _Boxes, b: _Boxes, measure: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Indices (P,), (P,) and overlap (P,) of the pairs of a group that overlap by more than .5."""
 
-    def overlap(i, j):
+    def overlap(i: np.ndarray, j: np.ndarray) -> np.ndarray:
         overlaps = np.zeros(len(i))
         left, right = a.corners[0][i], a.corners[2][i]
         apart = (b.corners[0][j] >= right) | (b.corners[2][j] <= left)  # as most of an image's are

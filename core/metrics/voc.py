@@ -93,6 +93,19 @@ class VocResult:
         return np.array([result.num_objects for result in self.classes[0]], np.int64)
 
 
+@dataclass(frozen=True)
+class VocMatches:
+    """What `voc_matches` returns.
+
+    true_positive, false_positive: (D,) bool; a detection on a difficult object is neither.
+    missed: (T,) bool; a difficult object never is.
+    """
+
+    true_positive: np.ndarray
+    false_positive: np.ndarray
+    missed: np.ndarray
+
+
 def voc_metric(
     detections: Detections,
     ground_truth: GroundTruth,
@@ -129,15 +142,34 @@ def voc_metric(
     rows = []
     for threshold in iou_thresholds:
         hit = best_iou > threshold if strict else best_iou >= threshold
-        ignored = np.zeros(len(detections), bool)
-        ignored[hit] = ground_truth.excused[best_object[hit]]
+        positive, left_out = _verdicts(hit, best_object, by_score, ground_truth.excused)
         row = []
         for num_objects, members in zip(objects, np.split(by_class, first), strict=True):
-            kept = members[~ignored[members]]
-            positive = first_of_each(best_object[kept], hit[kept])
-            row.append(_class_result(detections.scores[kept], positive, int(num_objects)))
+            kept = members[~left_out[members]]
+            row.append(_class_result(detections.scores[kept], positive[kept], int(num_objects)))
         rows.append(tuple(row))
     return VocResult(tuple(float(t) for t in iou_thresholds), tuple(rows))
+
+
+def voc_matches(
+    detections: Detections,
+    ground_truth: GroundTruth,
+    num_classes: int,
+    iou_threshold: float = 0.5,
+) -> VocMatches:
+    """Which detections are right and which objects are missed, as `voc_metric` counts them.
+
+    detections: those to be judged; one of a higher score is never judged by those below it.
+    Raises ValueError as `voc_metric` does.
+    """
+    _check_inputs(detections, ground_truth, num_classes, (iou_threshold,))
+    best_iou, best_object = _best_match(detections, ground_truth, num_classes, plus_one=False)
+    by_score = np.argsort(-detections.scores, kind="stable")
+    hit = best_iou >= iou_threshold
+    positive, left_out = _verdicts(hit, best_object, by_score, ground_truth.excused)
+    missed = ~ground_truth.excused
+    missed[best_object[positive]] = False
+    return VocMatches(positive, ~(positive | left_out), missed)
 
 
 def confusion_matrix(
@@ -167,7 +199,7 @@ def confusion_matrix(
     kept = detections.scores >= score_threshold
     rows = np.flatnonzero(kept)
 
-    def overlap(row, obj):
+    def overlap(row: np.ndarray, obj: np.ndarray) -> np.ndarray:
         return _iou(detections.boxes[rows[row]], ground_truth.boxes[obj], plus_one=False)
 
     row, obj, iou = overlapping_pairs(
@@ -197,7 +229,12 @@ def confusion_matrix(
     return np.bincount(cells, minlength=size * size).reshape(size, size)
 
 
-def _check_inputs(detections, ground_truth, num_classes: int, iou_thresholds) -> None:
+def _check_inputs(
+    detections: Detections,
+    ground_truth: GroundTruth,
+    num_classes: int,
+    iou_thresholds: Sequence[float],
+) -> None:
     if num_classes < 1:
         raise ValueError(f"num_classes: expected at least 1, found {num_classes}")
     if len(iou_thresholds) == 0 or not all(0 < t <= 1 for t in iou_thresholds):
@@ -231,6 +268,21 @@ def _best_match(
         best_iou[detection[starts]] = highest
         best_object[detection[starts]] = obj[winner]
     return best_iou, best_object
+
+
+def _verdicts(
+    hit: np.ndarray, best_object: np.ndarray, by_score: np.ndarray, excused: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(D,) whether a detection is a true positive, and (D,) whether it is left out.
+
+    hit: (D,) whether it overlaps its best object enough. by_score: (D,) the order of judgement.
+    """
+    left_out = np.zeros(len(hit), bool)
+    left_out[hit] = excused[best_object[hit]]
+    kept = by_score[~left_out[by_score]]
+    positive = np.zeros(len(hit), bool)
+    positive[kept] = first_of_each(best_object[kept], hit[kept])
+    return positive, left_out
 
 
 def _iou(a: np.ndarray, b: np.ndarray, plus_one: bool) -> np.ndarray:

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -26,11 +27,11 @@ class ConvNorm(Composite, keras.layers.Layer):
         kernel_size: int,
         strides: int = 1,
         *,
-        norm: Callable | None,
+        norm: Callable[..., keras.layers.Layer] | None,
         separable: bool = False,
         same: bool = False,
         kernel_initializer: str | keras.initializers.Initializer = "glorot_uniform",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.depthwise = None
@@ -49,7 +50,7 @@ class ConvNorm(Composite, keras.layers.Layer):
         self.conv = Conv2D(width, kernel_size, strides, same, **options, name="conv")
         self.norm = norm(name="norm") if norm else None
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         x = self.conv(self.depthwise(x) if self.depthwise else x)
         return self.norm(x) if self.norm else x
 
@@ -60,17 +61,17 @@ class Fusion(ConvNorm):
     The weights are relu(w_i) / (sum of relu(w_j) + 1e-4), w learned from ones, in float32.
     """
 
-    def __init__(self, num_maps: int, width: int, **kwargs):
+    def __init__(self, num_maps: int, width: int, **kwargs: Any):
         # Without a norm the signal would vanish: a mean of n maps has an n-th of their variance,
         # and swish passes 0.36 of it on.
         init = keras.initializers.VarianceScaling(num_maps / 0.36)
         super().__init__(width, 3, kernel_initializer=init, **kwargs)
         self.num_maps = num_maps
 
-    def build(self, *shapes):
+    def build(self, *shapes: object) -> None:
         self.mix = self.add_weight((self.num_maps,), "ones", name="mix", autocast=False)
 
-    def call(self, maps):
+    def call(self, maps: Sequence[tf.Tensor]) -> tf.Tensor:
         weights = tf.nn.relu(self.mix)
         weights = tf.cast(weights / (tf.reduce_sum(weights) + EPSILON), maps[0].dtype)
         fused = tf.add_n([w * x for w, x in zip(tf.unstack(weights), maps, strict=True)])
@@ -112,7 +113,7 @@ class BiFPN(Neck):
         separable: bool = True,
         norm: str = "batch",
         bn_epsilon: float = 1e-5,
-        **kwargs,
+        **kwargs: Any,
     ):
         norms = {
             "batch": functools.partial(BatchNorm, epsilon=bn_epsilon),
@@ -135,7 +136,7 @@ class BiFPN(Neck):
             for i in range(repeats)
         ]
 
-    def call(self, features):
+    def call(self, features: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         maps = [lateral(c) for lateral, c in zip(self.laterals, features, strict=True)]
         maps += self.coarse(features[-1], maps[-1])
         for top_down, bottom_up in zip(self.top_down, self.bottom_up, strict=True):

@@ -1,6 +1,9 @@
 """Feature Pyramid Network (Lin et al., arXiv:1612.03144)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import tensorflow as tf
 
 from core.layers import Conv2D
 from core.necks.neck import Neck, upsample_to
@@ -18,14 +21,14 @@ class FPN(Neck):
         width: int = 256,
         p6_from: str = "c5",
         same_padding: Collection[str] = (),
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.laterals = [Conv2D(width, 1, name=f"lateral{level}") for level in (3, 4, 5)]
         self.smooths = [Conv2D(width, 3, name=f"output{level}") for level in (3, 4, 5)]
         self.make_coarse(Conv2D, width, p6_from, same_padding)
 
-    def call(self, features):
+    def call(self, features: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         inner = [lateral(c) for lateral, c in zip(self.laterals, features, strict=True)]
         for i in (1, 0):
             inner[i] += upsample_to(inner[i + 1], inner[i])

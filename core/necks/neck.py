@@ -26,7 +26,11 @@ class Neck(Composite, keras.layers.Layer):
     """
 
     def make_coarse(
-        self, conv: Callable, width: int, p6_from: str, same_padding: Collection[str]
+        self,
+        conv: Callable[..., keras.layers.Layer],
+        width: int,
+        p6_from: str,
+        same_padding: Collection[str],
     ) -> None:
         """Convolutions by `conv`; the rest as in `FPN`. Raises ValueError for another `p6_from`."""
         if p6_from not in ("c5", "p5"):

@@ -1,6 +1,7 @@
 """Path Aggregation Network (Liu et al., arXiv:1803.01534, section 3.1): FPN and a way back down."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -22,13 +23,13 @@ class PANet(FPN):
         width: int = 256,
         p6_from: str = "c5",
         same_padding: Collection[str] = (),
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(width, p6_from, same_padding, **kwargs)
         self.downs = [Conv2D(width, 3, 2, name=f"down{level}") for level in (4, 5, 6, 7)]
         self.fuses = [Conv2D(width, 3, name=f"fused{level}") for level in (4, 5, 6, 7)]
 
-    def call(self, features):
+    def call(self, features: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         n, *coarser = super().call(features)
         outputs = [n]
         for down, fuse, p in zip(self.downs, self.fuses, coarser, strict=True):

@@ -6,18 +6,17 @@ A file may be damaged or made to harm: whatever is wrong with it ends in a Weigh
 import argparse
 import contextlib
 import re
+import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-try:
+if sys.platform != "win32":  # which has none
     import resource
-except ImportError:  # Windows has none
-    resource = None
 
 ZIP, HDF5, PICKLE = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x80"
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys that hold the state dict of a run
@@ -74,7 +73,7 @@ def read_file(path: str | Path) -> Contents:
     )
 
 
-def _read(path: Path, read, kind: str) -> Contents:
+def _read(path: Path, read: Callable[[Path], Contents], kind: str) -> Contents:
     try:
         contents = read(path)
     except WeightsError:
@@ -97,9 +96,9 @@ def _plain(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _bounded_memory(path: Path):
+def _bounded_memory(path: Path) -> Iterator[None]:
     """A MemoryError for what a few bytes of a hostile file can ask a parser to make; on Linux."""
-    if resource is None or not STATM.exists():
+    if sys.platform == "win32" or not STATM.exists():
         yield
         return
     before, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -193,7 +192,7 @@ def _check_archive(path: Path) -> None:
             raise ValueError(f"checksum of {damaged}")
 
 
-def _state_dict(path: Path, loaded, tensor: type) -> dict:
+def _state_dict(path: Path, loaded: object, tensor: type) -> dict:
     """The state dict itself, or the one inside the dict of a training run."""
     if isinstance(loaded, Mapping) and not any(isinstance(v, tensor) for v in loaded.values()):
         inside = {key: value for key, value in loaded.items() if isinstance(value, Mapping)}
@@ -225,7 +224,9 @@ def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _read_keras(path: Path) -> Contents:
     """Weights or a whole model, as Keras 1, 2 and 3 write them; the model's config is not read."""
-    arrays, listed, claimed = {}, set(), 0
+    arrays: dict[str, np.ndarray] = {}
+    listed: set[str] = set()
+    claimed = 0
     with _bounded_memory(path), h5py.File(path, "r") as file:
         is_model = "model_weights" in file
         root = _item(path, file, "model_weights") if is_model else file
@@ -246,7 +247,7 @@ def _read_keras(path: Path) -> Contents:
     return Contents(path, "keras", arrays, frozenset(listed))
 
 
-def _item(path: Path, group: h5py.Group, key: str):
+def _item(path: Path, group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset:
     """What is in the file itself at `key`, not where a link leads."""
     if not isinstance(group.get(key, getlink=True), h5py.HardLink):
         raise WeightsError(
@@ -255,7 +256,9 @@ def _item(path: Path, group: h5py.Group, key: str):
     return group[key]
 
 
-def _datasets(path: Path, group: h5py.Group, listed: set[str], seen: set[int]):
+def _datasets(
+    path: Path, group: h5py.Group, listed: set[str], seen: set[int]
+) -> Iterator[tuple[str, h5py.Dataset]]:
     """(layer/leaf, dataset) of all below `group`; names of layers and their groups to `listed`.
 
     seen: addresses of the groups above and before: one in two places would have no end.

@@ -1,9 +1,10 @@
 """A file of another project -> `Weights`: recognised, renamed, checked; nothing is written here."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -34,7 +35,7 @@ def import_file(
     path: str | Path,
     *,
     format_name: str | None = None,
-    changes: Mapping | None = None,
+    changes: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
 ) -> Weights:
     """Weights of a file of another project, with the conventions of its published files.
@@ -49,15 +50,14 @@ def import_file(
     known = _format(contents, format_name)
     arrays = _placed(contents, known)
     _check_numbers(path, arrays)
-    structure = _structure(path, arrays)
     try:
-        structure = Model(**structure)
+        structure = Model(**_structure(path, arrays))
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from None
     model = adopt(structure, known.conventions(arrays, contents.listed))
     _check_changes(changes or {}, is_backbone=OUTPUT not in arrays)
     model = override(model, changes or {})
-    names = ()
+    names: tuple[str, ...] = ()
     if OUTPUT in arrays:
         names = _class_names(path, arrays, model, known, classes)
     elif classes:
@@ -68,7 +68,7 @@ def import_file(
     return Weights(Path(path), arrays, model, names, origin)
 
 
-def _check_changes(changes: Mapping, is_backbone: bool) -> None:
+def _check_changes(changes: Mapping[str, Any], is_backbone: bool) -> None:
     """Raises ConfigError for a setting that these weights have no room for."""
     names = {field.name for field in fields(Model)} - {"weights", "aliases"}
     names = set(OF_BACKBONE) if is_backbone else names
@@ -98,7 +98,9 @@ def _format(contents: Contents, name: str | None) -> Format:
 
 def _placed(contents: Contents, known: Format) -> dict[str, np.ndarray]:
     """Arrays by place and in TensorFlow's layout."""
-    arrays, theirs, unknown = {}, {}, []
+    arrays: dict[str, np.ndarray] = {}
+    theirs: dict[str, str] = {}
+    unknown = []
     for name, array in contents.arrays.items():
         try:
             place = known.place(name)
@@ -138,7 +140,7 @@ def _check_numbers(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
             raise WeightsError(f"{path}: expected variances, found negative ones in {place}")
 
 
-def _structure(path: str | Path, arrays: Mapping[str, np.ndarray]) -> dict:
+def _structure(path: str | Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The settings of `Model` that shapes and names tell."""
     stages = [
         len({place.split("/")[1] for place in arrays if place.startswith(f"backbone/layer{i}_")})
@@ -177,7 +179,11 @@ def _structure(path: str | Path, arrays: Mapping[str, np.ndarray]) -> dict:
 
 
 def _class_names(
-    path: str | Path, arrays: Mapping, model: Model, known: Format, classes: Sequence[str] | None
+    path: str | Path,
+    arrays: Mapping[str, np.ndarray],
+    model: Model,
+    known: Format,
+    classes: Sequence[str] | None,
 ) -> tuple[str, ...]:
     """Names of the class outputs; says what to say where the file cannot tell."""
     num_anchors = build_anchors(model).num_anchors
@@ -235,7 +241,7 @@ def _fitted(
     return {place: arrays[place] for place in variables}
 
 
-def _some(names) -> str:
+def _some(names: Iterable[str]) -> str:
     names = sorted(names)
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 

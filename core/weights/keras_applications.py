@@ -4,9 +4,12 @@ Source of names and constants: Keras 3.15, applications/resnet.py.
 """
 
 import re
+from collections.abc import Mapping
+
+import numpy as np
 
 from configs.schema import Model
-from core.weights.names import Format
+from core.weights.names import Format, Layer
 
 
 def _block(found: re.Match) -> str:
@@ -17,14 +20,14 @@ def _block(found: re.Match) -> str:
     return f"backbone/layer{int(stage) - 1}_{int(block) - 1}/{layer}"
 
 
-LAYERS = [
+LAYERS: list[Layer] = [
     (r"conv1_conv", "backbone/conv1"),
     (r"conv1_bn", "backbone/bn1"),
     (r"conv([2-5])_block(\d+)_([0-3])_(conv|bn)", _block),
 ]
 
 
-def _fold_biases(arrays: dict) -> None:
+def _fold_biases(arrays: dict[str, np.ndarray]) -> None:
     """norm(x + bias) is norm(x) with a mean that is less by the bias; ours has no biases."""
     for place in [place for place in arrays if place.endswith("/bias")]:
         layer = place.removesuffix("/bias")
@@ -32,7 +35,7 @@ def _fold_biases(arrays: dict) -> None:
         arrays[f"{norm}/moving_mean"] = arrays[f"{norm}/moving_mean"] - arrays.pop(place)
 
 
-def _conventions(arrays, listed) -> Model:
+def _conventions(arrays: Mapping[str, np.ndarray], listed: frozenset[str]) -> Model:
     return Model(
         bottleneck_stride="1x1", bn_epsilon=1.001e-5, same_padding=(), normalization="caffe"
     )  # fmt: skip

@@ -5,10 +5,13 @@ broadinstitute/keras-resnet 0.1.0.
 """
 
 import re
+from collections.abc import Mapping
 
-from configs.schema import Anchors, Coder, Detect, Model, ShortLong
+import numpy as np
+
+from configs.schema import Anchors, Coder, Detect, Model, Padded, ShortLong
 from core.weights.coco import COCO_80
-from core.weights.names import Format
+from core.weights.names import Format, Layer
 
 
 def _block(found: re.Match) -> str:
@@ -22,7 +25,7 @@ def _block(found: re.Match) -> str:
     return f"backbone/layer{int(stage) - 1}_{block}/{layer}"
 
 
-LAYERS = [
+LAYERS: list[Layer] = [
     ("conv1", "backbone/conv1"),
     ("bn_conv1", "backbone/bn1"),
     (r"(res|bn)([2-5])([a-z])(\d*)_branch(1|2[abc])", _block),
@@ -37,14 +40,15 @@ for _theirs, _ours in [("classification", "class_head"), ("regression", "box_hea
     ]
 
 
-def _conventions(arrays, listed) -> Model:
+def _conventions(arrays: Mapping[str, np.ndarray], listed: frozenset[str]) -> Model:
     # keras-resnet 0.1 padded conv1 by a layer of its own, later releases do not.
     is_later = "conv1_relu" in listed and "padding_conv1" not in listed
+    same_padding: Padded = ("pool1", "p6", "p7")
     return Model(
         bottleneck_stride="1x1",
         bn_mode="frozen",
         bn_epsilon=1e-5,
-        same_padding=("conv1",) * is_later + ("pool1", "p6", "p7"),
+        same_padding=("conv1", *same_padding) if is_later else same_padding,
         prior=0.01,
         normalization="caffe",
         anchors=Anchors(center_offset=0.5, stride="nominal", rounding=False),

@@ -6,10 +6,14 @@ A place is the path of a variable inside the model: "backbone/layer1_0/conv1/ker
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from configs.schema import Model
+
+# (pattern, replacement), which is a template, or a function of the match.
+Layer: TypeAlias = tuple[str, str | Callable[[re.Match], str]]
 
 NORM = re.compile(r"(bn\d|norm\d|downsample_1)$")
 NORM_LEAVES = {
@@ -19,7 +23,7 @@ NORM_LEAVES = {
     "running_var": "moving_variance",
 }
 CONV_LEAVES = {"weight": "kernel", "bias": "bias"}
-TORCH_RESNET = (
+TORCH_RESNET: tuple[Layer, ...] = (
     (r"(conv1|bn1)", r"backbone/\1"),
     (r"layer(\d)\.(\d+)\.((?:conv|bn)\d)", r"backbone/layer\1_\2/\3"),
     (r"layer(\d)\.(\d+)\.downsample\.([01])", r"backbone/layer\1_\2/downsample_\3"),
@@ -32,8 +36,7 @@ class Format:
 
     name: what the format is called; library: "torch" or "keras", whose files it comes in.
     marks: a file is of this format if it has a name that matches each of these patterns.
-    layers: (pattern, replacement) pairs that turn the name of a layer into its place; the
-        replacement is a template, or a function of the match.
+    layers: what turns the name of a layer into its place.
     ignored: pattern of layers that a detector has no use for, such as the classifier of ImageNet.
     conventions: (arrays by place, all that the file lists) -> what the project's code says and no
         file does.
@@ -44,7 +47,7 @@ class Format:
     name: str
     library: str
     marks: Sequence[str]
-    layers: Sequence[tuple[str, str | Callable[[re.Match], str]]]
+    layers: Sequence[Layer]
     conventions: Callable[[Mapping[str, np.ndarray], frozenset[str]], Model]
     ignored: str = r"(?!)"
     classes: Mapping[int, Sequence[str]] | None = None
@@ -69,8 +72,10 @@ class Format:
             return None
         for pattern, replacement in self.layers:
             if found := re.fullmatch(pattern, layer):
-                is_template = isinstance(replacement, str)
-                place = found.expand(replacement) if is_template else replacement(found)
+                if isinstance(replacement, str):
+                    place = found.expand(replacement)
+                else:
+                    place = replacement(found)
                 if self.library == "torch":
                     leaf = (NORM_LEAVES if NORM.search(place) else CONV_LEAVES)[leaf]
                 return f"{place}/{leaf}"

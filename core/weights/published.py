@@ -4,6 +4,7 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.weights.files import INSTALL, WeightsError
 from core.weights.importing import import_file
@@ -102,7 +103,7 @@ def download(published: Published) -> Path:
     return fetch(published.url, cache_folder() / published.file, digests=digests)
 
 
-def open_weights(source: str, backbone: object = "resnet50", **options) -> Weights:
+def open_weights(source: str, backbone: object = "resnet50", **options: Any) -> Weights:
     """Weights by a name of the list, or of a file of another project, an imported folder, a run.
 
     backbone: which one "imagenet" means. options: of `import_file`, for what is imported.

@@ -6,6 +6,7 @@ A detector's file is what training writes, too: weights of other projects and ru
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ OF_BACKBONE = ("backbone", "bottleneck_stride", "bn_epsilon", "same_padding", "n
 FREE_TO_START = ("resize", "detect", "prior", "bn_mode", "anchors")
 
 
-def stated(kind: str, conventions: Mapping) -> Model:
+def stated(kind: str, conventions: Mapping[str, Any]) -> Model:
     """The conventions of weights from what `to_dict` made of a Model.
 
     Left out is what those weights started from themselves, and parts of somebody's own, which only
@@ -100,6 +101,13 @@ class Weights:
             settled = adopt(config, self.model)
         except ConfigError as error:  # of fields that do not go together
             raise ConfigError(f"model, with what the weights {self.path} need: {error}") from None
+        both = (settled.anchors, self.model.anchors)
+        ours, theirs = (len(anchors.ratios) * len(anchors.scales) for anchors in both)
+        if config.aliases and ours != theirs:
+            raise ConfigError(
+                f"model.aliases: of the weights {self.path}, with {theirs} anchors a cell, a model "
+                f"with {ours} takes no class outputs"
+            )
         problems = [
             f"model.{name}: the weights {self.path} need {needed!r}, the config says {wanted!r}"
             for name, wanted, needed in differences(to_dict(settled), to_dict(self.model))

@@ -4,10 +4,13 @@ Source of names and constants: torchvision 0.27, models/detection/retinanet.py a
 """
 
 import re
+from collections.abc import Mapping
+
+import numpy as np
 
 from configs.schema import Anchors, Coder, Detect, Model, ShortLong
 from core.weights.coco import COCO_91
-from core.weights.names import TORCH_RESNET, Format
+from core.weights.names import TORCH_RESNET, Format, Layer
 
 
 def _neck(found: re.Match) -> str:
@@ -22,7 +25,7 @@ def _head(found: re.Match) -> str:
     return f"{'class' if kind == 'classification' else 'box'}_head/{layer}"
 
 
-LAYERS = [
+LAYERS: list[Layer] = [
     *[(rf"backbone\.body\.{pattern}", place) for pattern, place in TORCH_RESNET],
     # Up to torchvision 0.12 a convolution was no list of one.
     (r"backbone\.fpn\.(inner|layer)_blocks\.([0-2])(?:\.0)?", _neck),
@@ -33,7 +36,7 @@ LAYERS = [
 ]
 
 
-def _retinanet(arrays, listed) -> Model:
+def _retinanet(arrays: Mapping[str, np.ndarray], listed: frozenset[str]) -> Model:
     # Live batch norm counts its batches. The published v1 has frozen ones, whose epsilon
     # torchvision sets to 0 when it loads that file; of other frozen ones no file says it.
     is_v2 = "class_head/norm0/gamma" in arrays
@@ -52,7 +55,7 @@ def _retinanet(arrays, listed) -> Model:
     )
 
 
-def _resnet(arrays, listed) -> Model:
+def _resnet(arrays: Mapping[str, np.ndarray], listed: frozenset[str]) -> Model:
     return Model(
         bottleneck_stride="3x3", bn_epsilon=1e-5, same_padding=(), normalization="torch"
     )  # fmt: skip

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import keras
 import numpy as np
 
 from configs.schema import Model
@@ -61,7 +62,7 @@ def _some(names: Sequence[str]) -> str:
     return (", ".join(names[:10]) or "none") + more
 
 
-def transfer(weights: Weights, model, config: Model, classes: Sequence[str]) -> Report:
+def transfer(weights: Weights, model: keras.Model, config: Model, classes: Sequence[str]) -> Report:
     """Copies weights into a model built from `config` for `classes`; assigns all or nothing.
 
     A tensor of the same place and shape is copied. Of the class outputs, the rows of a class go to
@@ -126,7 +127,7 @@ def class_sources(
 
 
 def _rows(
-    array: np.ndarray, variable, rows: Sequence[int | None], num_anchors: int
+    array: np.ndarray, variable: keras.Variable, rows: Sequence[int | None], num_anchors: int
 ) -> tuple[np.ndarray, int]:
     """A class output with the given rows of `array` (..., A * K), and how many numbers they are.
 
@@ -143,7 +144,12 @@ def _rows(
     return new.reshape([*array.shape[:-1], -1]), num_copied
 
 
-def _check(weights: Weights, values: Mapping, variables: Mapping, report: Report) -> None:
+def _check(
+    weights: Weights,
+    values: Mapping[str, np.ndarray],
+    variables: Mapping[str, keras.Variable],
+    report: Report,
+) -> None:
     """Raises WeightsError for what should have matched and did not."""
     parts = {place.split("/")[0] for place in weights.arrays}
     expected = {

@@ -3,6 +3,10 @@
 Source of names and constants: its retinanet/model.py, anchors.py, utils.py and dataloader.py.
 """
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from configs.schema import Anchors, Coder, Detect, Model, ShortLong
 from core.weights.coco import COCO_80
 from core.weights.names import TORCH_RESNET, Format
@@ -19,7 +23,7 @@ for _theirs, _ours in [("classificationModel", "class_head"), ("regressionModel"
     LAYERS += [(rf"{_theirs}\.output", f"{_ours}/output")]
 
 
-def _conventions(arrays, listed) -> Model:
+def _conventions(arrays: Mapping[str, np.ndarray], listed: frozenset[str]) -> Model:
     return Model(
         bottleneck_stride="3x3",
         bn_mode="frozen_stats",

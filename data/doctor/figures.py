@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.records import Dataset
-from data.resize import at_input_size
+from data.resize import Rule, at_input_size
 
 COCO_LIMITS = (32**2, 96**2)  # px^2 between COCO's small, medium and large
 SIDES = (8, 16, 32, 64, 128, 256, 512)  # px between the bars of the sizes
@@ -19,7 +19,7 @@ COUNTS = (1, 2, 3, 5, 9, 17, 33, 65)  # boxes an image from which the next bar b
 MAX_SIZES = 10  # image sizes that are listed
 
 
-def split_figures(dataset: Dataset, rule) -> dict:
+def split_figures(dataset: Dataset, rule: Rule) -> dict:
     """All figures of a split; ignore regions are counted and otherwise left out.
 
     rule: `model.resize`, for the sizes at the network's input.

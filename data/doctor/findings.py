@@ -124,7 +124,7 @@ class _Images:
     """Finds the image that an annotation file belongs to."""
 
     def __init__(self, images: Sequence[str]):
-        self._indices = defaultdict(list)
+        self._indices: dict[str | tuple[str, ...], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
             self._indices[image].append(index)
             self._indices[_key(image)].append(index)
@@ -184,7 +184,7 @@ def box_findings(dataset: Dataset, split: str) -> list[Finding]:
             ("tiny box", "note", is_tiny, f"has a side of at most {TINY} px"),
             ("box covers the image", "note", is_whole, "is as large as the image"),
         )
-        for row in np.flatnonzero(is_it)
+        for row in np.flatnonzero(is_it).tolist()
     ]
     for first, second, iou in _overlapping(dataset):
         if dataset.labels[first] != dataset.labels[second]:
@@ -219,7 +219,7 @@ def _of_rows(
 
 def _overlapping(dataset: Dataset) -> list[tuple[int, int, float]]:
     """(row, row, IoU) of objects of one image that overlap by at least NEAR_IOU."""
-    found = []
+    found: list[tuple[int, int, float]] = []
     for first, second in _pairs(dataset):
         is_compared = ~(dataset.ignore[first] | dataset.ignore[second])
         first, second = first[is_compared], second[is_compared]

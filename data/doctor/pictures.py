@@ -35,7 +35,8 @@ def jpeg_uri(rgb: np.ndarray, quality: int = 82) -> str:
 def samples(dataset: Dataset, seed: int = 0) -> str | None:
     """A contact sheet of random images with their boxes; None if none of them decodes."""
     chosen = np.random.default_rng(seed).permutation(len(dataset))[: 2 * NUM_SAMPLES]
-    pictures, names = [], []
+    pictures: list[np.ndarray] = []
+    names = []
     for index in sorted(chosen.tolist()):
         picture = _picture(dataset, Shown("", index))
         if picture is not None and len(pictures) < NUM_SAMPLES:
@@ -50,10 +51,10 @@ def examples(findings: Sequence[Finding], datasets: Mapping[str, Dataset]) -> li
     """(data URI, message) of the first findings that something can be shown of."""
     found = []
     for finding in findings:
-        pictures = [_picture(datasets[one.split], one) for one in finding.shown]
-        pictures = [picture for picture in pictures if picture is not None]
+        tried = [_picture(datasets[one.split], one) for one in finding.shown]
+        pictures = [picture for picture in tried if picture is not None]
         if pictures:
-            picture = pictures[0] if len(pictures) == 1 else side_by_side(*pictures)
+            picture = pictures[0] if len(pictures) == 1 else side_by_side(pictures[0], pictures[1])
             found.append((jpeg_uri(picture), finding.message))
         if len(found) == NUM_EXAMPLES:
             break

@@ -8,7 +8,7 @@ import io
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,7 @@ def _facts(path: str) -> ImageFacts | DatasetError:
     size = encoded.header.width, encoded.header.height
     return ImageFacts(
         size=size,
-        digest=hashlib.blake2b(pixels, digest_size=16, person=b"%dx%d" % size).digest(),
+        digest=hashlib.blake2b(pixels.data, digest_size=16, person=b"%dx%d" % size).digest(),
         thumbnail=cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA),
         format=kind,
         colours=colours,
@@ -162,7 +162,7 @@ def same_within(
 ) -> list[Finding]:
     """Images of a split with the same pixels, by whether their boxes are the same too."""
     found = []
-    for first, *others in _by_digest(facts).values():
+    for first, *others in _by_digest(_decoded(facts)).values():
         for index in others:
             same = _same_objects(dataset, first, index)
             kind = "identical images" if same else "identical images, different boxes"
@@ -186,8 +186,11 @@ def _same_objects(dataset: Dataset, first: int, second: int) -> bool:
 def same_files(train: Dataset, val: Dataset) -> list[Finding]:
     """Image files that both splits list, for when nothing is decoded."""
     places = {os.path.realpath(image): index for index, image in enumerate(train.images)}
-    pairs = [(places.get(os.path.realpath(image)), i) for i, image in enumerate(val.images)]
-    return [_leak(train, val, *pair, "the same file") for pair in pairs if pair[0] is not None]
+    return [
+        _leak(train, val, places[path], index, "the same file")
+        for index, path in enumerate(map(os.path.realpath, val.images))
+        if path in places
+    ]
 
 
 def same_across(
@@ -197,17 +200,16 @@ def same_across(
     val_facts: Sequence[ImageFacts | DatasetError],
 ) -> list[Finding]:
     """Images of val that train has too: the same pixels, or nearly."""
-    places = _by_digest(train_facts)
+    known, others = _decoded(train_facts), _decoded(val_facts)
+    places = _by_digest(known)
     found, rest = [], []
-    for index, one in enumerate(val_facts):
-        if isinstance(one, DatasetError):
-            continue
+    for index, one in others.items():
         if one.digest in places:
             found.append(_leak(train, val, places[one.digest][0], index, "the same pixels"))
         else:
             rest.append(index)
-    for first, index, rms in _nearest(train_facts, val_facts, rest):
-        if rms < NEAR_SHARE * _contrast(val_facts[index]):
+    for first, index, rms in _nearest(known, others, rest):
+        if rms < NEAR_SHARE * _contrast(others[index]):
             text = f"nearly the same picture, {rms:.1f} grey levels apart,"
             found.append(_leak(train, val, first, index, text))
     return found
@@ -220,25 +222,23 @@ def _contrast(facts: ImageFacts) -> float:
 
 
 def _nearest(
-    train_facts: Sequence[ImageFacts | DatasetError],
-    val_facts: Sequence[ImageFacts | DatasetError],
-    indices: Sequence[int],
+    train: Mapping[int, ImageFacts], val: Mapping[int, ImageFacts], indices: Sequence[int]
 ) -> list[tuple[int, int, float]]:
     """(train image, val image, RMS between them) of each of `indices` and the thumbnail nearest.
 
     Of images of about the same shape; where there is none the RMS is infinite.
     """
-    others = [i for i, one in enumerate(train_facts) if isinstance(one, ImageFacts)]
+    others = list(train)
     if not others or not indices:
         return []
-    wanted, ratios = _vectors(val_facts, indices), _ratios(val_facts, indices)
+    wanted, ratios = _vectors(val, indices), _ratios(val, indices)
     best, nearest = np.full(len(indices), np.inf), np.zeros(len(indices), int)
     for start in range(0, len(others), CHUNK):
         portion = others[start : start + CHUNK]
-        vectors = _vectors(train_facts, portion)
+        vectors = _vectors(train, portion)
         squares = (wanted**2).sum(axis=1)[:, None] + (vectors**2).sum(axis=1)
         distance = (squares - 2 * wanted @ vectors.T).clip(0)
-        difference = _ratios(train_facts, portion) / ratios[:, None] - 1
+        difference = _ratios(train, portion) / ratios[:, None] - 1
         distance[np.abs(difference) > SAME_SHAPE] = np.inf
         closest = distance.argmin(axis=1)
         value = distance[np.arange(len(indices)), closest]
@@ -248,20 +248,24 @@ def _nearest(
     return list(zip(nearest.tolist(), indices, rms.tolist(), strict=True))
 
 
-def _vectors(facts: Sequence[ImageFacts | DatasetError], indices: Sequence[int]) -> np.ndarray:
+def _vectors(facts: Mapping[int, ImageFacts], indices: Sequence[int]) -> np.ndarray:
     return np.array([facts[i].thumbnail.ravel() for i in indices], np.float32)
 
 
-def _ratios(facts: Sequence[ImageFacts | DatasetError], indices: Sequence[int]) -> np.ndarray:
+def _ratios(facts: Mapping[int, ImageFacts], indices: Sequence[int]) -> np.ndarray:
     """Width / height."""
     return np.array([facts[i].size[0] / facts[i].size[1] for i in indices])
 
 
-def _by_digest(facts: Sequence[ImageFacts | DatasetError]) -> dict[bytes, list[int]]:
+def _decoded(facts: Sequence[ImageFacts | DatasetError]) -> dict[int, ImageFacts]:
+    """By index, those of the images that could be decoded."""
+    return {i: one for i, one in enumerate(facts) if isinstance(one, ImageFacts)}
+
+
+def _by_digest(facts: Mapping[int, ImageFacts]) -> dict[bytes, list[int]]:
     groups = defaultdict(list)
-    for index, one in enumerate(facts):
-        if isinstance(one, ImageFacts):
-            groups[one.digest].append(index)
+    for index, one in facts.items():
+        groups[one.digest].append(index)
     return groups
 
 

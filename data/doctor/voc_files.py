@@ -24,7 +24,7 @@ def voc_findings(datasets: dict[str, Dataset], reported: Sequence[str]) -> list[
         for split, dataset in datasets.items()
         for index, path in enumerate(dataset.images)
     }
-    found = []
+    found: list[Finding] = []
     for folder in dict.fromkeys(path.parent for path in images):
         annotations = _annotation_folder(folder)
         xml = {path.stem: path for path in files_in(annotations, XML)}

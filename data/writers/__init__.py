@@ -4,9 +4,11 @@ Each `write_<format>(dataset, root, split, names)` writes the annotations of one
 what the format could not hold, in words with counts; the images are the caller's to place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from data.records import Dataset
 from data.writers.boxes_csv import write_csv
 from data.writers.coco import write_coco
 from data.writers.voc import write_voc
@@ -21,7 +23,7 @@ class Format:
     needed: splits that the format's own tools do not train without.
     """
 
-    write: Callable
+    write: Callable[[Dataset, Path, str, Sequence[str]], list[str]]
     image_folder: str
     by_stem: bool = False
     flat: bool = False

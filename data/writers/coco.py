@@ -20,8 +20,9 @@ def write_coco(dataset: Dataset, root: str | Path, split: str, names: Sequence[s
     Returns the losses. Raises ValueError for a name that cannot be used.
     """
     check_names(names, dataset)
-    image_ids, num_renamed = dataset.image_ids, 0
-    if not all(_is_number(image_id) for image_id in image_ids):
+    image_ids: Sequence[str | int] = dataset.image_ids
+    num_renamed = 0
+    if not all(map(_is_number, dataset.image_ids)):
         image_ids, num_renamed = range(1, len(dataset) + 1), len(dataset)
     parts = {
         "images": [

@@ -52,7 +52,7 @@ def _ends_line(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
-def lost(count: int, what: str) -> list[str]:
+def lost(count: int | np.integer, what: str) -> list[str]:
     """["12 difficult flags: CSV has none"], or nothing where the count is 0."""
     return [f"{count} {what}"] if count else []
 

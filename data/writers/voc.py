@@ -62,7 +62,7 @@ def annotation(
     """
     root = etree.Element("annotation")
 
-    def add(parent, **fields):
+    def add(parent: etree._Element, **fields: object) -> None:
         for tag, value in fields.items():
             etree.SubElement(parent, tag).text = str(value)
 

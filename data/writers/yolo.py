@@ -40,7 +40,7 @@ def write_yolo(dataset: Dataset, root: str | Path, split: str, names: Sequence[s
 
 def _write_settings(root: Path, classes: Sequence[str]) -> None:
     splits = sorted(path.name for path in (root / "labels").iterdir())
-    settings = {split: f"images/{split}" for split in splits}
+    settings: dict[str, object] = {split: f"images/{split}" for split in splits}
     settings["names"] = dict(enumerate(classes))
     text = yaml.safe_dump(settings, allow_unicode=True, sort_keys=False)
     (root / "data.yaml").write_text(text, encoding="utf-8")

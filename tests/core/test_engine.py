@@ -15,11 +15,13 @@ from core.box_coder import BoxCoder
 from core.build import build_criterion, build_model, build_optimizer, build_postprocess
 from core.engine import compiled, predict, train_step, validation_step
 from core.layers import BatchNorm, Conv2D
+from core.losses import Criterion
 from core.metrics.arrays import Detections, GroundTruth
 from core.metrics.voc import voc_metric
 from core.optimizers import make_optimizer
 from core.postprocess import Postprocess
 from core.schedules import constant, cosine
+from core.targets import Matcher
 from data.pipeline import evaluation_batches, training_batches
 from data.shapes import CLASSES, make_shapes
 from data.voc import read_voc
@@ -453,9 +455,27 @@ def test_one_view_is_the_forward_pass_and_postprocess_to_the_bit(network, nms):
 
 
 def test_validation_looks_once(network):
-    """Its detections are those of `predict` without more views."""
-    batch, process = noisy_batch(), Postprocess(anchors=ANCHORS, coder=BoxCoder())
-    losses, found = validation_step(network, lambda outputs, batch: {"loss": 1.0}, process, batch)
-    assert losses == {"loss": 1.0}
+    """Its losses are the criterion's, its detections those of `predict` without more views; anchors
+    are matched once."""
+    boxes = tf.constant([[[4.0, 4, 40, 36]], [[10.0, 8, 30, 60]]])
+    batch = noisy_batch() | {"boxes": boxes, "labels": tf.constant([[2], [0]])}
+    process = Postprocess(anchors=ANCHORS, coder=BoxCoder())
+    plain, calls = Matcher(), []
+
+    def matcher(*args):
+        calls.append(None)
+        return plain(*args)
+
+    criterion = Criterion(anchors=ANCHORS, coder=CODER, matcher=matcher)
+    losses, histograms, found = validation_step(network, criterion, process, batch)
+    assert len(calls) == 1
+    outputs = network(batch["images"], batch["sizes"], training=False)
+    for name, value in criterion(outputs, batch).items():
+        np.testing.assert_array_equal(losses[name], value)
     for name, value in predict(network, process, batch).items():
         np.testing.assert_array_equal(found[name], value)
+    positives = int(losses["positives"])
+    num_anchors = outputs["class_logits"].shape[1]
+    assert sum(histograms["positives"].numpy()) == positives > 0
+    rest = 2 * num_anchors - positives - int(losses["ignored"])
+    assert sum(histograms["background"].numpy()) == rest

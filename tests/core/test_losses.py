@@ -372,6 +372,39 @@ def test_criterion_equals_plain_python(normalization, box_loss, beta):
     assert {loss.dtype for loss in losses.values()} == {tf.float32}
 
 
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (None, None)])
+def test_positives_are_counted_on_each_level(size):
+    """Objects of 14, 30 and 40 pixels, anchors of 12, 24 and 48; anchor by anchor in plain Python.
+
+    Also where the graph learns the input's size, and with it the levels', only when it runs.
+    """
+    boxes = [*BOXES[0][::2], [24, 0, 64, 40]]
+    data, criterion = batch([boxes], [[1, 0, 0]]), make()
+    spec = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in data.items()}
+    spec["images"] = tf.TensorSpec([None, *size, 3])
+    graph = tf.function(lambda batch: criterion(outputs(1), batch), input_signature=[spec])
+    anchors = criterion.anchors(HEIGHT, WIDTH).numpy()
+    best = [max(iou(anchor, box) for box in boxes) for anchor in anchors]
+    ends = np.cumsum([0, *(3 * cells for cells in (48, 12, 4, 1, 1))])
+    positives = [
+        sum(value >= 0.5 for value in best[start:end]) for start, end in itertools.pairwise(ends)
+    ]
+    assert min(positives[:3]) > 0 == positives[4]
+    for losses in (criterion(outputs(1), data), graph(data)):
+        assert [losses[f"positives_p{level}"] for level in range(3, 8)] == positives
+        assert losses["positives"] == sum(positives)
+        assert losses["ignored"] == sum(0.4 <= value < 0.5 for value in best) > 0
+
+
+def test_targets_that_are_known_are_taken():
+    """Those of a batch without objects, for one that has some."""
+    criterion, predicted = make(), outputs()
+    losses = criterion(predicted, batch(), criterion.targets(empty(rows=3)))
+    for name, value in criterion(predicted, empty(rows=3)).items():
+        assert losses[name] == value
+    assert losses["loss"] != criterion(predicted, batch())["loss"]
+
+
 @pytest.mark.parametrize("normalization", ["batch", "image"])
 def test_alpha_and_gamma_are_handed_down(normalization):
     """alpha None and gamma 0: cross-entropy over the anchors that are not BETWEEN."""

@@ -58,7 +58,8 @@ def test_step_falls_exactly_at_the_boundary():
 
 
 def test_step_refuses_a_phase_too_short_for_its_boundaries():
-    with pytest.raises(ValueError, match=r"expected different steps at .* of 3, found \[2, 2\]"):
+    message = r"train\.schedule\.at, or .* different steps at .* of 3, found \[2, 2\]"
+    with pytest.raises(ValueError, match=message):
         step(1.0, 3, at=(0.6, 0.7))
 
 

@@ -80,8 +80,8 @@ def annotate(root, stem, *objects, **options):
 def config_of(root, **data):
     config = configs.load(CONFIG)
     fields = {"root": str(root), "train": "train", "val": "val"} | data
-    train = replace(config.train, batch_size=4)
-    return replace(config, data=replace(config.data, **fields), train=train)
+    changes = {f"data.{name}": value for name, value in fields.items()}
+    return configs.override(config, changes | {"train.batch_size": 4})
 
 
 def examined(config, decode=True):
@@ -461,7 +461,9 @@ def test_anchors_are_proposed_where_they_cover_more(root):
 
 def run(root, out, *options):
     settings = [f"data.root={root}", "data.train=train", "data.val=val", "train.batch_size=4"]
-    return check.main(["--config", str(CONFIG), "--out", str(out), *options, "--set", *settings])
+    settings.append(f"output={out.parent / 'runs'}")
+    place = [] if "--anchors" in options else ["--out", str(out)]
+    return check.main(["--config", str(CONFIG), *place, *options, "--set", *settings])
 
 
 def test_a_clean_set_is_accepted(clean_set, tmp_path, capsys):
@@ -540,7 +542,7 @@ def test_anchors_alone_write_nothing(clean_set, tmp_path, capsys):
     present, proposed = capsys.readouterr().out.splitlines()[-2:]
     assert present.startswith("present: anchor coverage at IoU 0.5: ")
     assert proposed == "proposed: no other anchors"
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "runs").exists()
     assert run(clean_set / "gone", tmp_path / "out", "--anchors") == 1
 
 

@@ -780,7 +780,7 @@ def test_the_summary_counts(source, tmp_path, capsys):
         (["x", "--to", "voc", "--out", "y", "--seed", "1"], "--seed is of --split-fractions"),
         (["--names", "a,b"], "--names and --make-class-file go together"),
         (["x", "--names", "a", "--make-class-file", "y"], "it takes --names alone"),
-        (["x", "--make-class-map", "y", "--out", "z"], "it takes neither --to nor --out"),
+        (["x", "--make-class-map", "y", "--out", "z"], "it takes SOURCE, --from and --splits"),
         (["x", "--make-class-file", "y"], "--names and --make-class-file go together"),
         (["x", "--to", "crowdhuman", "--out", "y"], "invalid choice: 'crowdhuman'"),
         (["x", "--split-fractions", "train"], "expected NAME=SHARE, found 'train'"),

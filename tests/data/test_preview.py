@@ -158,8 +158,14 @@ def test_more_samples_than_there_are(arguments):
     assert len(list(cells(out, 4, 8, SIZE))) == 8
 
 
-def test_an_input_size_left_open_is_that_of_the_weights(arguments, monkeypatch):
+def test_the_validation_split_need_not_be_there(arguments):
+    assert preview.main([*arguments, "--count", "1", "--set", "data.val=nowhere"]).is_file()
+
+
+def test_an_input_size_left_open_is_that_of_the_weights(arguments, monkeypatch, tmp_path):
     """As in train.py; open_weights and settle have tests of their own."""
+    monkeypatch.setenv("RETINANET_CACHE", str(tmp_path))
+    (tmp_path / preview.find("coco").file).touch()
     settled = []
 
     def open_weights(source, backbone):
@@ -170,6 +176,15 @@ def test_an_input_size_left_open_is_that_of_the_weights(arguments, monkeypatch):
     out = preview.main([*arguments, "model.weights=coco", "--count", "1", "--columns", "1"])
     assert settled == [("coco", "resnet50")]
     assert Image.open(out).width == 96 + 2 * 2
+
+
+@pytest.mark.parametrize(("source", "is_open"), [("coco", True), ("imagenet", False)])
+def test_nothing_is_downloaded(arguments, monkeypatch, tmp_path, capsys, source, is_open):
+    """Of a backbone no input size follows, so that nothing is to be said."""
+    monkeypatch.setenv("RETINANET_CACHE", str(tmp_path))
+    out = preview.main([*arguments, f"model.weights={source}", "--count", "1", "--columns", "1"])
+    assert Image.open(out).width == RULE.width + 2 * (RULE.height // 40)
+    assert ("coco is not downloaded yet" in capsys.readouterr().err) == is_open
 
 
 # ------------------------------------------------------------------------------------------------

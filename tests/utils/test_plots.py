@@ -223,6 +223,38 @@ def test_training_curves_of_one_epoch_without_an_epoch_column(tmp_path, drawn):
     np.testing.assert_array_equal(lines(drawn[0].axes[0])["loss"], [[0], [1]])
 
 
+def test_comparison_curves(tmp_path, drawn):
+    """Validations every other epoch are joined; a run that has not begun is in the legend."""
+    nan = np.nan
+    long = {"epoch": [1, 2, 3, 4], "loss": [4, 3, 2, 1], "val_map": [nan, 0.25, nan, 0.75]}
+    runs = {
+        "long": long | {"more": ["x"]},
+        "$short$": {"epoch": [1], "loss": [2], "val_map": [nan]},
+    }
+    plots.comparison_curves(tmp_path / "runs.png", runs | {"begun": {}})
+    assert_picture(tmp_path / "runs.png")
+    loss, maps = drawn[0].axes
+    assert legend(loss) == ["long", r"\$short\$", "begun"]
+    np.testing.assert_array_equal(lines(loss)["long"], [[1, 2, 3, 4], [4, 3, 2, 1]])
+    np.testing.assert_array_equal(maps.get_lines()[0].get_data(), [[2, 4], [0.25, 0.75]])
+    colours = [[line.get_color() for line in axes.get_lines()] for axes in (loss, maps)]
+    assert colours[0] == colours[1]
+    assert len(set(colours[0])) == 3
+    assert [line.get_marker() for line in loss.get_lines()][:2] == ["None", "o"]
+    assert maps.get_ylabel() == "mAP"
+    plots.comparison_curves(tmp_path / "runs.png", runs, is_comparable=False)
+    assert drawn[1].axes[1].get_ylabel() == "mAP, not measured alike"
+
+
+def test_runs_to_compare_that_are_none_or_of_unequal_columns(tmp_path):
+    with pytest.raises(ValueError, match="expected at least one run, found none"):
+        plots.comparison_curves(tmp_path / "a.png", {})
+    runs = {"a": {"epoch": [1, 2], "loss": [1, 2]}}
+    message = r"'a'.*as many epochs as losses as mAPs, found 2 and 2 and 0"
+    with pytest.raises(ValueError, match=message):
+        plots.comparison_curves(tmp_path / "a.png", runs)
+
+
 def test_schedule_curves(tmp_path, drawn):
     steps = np.arange(100)
     plots.schedule_curves(

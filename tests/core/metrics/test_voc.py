@@ -7,7 +7,7 @@ import pytest
 
 from core.metrics import pairs, voc
 from core.metrics.arrays import Detections, GroundTruth
-from core.metrics.voc import confusion_matrix, voc_metric
+from core.metrics.voc import confusion_matrix, voc_matches, voc_metric
 
 # Seven images of one class, the sample of github.com/rafaelpadilla/Object-Detection-Metrics (MIT
 # licence, copyright 2018 Rafael Padilla). Rows are image, [score,] x, y, width, height.
@@ -385,6 +385,52 @@ def test_boxes_without_area_overlap_nothing():
     point = (5, 5, 5, 5)
     result = voc_metric(detections((0, 0, 0.9, *point)), objects((0, 0, 0, *point)), 1, (0.01,))
     assert result.ap_area[0, 0] == 0.0
+
+
+def test_matches_by_hand():
+    """Found twice, a second object missed; difficult ones and regions count on neither side."""
+    cat, region, dog = [0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]
+    truth = GroundTruth(
+        image=[0, 0, 0, 1, 1],
+        boxes=[cat, dog, region, cat, dog],
+        labels=[0, 1, 0, 0, 1],
+        difficult=[False, False, False, True, True],
+        ignore=[False, False, True, False, False],
+    )
+    found = Detections(
+        image=[0, 0, 0, 0, 1],
+        boxes=[cat, cat, region, dog, cat],
+        scores=[0.5, 0.9, 0.8, 0.7, 0.6],
+        labels=[0, 0, 0, 0, 0],
+    )
+    matches = voc_matches(found, truth, 2)
+    assert matches.true_positive.tolist() == [False, True, False, False, False]
+    assert matches.false_positive.tolist() == [True, False, False, True, False]
+    assert matches.missed.tolist() == [False, True, False, False, False]
+
+
+def test_matches_equal_plain_loops():
+    for seed in range(40):
+        det, truth = random_case(seed)
+        matches = voc_matches(det, truth, 3, 0.5)
+        assert not (matches.true_positive & matches.false_positive).any()
+        for label in range(3):
+            flags, npos = plain_flags(det, truth, label, 0.5, False, False)
+            counted = matches.true_positive | matches.false_positive
+            rows = np.flatnonzero(counted & (det.labels == label))
+            rows = rows[np.argsort(-det.scores[rows], kind="stable")]
+            found = zip(det.scores[rows], matches.true_positive[rows], strict=True)
+            assert list(found) == flags
+            missed = matches.missed[truth.labels == label].sum()
+            assert missed == npos - sum(positive for _, positive in flags)
+        assert not (matches.missed & truth.difficult).any()
+
+
+def test_matches_of_nothing():
+    nothing, boxes = np.zeros(0, int), np.zeros((0, 4))
+    truth = GroundTruth(nothing, boxes, nothing, np.zeros(0, bool))
+    matches = voc_matches(Detections(nothing, boxes, np.zeros(0), nothing), truth, 2)
+    assert len(matches.true_positive) == len(matches.false_positive) == len(matches.missed) == 0
 
 
 def test_confusion_matrix_by_hand():

@@ -19,7 +19,6 @@ SMALL = {"backbone": "resnet18", "neck_width": 16, "head_width": 16, "head_depth
 CAFFE = Model(
     **SMALL,
     normalization="caffe",
-    bottleneck_stride="1x1",
     same_padding=("pool1", "p6", "p7"),
     bn_mode="frozen",
     anchors=Anchors(center_offset=0.0),
@@ -110,7 +109,7 @@ def test_a_group_is_left_open_field_by_field(weights):
     ("settings", "name", "needed", "said"),
     [
         ({"normalization": "torch"}, "normalization", "'caffe'", "'torch'"),
-        ({"bottleneck_stride": "3x3"}, "bottleneck_stride", "'1x1'", "'3x3'"),
+        ({"p6_from": "p5"}, "p6_from", "'c5'", "'p5'"),
         ({"bn_epsilon": 1e-3}, "bn_epsilon", "1e-05", "0.001"),
         ({"backbone": "resnet50"}, "backbone", "'resnet18'", "'resnet50'"),
         ({"same_padding": ()}, "same_padding", "['pool1', 'p6', 'p7']", "[]"),
@@ -170,6 +169,16 @@ def test_conventions_are_json(weights, tmp_path):
 def test_aliases_need_classes_to_point_to(weights):
     with pytest.raises(ConfigError, match=r"model\.aliases: .* there\.npz are of a backbone"):
         backbone_of(weights).settle(Model(weights="imagenet", aliases={"cat": "kitten"}))
+
+
+def test_aliases_need_class_outputs_that_fit(weights):
+    """With another number of anchors a cell they start afresh, whatever class is another's."""
+    fewer = {"aliases": {"cat": "kitten"}, "anchors": Anchors(ratios=(1.0,))}
+    message = r"model\.aliases: .* \d anchors a cell, a model with 3 takes no class outputs"
+    with pytest.raises(ConfigError, match=message):
+        weights.settle(Model(weights="coco", **fewer))
+    del fewer["aliases"]
+    assert weights.settle(Model(weights="coco", **fewer)).anchors.ratios == (1.0,)
 
 
 def test_all_contradictions_are_told_at_once(weights):
