@@ -10,6 +10,7 @@ import functools
 import importlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -280,8 +281,11 @@ def _refusals(detector: Detector, form: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each converter has its own, without a common base
-        message = f"{_own_parts(detector)}: cannot be written as {form}: {error}"
-        raise ExportError(message) from error
+        # TFLite's says which operations in one line, and goes on with the whole network.
+        named = re.search(r"^(?:Custom|Flex) ops: .*$", str(error), re.MULTILINE)
+        reason = named[0] if named else str(error).partition("\n")[0]
+        message = f"{_own_parts(detector)}: cannot be written as {form}: {reason}"
+        raise ExportError(message) from None
 
 
 # ------------------------------------------------------------------------------------------------

@@ -252,7 +252,7 @@ def _png_header(data: Buffer) -> tuple[int, int, int]:
     width = height = 0
     orientation = 1
     for kind, start, length in _png_chunks(data):
-        if kind == b"IHDR":
+        if kind == b"IHDR" and not width:  # the first is what decoders go by
             width, height = _uint(data, start, 4, "big"), _uint(data, start + 4, 4, "big")
         elif kind == b"eXIf":
             orientation = _exif_orientation(data[start : start + length].removeprefix(b"Exif\0\0"))

@@ -248,6 +248,12 @@ def test_absurd_headers_are_refused_before_decoding(write):
                 function(write(data))
 
 
+def test_the_first_header_of_a_png_counts(write):
+    """As for libpng: a second one, of another size, must not hide what will be decoded."""
+    small = chunk(b"IHDR", struct.pack(">IIBBBBB", 10, 10, 8, 2, 0, 0, 0))
+    assert image_size(write(PNG[:-12] + small + PNG[-12:])) == image_size(write(PNG))
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     data=st.sampled_from([PNG, BMP, JPEG, JPEGS["progressive"]]),
