@@ -42,7 +42,7 @@ CONTESTANTS = (
 COLORS = {"brightness": 0.1, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument(
         "--round", nargs=2, metavar=("CONTESTANT", "FOLDER"), help=argparse.SUPPRESS
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.round:
         contestant, folder = args.round
         print(one_round(contestant, Path(folder), args.seconds))

@@ -739,7 +739,7 @@ CHOICES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", CHOICES, ids=str)
+@pytest.mark.parametrize("changes", CHOICES, ids=",".join)
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_takes_every_choice(name, changes):
     """What it sets for another choice was not said by the user, and is left out."""
