@@ -24,7 +24,7 @@ config = preset(
         # "data.on_bad_annotation": "drop",       # error: stop at the first; drop: count and report
         # "data.augment.zoom": (0.6, 1.8),        # below 1 shrinks the picture, above 1 crops it
         # "model.weights": "imagenet",            # or a run, or weights you imported, or "coco",
-        #                                         # with preset "voc": README, Start from ...
+        #                                         # with preset "voc": docs/weights.md
         # "model.backbone": "resnet18",           # resnet18, 34, 50, 101, 152
         # "model.resize": "canvas",               # canvas: all images fitted into one size
         # "model.resize.height": 416,

@@ -190,5 +190,5 @@ def write_all(out: Path, split: str, scores: Scores, report: dict, table: Detect
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

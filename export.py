@@ -86,5 +86,5 @@ def megabytes(path: Path) -> float:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -197,16 +197,22 @@ def _whole_savedmodel(path: Path) -> Iterator[Path]:
         raise ExportError(f"{path}: expected nothing or a SavedModel to replace, found another")
     path.parent.mkdir(parents=True, exist_ok=True)
     part, old = path.with_name(f".part-{path.name}"), path.with_name(f".old-{path.name}")
-    for folder in (part, old):
-        shutil.rmtree(folder, ignore_errors=True)
+    _settle(path, part, old)  # what a kill left
     try:
         yield part
         if path.exists():
             os.replace(path, old)
         os.replace(part, path)
     finally:
-        for folder in (part, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        _settle(path, part, old)
+
+
+def _settle(path: Path, part: Path, old: Path) -> None:
+    """Moves the older folder back if nothing took its place; removes what is left beside it."""
+    if old.exists() and not path.exists():
+        os.replace(old, path)
+    for folder in (part, old):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -323,8 +329,8 @@ def write_tflite(detector: Detector, path: str | Path, precision: str = "float32
     }
     with whole_file(path) as part:
         part.write_bytes(model)
-        with zipfile.ZipFile(part, "a") as archive:
-            archive.writestr("conventions.json", json.dumps(about))
+        with zipfile.ZipFile(part, "a") as attached:
+            attached.writestr("conventions.json", json.dumps(about))
 
 
 def _converted(folder: str, precision: str) -> bytes:

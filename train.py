@@ -625,5 +625,5 @@ def write_samples(
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FloatingPointError) as error:
+    except (OSError, ValueError, FloatingPointError) as error:
         sys.exit(f"error: {error}")

@@ -3,7 +3,10 @@
 Up to two minutes on two cores: tf2onnx takes seconds for each graph, however small.
 """
 
+import argparse
 import json
+import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -423,9 +426,60 @@ def test_a_savedmodel_replaces_only_a_savedmodel(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "notes"]
 
 
+@pytest.fixture
+def older(tmp_path):
+    """The folder of an export that is there, by its looks."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").write_text("older")
+    return tmp_path / "model"
+
+
+def test_the_older_savedmodel_comes_back_if_the_new_one_cannot_take_its_place(older, monkeypatch):
+    def replace(source, target, move=os.replace):
+        if Path(source).name.startswith(".part-"):
+            raise OSError("disk")
+        move(source, target)
+
+    monkeypatch.setattr(exporters.os, "replace", replace)
+    with pytest.raises(OSError, match="disk"), exporters._whole_savedmodel(older) as part:
+        part.mkdir()
+    assert (older / "saved_model.pb").read_text() == "older"
+    assert list(older.parent.iterdir()) == [older]
+
+
+def test_the_older_savedmodel_comes_back_after_a_kill(older):
+    older.rename(older.with_name(".old-model"))
+    with pytest.raises(ZeroDivisionError), exporters._whole_savedmodel(older):
+        1 / 0  # noqa: B018
+    assert (older / "saved_model.pb").read_text() == "older"
+    assert list(older.parent.iterdir()) == [older]
+
+
+def test_what_a_kill_left_of_a_replaced_savedmodel_goes(older):
+    shutil.copytree(older, older.with_name(".old-model"))
+    with exporters._whole_savedmodel(older) as part:
+        part.mkdir()
+        (part / "saved_model.pb").write_text("new")
+    assert (older / "saved_model.pb").read_text() == "new"
+    assert list(older.parent.iterdir()) == [older]
+
+
 # ------------------------------------------------------------------------------------------------
 # The command line
 # ------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", ["export", "evaluate", "train", "visualize", "utils/compare_runs"])
+def test_a_full_disk_is_an_error_of_one_line(name, monkeypatch):
+    def parse_args(parser, argv=None):
+        raise OSError(28, "No space left on device", "a.npz")
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
+    assert stopped.value.code == "error: [Errno 28] No space left on device: 'a.npz'"
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from pathlib import Path
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yields a path beside `path` to write to; it takes the place of `path` if all goes well.
 
-    Makes the folder. After an exception nothing is left; after a kill, a file named .part-*.
+    Its name ends as that of `path` and is of this call alone: of several writers the last to end
+    wins. Makes the folder. After an exception nothing is left; after a kill, a file named .part-*.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".part-{path.name}")
+    part = path.with_name(f".part-{secrets.token_hex(4)}-{path.name}")
     try:
         yield part
         os.replace(part, path)
