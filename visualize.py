@@ -37,7 +37,7 @@ from data.records import Dataset, first_images
 from detector import Detector, open_detector, unlabelled
 from scoring import arrays
 from utils.diary import diary, progress_bar
-from utils.draw import contact_sheet, draw_boxes, side_by_side, with_legend, write_image
+from utils.draw import contact_sheet, draw_boxes, fit, side_by_side, with_legend, write_image
 from utils.files import whole_file, write_text
 from utils.runs import StopSignal
 from utils.video import (
@@ -46,13 +46,17 @@ from utils.video import (
     Frame,
     Video,
     ahead,
+    count_frames,
     groups,
     open_video,
     video_file,
+    without_secrets,
 )
 
 SHEET = 24  # pictures on a contact sheet
+IMAGE_CELL, TRUTH_CELL, WORST_CELL = (320, 320), (256, 512), (400, 400)  # height, width, px
 BATCHES = 4  # of a video that are decoded, or waited for, while those before are detected on
+USEFUL = ("model.", "evaluate.batch_size=")  # settings; of a split also those of the data
 MATCH_IOU = 0.5  # overlap from which on a detection has found an object
 # What a detection or an object turned out to be; the colours are Okabe and Ito's, which people who
 # confuse red and green tell apart.
@@ -77,6 +81,10 @@ def main(argv: list[str] | None = None) -> Path:
         if args.out and os.path.lexists(args.out) and not Path(args.out).is_dir():
             raise ValueError(f"--out: expected a folder, found the file {args.out}")
         folder, config, detector = open_detector(args.weights, args.config, args.overrides)
+        lowest = detector.config.detect.score_threshold
+        if args.threshold < lowest:
+            told = "--threshold {:g}: nothing below model.detect.score_threshold, {:g}, is detected"
+            logger.warning(told, args.threshold, lowest)
         out = Path(args.out) if args.out else folder / "pictures"
         batch_size = config.evaluate.batch_size
         if videos:
@@ -88,7 +96,7 @@ def main(argv: list[str] | None = None) -> Path:
                 dataset = read_split(config.data, args.split or config.data.val, detector.classes)
             if args.limit:
                 dataset = first_images(dataset, args.limit)
-            table = surest(detector.detect_dataset(dataset, batch_size), args.threshold)
+            table = at_least(detector.detect_dataset(dataset, batch_size), args.threshold)
             draw = draw_images if images else draw_outcomes
             draw(out, dataset, table)
             logger.info("{} pictures in {}", len(dataset), out)
@@ -120,6 +128,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name}: expected at least 1, found {value}")
+    if not 0 <= args.threshold <= 1:
+        parser.error(f"--threshold: expected a score from 0 to 1, found {args.threshold:g}")
+    is_split = not args.source and args.camera is None
+    parts = "model or the data (model.*, data.*)" if is_split else "model (model.*)"
+    for item in args.overrides:
+        if not item.startswith(USEFUL + ("data.",) * is_split):
+            parser.error(f"--set: expected settings of the {parts}, found {item!r}")
     return args
 
 
@@ -138,7 +153,8 @@ def find_sources(sources: Sequence[str | Path]) -> tuple[list[Path], list[str | 
     videos = [item for item in found if _is_video(item)]
     images = [Path(item) for item in found if not _is_video(item)]
     if images and videos:
-        raise ValueError(f"expected images or videos, found both: {images[0]} and {videos[0]}")
+        shown = without_secrets(videos[0])
+        raise ValueError(f"expected images or videos, found both: {images[0]} and {shown}")
     return images, list(videos)
 
 
@@ -173,7 +189,7 @@ def _is_video(source: str) -> bool:
 # --------------------------------------------------------------------------------------------------
 
 
-def surest(table: DetectionTable, threshold: float) -> DetectionTable:
+def at_least(table: DetectionTable, threshold: float) -> DetectionTable:
     """The detections of at least a score."""
     rows = table.scores >= threshold
     names = ("image", "boxes", "scores", "labels")
@@ -187,8 +203,8 @@ def draw_images(out: Path, dataset: Dataset, table: DetectionTable) -> None:
         picture = detections_on(decode_image(dataset.images[index]), table, rows)
         write_image(_picture_file(out, dataset, index), picture)
         if index < SHEET:
-            sheet.append(picture)
-    write_image(out / "contact_sheet.png", contact_sheet(sheet, cell=(320, 320)))
+            sheet.append(fit(picture, *IMAGE_CELL))
+    write_image(out / "contact_sheet.png", contact_sheet(sheet, cell=IMAGE_CELL))
 
 
 def _picture_file(out: Path, dataset: Dataset, index: int) -> Path:
@@ -269,10 +285,10 @@ def draw_outcomes(out: Path, dataset: Dataset, table: DetectionTable) -> None:
         picture = with_legend(beside, _legend(outcomes.counts[index]))
         write_image(_picture_file(out, dataset, index), picture)
         if index < SHEET:
-            sheet.append(picture)
+            sheet.append(fit(picture, *TRUTH_CELL))
         if index in outcomes.worst[:SHEET]:
-            worst[index] = judged
-    write_image(out / "contact_sheet.png", contact_sheet(sheet, cell=(256, 512)))
+            worst[index] = fit(judged, *WORST_CELL)
+    write_image(out / "contact_sheet.png", contact_sheet(sheet, cell=TRUTH_CELL))
     pictures = [worst[index] for index in outcomes.worst[:SHEET]]
     write_image(out / "worst.png", _worst_sheet(pictures, dataset, outcomes))
     write_text(out / "worst.csv", _worst_first(dataset, outcomes))
@@ -321,14 +337,13 @@ def _legend(counts: np.ndarray) -> list[tuple[str, np.ndarray, str]]:
 def _worst_sheet(
     pictures: Sequence[np.ndarray], dataset: Dataset, outcomes: Outcomes
 ) -> np.ndarray:
-    """The worst images' pictures with their counts, and the counts of the whole split."""
+    """The worst images' pictures, fit to WORST_CELL, with their counts, and those of the split."""
     captions = []
     for index in outcomes.worst[: len(pictures)]:
         right, false, missed, _ = outcomes.counts[index]
         name = Path(dataset.images[index]).name
         captions.append(f"{name}: {right} TP, {false} FP, {missed} FN")
-    highest = max(picture.shape[0] / picture.shape[1] for picture in pictures)
-    cell = round(400 * min(highest, 1.0)), 400
+    cell = max(picture.shape[0] for picture in pictures), WORST_CELL[1]
     sheet = contact_sheet(pictures, cell=cell, captions=captions)
     return with_legend(sheet, _legend(outcomes.counts.sum(axis=0)))
 
@@ -356,12 +371,13 @@ def draw_videos(
     batch_size: int,
 ) -> None:
     """Of each source a video with boxes and its detections; Ctrl-C ends them in good order."""
+    every = args.every or 1
+    num_frames = sum(_announced(source, every, args.limit) for source in sources)
+    detect = detector.array_detector(num_frames, batch_size)
     with StopSignal() as stop:
         for number, source in enumerate(sources):
-            with open_video(source, args.every or 1) as video:
-                announced = -(-video.announced // video.every)
-                total = min(filter(None, (args.limit, announced)), default=0)
-                detect = detector.array_detector(total or sys.maxsize, batch_size)
+            with open_video(source, every) as video:
+                total = _most(video.announced, every, args.limit)
                 frames = video.frames(args.limit, lambda: stop.received)
                 path = out / f"{number:05d}_{_video_name(source)}"
                 with contextlib.closing(ahead(groups(frames, BATCHES * batch_size))) as incoming:
@@ -369,6 +385,16 @@ def draw_videos(
             if stop.received:
                 logger.warning("ended by {}", stop.received)
                 return
+
+
+def _announced(source: str | int, every: int, limit: int | None) -> int:
+    """At most how many frames of a source are looked at; sys.maxsize where nobody knows."""
+    nobody_knows = isinstance(source, int) or ADDRESS.match(source)
+    return _most(0 if nobody_knows else count_frames(str(source)), every, limit) or sys.maxsize
+
+
+def _most(announced: int, every: int, limit: int | None) -> int:
+    return min(filter(None, (limit, -(-announced // every))), default=0)
 
 
 def draw_video(
@@ -392,10 +418,10 @@ def draw_video(
     ):
         task = bar.add_task(escape(video.name), total=total, text="")
         for group in incoming:
-            table = surest(detect([frame.pixels for frame in group]), threshold)
+            table = at_least(detect([frame.pixels for frame in group]), threshold)
             for frame, rows in zip(group, rows_by_image(table), strict=True):
                 add(detections_on(frame.pixels, table, rows))
-                lines.write(_line(frame, video.fps, table, rows))
+                lines.write(_line(frame, table, rows))
             count += len(group)
             speed = count / (time.perf_counter() - start)
             bar.update(task, completed=count, total=total or count, text=f"{speed:.1f} frames/s")
@@ -405,7 +431,7 @@ def draw_video(
     logger.info("{}: {} frames, {:.1f} frames/s, in {}.mp4", video.name, count, speed, path)
 
 
-def _line(frame: Frame, fps: float, table: DetectionTable, rows: np.ndarray) -> str:
+def _line(frame: Frame, table: DetectionTable, rows: np.ndarray) -> str:
     detections = [
         {"label": table.classes[label], "score": score, "box": box}
         for label, score, box in zip(
@@ -413,8 +439,7 @@ def _line(frame: Frame, fps: float, table: DetectionTable, rows: np.ndarray) -> 
             strict=True,
         )
     ]
-    seconds = round(frame.number / fps, 3)
-    entry = {"frame": frame.number, "seconds": seconds, "detections": detections}
+    entry = {"frame": frame.number, "seconds": round(frame.seconds, 3), "detections": detections}
     return json.dumps(entry, ensure_ascii=False) + "\n"
 
 

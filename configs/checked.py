@@ -107,7 +107,8 @@ def convert(value: Any, hint: Any, name: str) -> Any:
     """Returns `value` as the annotated type `hint`. Raises ConfigError naming the field `name`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(value, Text):
-        is_text = hint is str or (args == (str, ...) and value[:1] not in "([")
+        is_name = hint == str | None and value.lower() != "none"
+        is_text = hint is str or is_name or (args == (str, ...) and value[:1] not in "([")
         value = str(value) if is_text else value.literal()
     if origin in (Union, types.UnionType):
         return _convert_union(value, args, hint, name)

@@ -529,7 +529,7 @@ class Train(Checked):
     validate_every: int = 1  # epochs between validations (loss and mAP); 0: only after the last
     checkpoint_every: int = 1  # epochs between writes of last.npz; a kill loses what is after it
     early_stopping: int = 0  # validations without a better mAP before the run ends; 0: never
-    log_every: int = 20  # steps between reads of the losses on a GPU (each read waits for it)
+    log_every: int = 20  # on a GPU, steps between reads of the losses, each waits for it; a CPU: 1
     sample_pictures: int = 4  # validation images drawn at each validation
 
     def check(self) -> None:

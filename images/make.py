@@ -6,8 +6,8 @@
 speed.png, growth.png, foreground_share.png and bccd_precision_recall.png are drawn from figures
 measured once, which lie beside them: speed.json and growth.json are copies of what `make bench`
 leaves in runs/benchmarks (models/results.json, growth/growth.json), foreground_share.csv is of
-benchmarks/first_steps.py, bccd_precision_recall.csv of images/curves.py. detections.jpg needs runs/shapes and trains it
-if there is none, 3 minutes.
+benchmarks/first_steps.py, bccd_precision_recall.csv of images/curves.py. detections.jpg needs
+runs/shapes and trains it if there is none, 3 minutes.
 """
 
 import argparse

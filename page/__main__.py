@@ -16,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from loguru import logger
 
 import configs
+from data.images import MAX_PIXELS
 from detector import open_detector
 from page.server import Limits, create_app, is_unspecified, listen, warm_up
 from utils.diary import diary
@@ -58,10 +59,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not 0 <= args.port < 2**16:
         parser.error(f"--port: expected 0 to 65535, found {args.port}")
-    for name in ("max_megabytes", "max_megapixels"):
-        if not getattr(args, name) > 0:
-            option = "--" + name.replace("_", "-")
-            parser.error(f"{option}: expected above 0, found {getattr(args, name):g}")
+    if not args.max_megabytes > 0:
+        parser.error(f"--max-megabytes: expected above 0, found {args.max_megabytes:g}")
+    most = MAX_PIXELS / 1e6  # beyond it no picture is read
+    if not 0 < args.max_megapixels <= most:
+        found = f"{args.max_megapixels:g}"
+        parser.error(f"--max-megapixels: expected above 0 to {most:g}, found {found}")
+    for item in args.overrides:
+        if not item.startswith("model."):
+            parser.error(f"--set: expected settings of the model (model.*), found {item!r}")
     return args
 
 

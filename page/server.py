@@ -7,20 +7,21 @@ accounts, no encryption.
 
 import ipaddress
 import secrets
+import shutil
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 from flask import Flask, Response, abort, make_response, render_template, request
 from loguru import logger
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from data.images import image_size
@@ -30,6 +31,7 @@ from utils.draw import class_colors, write_image
 
 WAITING = 4  # pictures that may wait for the one at work; the next is sent away
 SILENCE = 30  # seconds without a byte after which a connection is given up
+PATIENCE = 120  # seconds in which a request has to be here, however it trickles
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -48,9 +50,23 @@ class Limits:
 
 
 class Handler(WSGIRequestHandler):
-    """Gives up on who is silent, and leaves the log to the app."""
+    """Gives up on who is silent or slow, and leaves the log to the app."""
 
     timeout = SILENCE
+
+    def handle(self) -> None:
+        watch = threading.Timer(PATIENCE, self.stop_reading)
+        watch.daemon = True
+        watch.start()
+        try:
+            super().handle()
+        finally:
+            watch.cancel()
+
+    def stop_reading(self) -> None:
+        """Ends what comes in; the answer still goes out."""
+        with suppress(OSError):  # the other side has gone
+            self.connection.shutdown(socket.SHUT_RD)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         pass
@@ -88,8 +104,8 @@ def create_app(
     name: what the page calls the detector. host: the address it is served at, see `is_ours`.
     GET / is the page. POST /detect takes the bytes of a JPEG, PNG or BMP and answers with the JSON
     of `detect`. Anything else, and all that goes wrong, is {"error": message} with its status: 403
-    for a request from another site, 413 beyond `limits`, 415 for no image, 400 for a damaged one,
-    503 when `WAITING` wait already.
+    for a request from another site, 408 for half a picture, 413 beyond `limits`, 415 for no image,
+    400 for a damaged one, 503 when `WAITING` wait already.
     """
     limits = limits or Limits()
     app = Flask(__name__, static_folder=None, template_folder=str(Path(__file__).parent))
@@ -109,13 +125,15 @@ def create_app(
 
     @app.post("/detect")
     def detections() -> dict:
-        if not places.acquire(blocking=False):
-            abort(503, f"expected at most {WAITING} pictures waiting, found one more: try again")
-        try:
-            with uploaded(limits) as path, turn:
-                return detect(detector, path, limits)
-        finally:
-            places.release()
+        with uploaded(limits) as path:  # first: who sends slowly takes no place
+            if not places.acquire(blocking=False):
+                message = f"expected at most {WAITING} pictures waiting, found one more: try again"
+                abort(503, message)
+            try:
+                with turn:
+                    return detect(detector, path, limits)
+            finally:
+                places.release()
 
     app.register_error_handler(HTTPException, explain)
     app.after_request(add_headers)
@@ -154,7 +172,11 @@ def uploaded(limits: Limits) -> Iterator[Path]:
         abort(413, f"expected at most {limits.megabytes:g} MB, found {length / 1e6:.1f}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture"
-        path.write_bytes(request.get_data(cache=False))
+        try:
+            with open(path, "wb") as file:
+                shutil.copyfileobj(request.stream, file)
+        except ClientDisconnected:
+            abort(408, f"expected {length} bytes within {PATIENCE} s, found fewer")
         yield path
 
 
@@ -207,16 +229,22 @@ def refuse_strangers(host: str) -> None:
     Either under a name that was made to lead here (DNS rebinding), or openly, to another origin
     than its own. Raises Forbidden.
     """
-    try:
-        asked = urlsplit(f"//{request.host}").hostname
-    except ValueError:
-        asked = None
-    if not is_ours(asked, host):
+    if not is_ours(_parsed(f"//{request.host}").hostname, host):
         names = f"localhost or {host}"
+        if is_unspecified(host):
+            names = "localhost, an address or the machine's name (--host NAME for another)"
         abort(403, f"Host: expected {names}, found {request.headers.get('Host')!r}")
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.host:
+    if origin is not None and _parsed(origin).netloc != request.host:
         abort(403, f"Origin: expected this page's, found {origin!r}")
+
+
+def _parsed(address: str) -> SplitResult:
+    """Its parts; none of what cannot be taken apart."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def is_ours(asked: str | None, host: str) -> bool:

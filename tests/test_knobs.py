@@ -105,11 +105,13 @@ def world(tmp_path_factory):
         for part in ("Annotations", "JPEGImages"):
             shutil.copytree(Path("shapes") / part, "flat", dirs_exist_ok=True)
         shutil.copytree("shapes", "bad")
+        shutil.copytree("shapes", "any")
         for file in Path("bad/Annotations").iterdir():
             file.write_text(file.read_text().replace("<xmin>", "<xmin>99", 1))
         make_tables(Path("csv"))
         make_crowd(Path("crowd"))
         make_coco(Path("coco"))
+        make_any(Path("any"))
         keras.utils.set_random_seed(5)
         Detector(build_model(BASE.model, len(CLASSES)), CLASSES, BASE.model).save("start.npz")
         yield folder
@@ -117,10 +119,10 @@ def world(tmp_path_factory):
 
 def make_tables(root):
     """A box each in files of every delimiter, without a header and with one; images elsewhere."""
-    (root / "pictures").mkdir(parents=True)
-    Image.new("RGB", (40, 30)).save(root / "pictures" / "a.png")
-    shutil.copy(root / "pictures" / "a.png", root / "a.png")
-    shutil.move(root / "a.png", root / "pictures" / "b.png")
+    for folder in ("pictures", "drawings"):
+        (root / folder).mkdir(parents=True)
+        for name in ("a.png", "b.png"):
+            Image.new("RGB", (40, 30)).save(root / folder / name)
     header = ["image", "xmin", "ymin", "xmax", "ymax", "class"]
     for name, mark in DELIMITERS.items():
         row = mark.join(["pictures/a.png", "1", "2", "20", "22", "cat"])
@@ -152,9 +154,23 @@ def make_coco(root):
     (root / "train.json").write_text(json.dumps(content))
 
 
+def make_any(root):
+    """Beside a tree of VOC the same split in every other format."""
+    shutil.copytree("crowd", root, dirs_exist_ok=True)
+    shutil.copytree("coco", root, dirs_exist_ok=True)
+    shutil.copy(root / "Images" / "a.jpg", root / "train" / "a.jpg")
+    (root / "train.csv").write_text("Images/a.jpg,1,2,20,22,cat\n")
+    (root / "data.yaml").write_text("train: train\nval: train\nnames: [cat]\n")
+    (root / "train" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+
+
 # ------------------------------------------------------------------------------------------------
 # What can be seen of a config
 # ------------------------------------------------------------------------------------------------
+
+
+class Failed(str):
+    """Why there is nothing to be seen."""
 
 
 def records(config):
@@ -164,7 +180,7 @@ def records(config):
         splits = (config.data.train, config.data.val)
         return [vars(read_split(config.data, split, classes)) for split in splits]
     except ValueError as error:
-        return str(error)
+        return Failed(error)
 
 
 def tables(config):
@@ -407,17 +423,26 @@ def case(observe, *values, **beside):
 CSV = {"data__format": "csv", "data__root": "csv", "data__classes": ("cat",)}
 RESNET = {"model__backbone": "resnet18"}
 BIFPN = {"model__neck": "bifpn"}
+BRIEF = {"train__epochs": 1}
 SMALL = {"model__resize__short": 41, "model__resize__long": 60}
 OPEN = {"loss__box": "smooth_l1"}
+MAY_FAIL = {  # setting -> the value that shows itself by an error, and why
+    "Data.format": "shapes",  # it would make 1600 images
+    "Data.check_images": True,  # what is no image is found
+    "Data.on_bad_annotation": "error",
+}
 CASES = {
-    "Config.name": case(run, "shapes", "b"),
-    "Config.output": case(run, "runs", "elsewhere"),
+    "Config.name": case(run, "shapes", "b", **BRIEF),
+    "Config.output": case(run, "runs", "elsewhere", **BRIEF),
     "Config.matcher": case(losses, "iou", "atss"),
     # Data
-    "Data.format": case(records, "voc", "coco", "csv", "yolo", "crowdhuman", "shapes"),
+    "Data.format": case(
+        records, "voc", "coco", "csv", "yolo", "crowdhuman", "shapes",
+        data__root="any", data__val="train",
+    ),
     "Data.root": case(records, "shapes", "others"),
     "Data.images": case(
-        records, (), ("pictures",),
+        records, ("pictures",), ("drawings",),
         **CSV, data__train="elsewhere.csv", data__val="elsewhere.csv",
     ),
     "Data.limit": case(records, 0, 1),
@@ -425,7 +450,7 @@ CASES = {
     "Data.val": case(records, "train", "val"),
     "Data.val_fraction": case(records, 0.2, 0.7, data__root="flat"),
     "Data.classes": case(records, (), tuple(CLASSES[::-1])),
-    "Data.class_file": case(records, "", "nowhere.csv"),
+    "Data.class_file": case(records, "", "names.csv"),
     "Data.person_box": case(
         records, "full", "visible",
         data__format="crowdhuman", data__root="crowd", data__val="train", data__classes=(),
@@ -536,14 +561,14 @@ CASES = {
     "Train.clip_norm": case(updates, None, 1.0, train__optimizer="sgd"),
     "Train.backbone_rate": case(updates, 1.0, 0.5),
     "Train.ema": case(updates, None, 0.9),
-    "Train.precision": case(run, "float32", "mixed_float16", "mixed_bfloat16"),
+    "Train.precision": case(run, "float32", "mixed_float16", "mixed_bfloat16", **BRIEF),
     "Train.eager": case(learning, True, False),
-    "Train.seed": case(run, 0, 1),
+    "Train.seed": case(run, 0, 1, **BRIEF),
     "Train.validate_every": case(run, 0, 1),
     "Train.checkpoint_every": case(run, 1, 2),
     "Train.early_stopping": case(run, 0, 1, train__epochs=3),
-    "Train.log_every": case(run, 1, 2),
-    "Train.sample_pictures": case(run, 0, 1),
+    "Train.log_every": case(run, 1, 2, **BRIEF),
+    "Train.sample_pictures": case(run, 0, 1, **BRIEF),
     "Cosine.final": case(rates, 0.0, 0.5),
     "Step.at": case(rates, (0.2,), (0.5,)),
     "Step.factor": case(rates, 0.1, 0.5),
@@ -564,7 +589,7 @@ CASES = {
     "Evaluate.ap": case(scores, "area", "11point"),
     "Evaluate.plus_one": case(scores, False, True),
     "Evaluate.strict": case(scores, False, True),
-    "Evaluate.batch_size": case(run, 1, 2),
+    "Evaluate.batch_size": case(run, 1, 2, **BRIEF),
 }  # fmt: skip
 
 
@@ -623,11 +648,20 @@ def plain(observation):
     return repr(observation)
 
 
+def has_failed(observation):
+    """Whether nothing but errors was seen."""
+    parts = observation if isinstance(observation, list) else [observation]
+    return bool(parts) and all(isinstance(part, Failed) for part in parts)
+
+
 def require_effect(name):
-    """Fails where two values of a setting do the same."""
+    """Fails where two values of a setting do the same, or one does no more than to fail."""
     seen = {}
     for value in CASES[name].values:
-        observation = plain(CASES[name].observe(with_value(name, value)))
+        found = CASES[name].observe(with_value(name, value))
+        may_fail = name in MAY_FAIL and value == MAY_FAIL[name]
+        assert has_failed(found) == may_fail, f"{name}, {value!r}: {found}"
+        observation = plain(found)
         assert observation not in seen, f"{name} does nothing: {value!r} as {seen[observation]!r}"
         seen[observation] = value
 
@@ -661,6 +695,12 @@ def test_a_dead_setting_is_named(monkeypatch):
     monkeypatch.setattr(data.pipeline, "blur", lambda sample, *_: sample)
     with pytest.raises(AssertionError, match=r"Augment\.blur does nothing: 1\.0 as 0\.0"):
         require_effect("Augment.blur")
+
+
+def test_a_setting_that_only_fails_is_named(monkeypatch):
+    monkeypatch.setitem(CASES, "Data.class_file", case(records, "", "nowhere.csv"))
+    with pytest.raises(AssertionError, match=r"Data\.class_file, 'nowhere\.csv': .*No such file"):
+        require_effect("Data.class_file")
 
 
 # ------------------------------------------------------------------------------------------------

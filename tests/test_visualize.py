@@ -18,7 +18,7 @@ from data.detections import DetectionTable
 from data.records import Defects, assemble
 from data.shapes import CLASSES, make_shapes
 from detector import Detector
-from utils.video import open_video, video_file
+from utils.video import Frame, open_video, video_file
 from visualize import FALSE_ALARM, MISSED, RIGHT, UNCOUNTED, find_sources, judge
 
 SMALL = {
@@ -182,6 +182,8 @@ def test_sources_that_are_none(folder, run):
     ):
         with pytest.raises(ValueError, match=message):
             find_sources([str(folder / name)])
+    with pytest.raises(ValueError, match=r"found both: .*b\.jpg and rtsp://cam/live$"):
+        find_sources([str(folder / "b.jpg"), "rtsp://user:p@ss@cam/live?token=secret"])
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty: expected images \(\.jpg.*found none"):
         find_sources([str(folder / "empty")])
@@ -194,6 +196,22 @@ def test_sources_that_are_none(folder, run):
         (["a.mp4", "--camera", "0"], "either a source or --camera or --split"),
         (["a.mp4", "--every", "0"], "--every: expected at least 1, found 0"),
         (["a.mp4", "--limit", "-1"], "--limit: expected at least 1, found -1"),
+        (["a.jpg", "--threshold", "30"], "--threshold: expected a score from 0 to 1, found 30"),
+        (["a.jpg", "--threshold", "-0.1"], "a score from 0 to 1, found -0.1"),
+        (["a.jpg", "--threshold", "nan"], "a score from 0 to 1, found nan"),
+        *(
+            ([*given, "--set", f"{name}=1"], f"--set: expected settings of the {of}, found '{name}")
+            for given, of, names in (
+                (["a.jpg"], "model (model.*)", ("data.val", "train.epochs", "name", "output")),
+                (["--camera", "0"], "model (model.*)", ("data.root", "evaluate.metric")),
+                (
+                    ["--split", "val"],
+                    "model or the data (model.*, data.*)",
+                    ("train.epochs", "loss.gamma", "matcher.low", "evaluate.metric", "name"),
+                ),
+            )
+            for name in names
+        ),
     ],
 )
 def test_arguments_that_do_not_go_together(given, message, capsys):
@@ -208,6 +226,25 @@ def test_what_cannot_be_is_said_before_a_detector_is_loaded(folder):
         visualize.main([str(folder / "b.jpg"), "--weights", "none", "--out", str(out)])
     with pytest.raises(ValueError, match="--every 2: expected a video, found none"):
         visualize.main([str(folder / "b.jpg"), "--weights", "none", "--every", "2"])
+
+
+def test_settings_that_do_something_are_taken():
+    for given in (["a.jpg"], ["--camera", "0"], ["--split", "val"], []):
+        settings = ["model.detect.flip=True", "evaluate.batch_size=2"]
+        settings += ["data.root=x"] if not given or "--split" in given else []
+        args = visualize.parse_arguments([*given, "--set", *settings])
+        assert args.overrides == settings
+
+
+def test_a_threshold_below_the_models_own_is_told(run, root, tmp_path, capsys):
+    image = str(root / "JPEGImages" / "val_00000.jpg")
+    given = [image, "--weights", str(run), "--out", str(tmp_path)]
+    changes = ["--set", "model.detect.score_threshold=0.2"]
+    expected = "--threshold 0.1: nothing below model.detect.score_threshold, 0.2, is detected"
+    for threshold, is_told in (("0.1", True), ("0.2", False)):
+        visualize.main([*given, "--threshold", threshold, *changes])
+        said = " ".join(capsys.readouterr().err.split())
+        assert (expected in said, "nothing below" in said) == (is_told, is_told)
 
 
 def test_a_pattern_gives_pictures_and_a_sheet(run, root, tmp_path):
@@ -244,6 +281,36 @@ def test_a_video_comes_back_with_boxes_and_its_detections(run, clip, tmp_path, d
         assert entry["label"] == CLASSES[table.labels[row]]
         assert entry["score"] == pytest.approx(table.scores[row], abs=1e-5)
         assert entry["box"] == pytest.approx(table.boxes[row].tolist(), abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("given", "num_frames"),
+    [([], 21 + 21), (["--every", "2"], 11 + 11), (["--every", "2", "--limit", "3"], 3 + 3)],
+)
+def test_several_videos_share_a_detector_made_for_all(
+    given, num_frames, run, clip, tmp_path, monkeypatch
+):
+    made, array_detector = [], Detector.array_detector
+
+    def counting(self, num_images, batch_size):
+        made.append(num_images)
+        return array_detector(self, num_images, batch_size)
+
+    monkeypatch.setattr(Detector, "array_detector", counting)
+    other = tmp_path / "other.mp4"
+    other.write_bytes(clip.read_bytes())
+    visualize.main([str(clip), str(other), "--weights", str(run), "--out", str(tmp_path), *given])
+    assert made == [num_frames]
+    counts = [len(lines(tmp_path / f"{name}.jsonl")) for name in ("00000_clip.v1", "00001_other")]
+    assert counts == [num_frames // 2] * 2
+
+
+def test_the_lines_of_a_video_have_the_times_of_its_source(detector, clip, tmp_path):
+    frames = [Frame(n, n**2 + 0.0004, pixels) for n, pixels in enumerate(frames_of(3))]
+    with open_video(str(clip)) as source:
+        detect = detector.array_detector(3)
+        visualize.draw_video(tmp_path / "a", source, [frames], 3, detect, 0.3)
+    assert [entry["seconds"] for entry in lines(tmp_path / "a.jsonl")] == [0, 1, 4]
 
 
 def test_every_and_limit_of_several_videos(run, clip, tmp_path):
@@ -398,7 +465,7 @@ def test_outcomes_by_hand(tmp_path):
 
 def test_without_detections_all_is_missed(tmp_path):
     dataset, table, _ = case(tmp_path)
-    outcomes = judge(dataset, visualize.surest(table, 0.95))
+    outcomes = judge(dataset, visualize.at_least(table, 0.95))
     assert outcomes.counts[:, MISSED].tolist() == [2, 0, 1, 1, 0]
     assert outcomes.counts.sum() == 4
     assert outcomes.worst.tolist() == [0, 2, 3, 1, 4]
@@ -425,6 +492,28 @@ def test_pictures_table_and_totals_of_outcomes(tmp_path, capsys):
     picture = cv2.imread(str(out / "00000_0.jpg"))
     assert picture.shape[0] > SIZE[0]
     assert picture.shape[1] > 2 * SIZE[1]
+
+
+@pytest.mark.parametrize("draw", [visualize.draw_images, visualize.draw_outcomes])
+def test_of_pictures_for_a_sheet_no_more_is_kept_than_it_shows(draw, tmp_path, monkeypatch):
+    dataset, table, _ = case(tmp_path)
+    large = np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8)
+    monkeypatch.setattr(visualize, "decode_image", lambda path: large)
+    kept, contact_sheet = [], visualize.contact_sheet
+
+    def watched(pictures, **kwargs):
+        kept.append((pictures, kwargs["cell"]))
+        return contact_sheet(pictures, **kwargs)
+
+    monkeypatch.setattr(visualize, "contact_sheet", watched)
+    draw(tmp_path / "out", dataset, table)
+    assert len(kept) == (1 if draw is visualize.draw_images else 2)
+    for pictures, cell in kept:
+        assert len(pictures) == 5
+        assert all((np.array(p.shape[:2]) <= cell).all() for p in pictures)
+        assert any(p.shape[0] == cell[0] or p.shape[1] == cell[1] for p in pictures)
+    if len(kept) == 2:
+        assert kept[1][1] == (round(400 * 700 / 900), 400), "no room is left above and below"
 
 
 def test_each_outcome_has_its_color_and_its_place(tmp_path):

@@ -31,6 +31,14 @@ from utils.runs import read_metrics, weights_file
 
 NOT_COMPARED = ("name", "output")  # where a run lies is no setting of its training
 METRIC_OF_FORMAT = {"coco": "coco", "crowdhuman": "crowdhuman"}  # of evaluate.metric auto; else voc
+MEASURED_ON = {  # settings of data that make the images or objects of a split others -> default
+    "val_fraction": 0.2,
+    "classes": [],
+    "class_file": "",
+    "person_box": "full",
+    "images": [],
+    "on_bad_annotation": "error",
+}
 LAST = {  # figure -> the column of metrics.csv whose last value it is
     "last_map": "val_map",
     "last_loss": "loss",
@@ -75,8 +83,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = parse_arguments(argv)
     runs = read_runs([Path(folder) for folder in args.runs])
     is_comparable = {
-        "training": is_same(training_measure(run.config) for run in runs.values()),
-        "evaluation": is_same(report_measure(run.report) for run in runs.values() if run.report),
+        "training": is_same(
+            (training_measure(run.config), measured_on(run.config)) for run in runs.values()
+        ),
+        "evaluation": is_same(
+            (report_measure(run.report), sorted(run.report["classes"]), measured_on(run.config))
+            for run in runs.values()
+            if run.report
+        ),
     }
     figures = {
         "comparable": is_comparable,
@@ -207,8 +221,15 @@ def training_measure(config: Mapping[str, Any]) -> dict[str, str]:
     if metric == "auto":
         metric = METRIC_OF_FORMAT.get(data["format"], "voc")
     limit = f", first {data['limit']}" if data.get("limit") else ""
-    images = f"{Path(data['root']).name}/{data['val']}{limit}"
+    images = f"{data['root']}/{data['val']}{limit}"
     return {"metric": metric_words(metric, settings), "images": images}
+
+
+def measured_on(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What, beside the split, decides on the images and objects that a run is measured on."""
+    data = config["data"]
+    others = {name: data.get(name, default) for name, default in MEASURED_ON.items()}
+    return {"root": data["root"], **others}
 
 
 def report_measure(report: Mapping[str, Any]) -> dict[str, str]:

@@ -259,8 +259,8 @@ def _draw_labels(
 # --------------------------------------------------------------------------------------------------
 
 
-def _fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Image scaled to fit (height, width), its shape kept."""
+def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(H, W, 3) uint8 scaled to fit height and width px, its shape kept; itself if it does."""
     scale = min(height / image.shape[0], width / image.shape[1])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     if size == image.shape[1::-1]:
@@ -314,7 +314,7 @@ def contact_sheet(
     for index, image in enumerate(images):
         y = gap + index // columns * (height + strip + gap)
         x = gap + index % columns * (width + gap)
-        picture = _fit(image, height, width)
+        picture = fit(image, height, width)
         h, w = picture.shape[:2]
         top, left = y + (height - h) // 2, x + (width - w) // 2
         sheet[top : top + h, left : left + w] = picture

@@ -8,6 +8,7 @@ import itertools
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,9 +37,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Frame:
-    """number: its place in the source, from 0. pixels: (H, W, 3) uint8 RGB."""
+    """number: its place in the source, from 0. pixels: (H, W, 3) uint8 RGB.
+
+    seconds: the source's own time stamp; of a live one, when it was read, from the first on.
+    """
 
     number: int
+    seconds: float
     pixels: np.ndarray
 
 
@@ -49,14 +54,18 @@ class Video:
     announced: how many frames a file says it has, 0 of a stream.
     missing: how many could not be decoded as far as `frames` has come.
     every: of the source each so many-th frame is looked at.
+    live: a stream that announces no frames.
     Raises ValueError where there is no frame.
     """
 
-    def __init__(self, name: str, capture: cv2.VideoCapture, every: int = 1):
+    def __init__(
+        self, name: str, capture: cv2.VideoCapture, every: int = 1, is_stream: bool = False
+    ):
         self.name, self.every, self.missing = name, every, 0
         fps, announced = (capture.get(p) for p in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if 0 < fps <= FASTEST_FPS else USUAL_FPS
         self.announced = int(announced) if 0 < announced < math.inf else 0
+        self.live = is_stream and not self.announced
         self._decoded = self._decode(capture)
         first = next(self._decoded, None)
         if first is None:
@@ -86,21 +95,31 @@ class Video:
     def _decode(self, capture: cv2.VideoCapture) -> Iterator[Frame]:
         """Goes on past damage as far as the file says there are frames; a stream has then ended."""
         number = failures = 0
+        start = time.monotonic()
         while failures < MOST_FAILURES:
             is_there, pixels = capture.grab(), None
+            now = time.monotonic()
+            start = start if number else now
             if is_there and number % self.every == 0:
                 is_there, pixels = capture.retrieve()
             if is_there:
                 self.missing += failures
                 failures = 0
                 if pixels is not None:
-                    yield Frame(number, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+                    own = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                    seconds = now - start if self.live else own
+                    yield Frame(number, seconds, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
             elif number >= self.announced:
                 break
             else:
                 failures += 1
             number += 1
         self.missing += max(self.announced - (number - failures), 0)
+
+
+def without_secrets(source: str) -> str:
+    """An address without user, password and query, which are not for the diary; a file as it is."""
+    return re.sub(r"^(\w+://)([^/?#]*@)?([^?]*).*", r"\1\3", source, flags=re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -112,12 +131,13 @@ def open_video(source: str | int, every: int = 1) -> Iterator[Video]:
     if isinstance(source, int):
         name, capture = f"camera {source}", cv2.VideoCapture(source)
     else:
-        name = re.sub(r"//[^/@]*@", "//", source)  # a password is not for the diary
+        name = without_secrets(source)
         capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened():
             raise ValueError(f"{name}: expected a video, found nothing that OpenCV can open as one")
-        yield Video(name, capture, every)
+        is_stream = isinstance(source, int) or bool(ADDRESS.match(source))
+        yield Video(name, capture, every, is_stream)
     finally:
         capture.release()
 
@@ -152,13 +172,13 @@ def video_file(
             yield add
         finally:
             writer.release()
-        found = _count_frames(part)
+        found = count_frames(part)
         if found != count:  # OpenCV says nothing of a full disk
             raise OSError(f"{path}: expected {count} frames once written, found {found}")
 
 
-def _count_frames(path: Path) -> int:
-    """What a file says it has; 0 of one that is no video."""
+def count_frames(path: str | Path) -> int:
+    """What a file says it has; 0 of one that does not say, or is no video."""
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         return max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)

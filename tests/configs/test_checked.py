@@ -814,6 +814,16 @@ def test_a_dict_is_a_setting_like_others():
         Model(aliases={"walker": "person"})
 
 
+@pytest.mark.parametrize("text", ["2012", "1e3", "True", "[1]", "coco", "a,b"])
+def test_a_name_from_the_command_line_is_taken_as_it_is(text):
+    assert override(Model(), dict([assignment(f"weights={text}")])).weights == text
+
+
+@pytest.mark.parametrize("text", ["none", "None"])
+def test_no_name_from_the_command_line_is_none(text):
+    assert override(Model(weights="coco"), dict([assignment(f"weights={text}")])).weights is None
+
+
 def test_what_an_earlier_version_saved_gets_the_defaults_of_later_fields():
     saved = to_dict(Config(model=Model(neck=len, resize=ShortLong(600))))
     old = json.loads(json.dumps(saved))

@@ -2,17 +2,21 @@
 
 import http.client
 import re
+import select
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 import zlib
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 import page.__main__ as program
+import page.server as served_by
 from page.server import WAITING, Limits, create_app, is_ours, listen, warm_up
 
 
@@ -174,12 +178,24 @@ def test_a_name_that_was_made_to_lead_here_is_refused(host, client, told, pictur
     assert not told.calls
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_at_all_addresses_a_name_that_is_refused_hears_how_to_allow_it(host, told):
+    client = create_app(told, name="cells", host=host).test_client()
+    answer = client.get("/", headers={"Host": "evil.example"})
+    assert answer.status_code == 403
+    assert answer.json["error"] == (
+        "Host: expected localhost, an address or the machine's name "
+        "(--host NAME for another), found 'evil.example'"
+    )
+
+
 def test_only_the_page_itself_may_post(client, told, picture):
     for origin in (
         "https://evil.example",
         "null",
         "http://localhost:9999",
         "http://localhost.evil",
+        "http://[",
     ):
         answer = send(client, picture(), Host="localhost:8000", Origin=origin)
         assert answer.status_code == 403
@@ -244,6 +260,48 @@ def test_one_picture_at_a_time_a_few_waiting_and_the_next_sent_away(served, told
     assert post(served, picture())[0] == 200
 
 
+def begun(server):
+    """A connection that says it sends 1000 bytes, and has sent one."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    connection.sendall(b"POST /detect HTTP/1.0\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n.")
+    return connection
+
+
+def test_who_has_not_sent_the_picture_yet_takes_no_place(served, picture):
+    with ExitStack() as stack:
+        for _ in range(WAITING + 1):
+            stack.enter_context(begun(served))
+        time.sleep(0.3)  # by then all are being read
+        assert post(served, picture())[0] == 200
+
+
+def test_who_sends_a_byte_now_and_then_is_given_up(served, told, monkeypatch):
+    monkeypatch.setattr(served_by, "PATIENCE", 0.5)
+    with begun(served) as connection:
+        end = time.monotonic() + 10
+        while time.monotonic() < end and not select.select([connection], [], [], 0.1)[0]:
+            connection.sendall(b".")
+        assert time.monotonic() < end
+        assert connection.recv(100).split()[1] == b"408"
+    assert not told.calls
+
+
+def test_who_ends_early_hears_of_it(served, told):
+    with begun(served) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.makefile("rb").read()
+    assert answer.split()[1] == b"408"
+    assert b"expected 1000 bytes within 120 s, found fewer" in answer
+    assert not told.calls
+
+
+def test_a_picture_that_came_in_time_may_wait_longer(served, told, picture, monkeypatch):
+    monkeypatch.setattr(served_by, "PATIENCE", 0.2)
+    told.may_go.clear()
+    threading.Timer(0.6, told.may_go.set).start()
+    assert post(served, picture())[0] == 200
+
+
 def test_a_failure_of_the_program_gives_its_place_back_and_says_little(served, told, picture):
     told.error = RuntimeError("secret of the house")
     for _ in range(WAITING + 2):
@@ -302,7 +360,14 @@ def test_the_command_serves_a_run_until_it_is_stopped(tiny, tmp_path, monkeypatc
     [
         (["--port", "70000"], "--port: expected 0 to 65535, found 70000"),
         (["--max-megabytes", "0"], "--max-megabytes: expected above 0, found 0"),
-        (["--max-megapixels", "nan"], "--max-megapixels: expected above 0, found nan"),
+        (["--max-megabytes", "nan"], "--max-megabytes: expected above 0, found nan"),
+        (["--max-megapixels", "0"], "--max-megapixels: expected above 0 to 268.435, found 0"),
+        (["--max-megapixels", "nan"], "--max-megapixels: expected above 0 to 268.435, found nan"),
+        (["--max-megapixels", "300"], "--max-megapixels: expected above 0 to 268.435, found 300"),
+        (
+            ["--set", "model.detect.max_detections=3", "train.epochs=3"],
+            "--set: expected settings of the model (model.*), found 'train.epochs=3'",
+        ),
     ],
 )
 def test_options_that_make_no_sense(given, message, capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from configs import Config, to_dict
 from configs.schema import METRIC_OF_FORMAT
 from utils import compare_runs
 
@@ -88,7 +89,7 @@ def test_two_runs_by_hand(tmp_path, capsys):
     }
     assert figures["training"]["a"] == {
         "metric": "voc@0.50 area",
-        "images": "cells/test",
+        "images": "datasets/cells/test",
         "epochs": 3,
         "planned_epochs": 3,
         "best_epoch": 2,
@@ -170,7 +171,6 @@ def test_one_run_alone_is_shown(tmp_path, capsys):
         ({"evaluate": {"iou_thresholds": [0.75]}}, "voc@0.75 area", None),
         ({"evaluate": {"strict": True}}, "voc@0.50 area strict", None),
         ({"data": {"limit": 10}}, None, None),
-        ({"data": {"root": "datasets/others"}}, None, None),
         ({"report": COCO}, None, "coco"),
         ({"report": VOC | {"images": 71}}, None, None),
     ],
@@ -187,6 +187,40 @@ def test_runs_measured_otherwise_are_marked(changes, training, evaluation, tmp_p
     marked = {name for name in table_rows(text) if name.endswith(" *")}
     assert {"best mAP *", "last mAP *"} <= marked or differ == "evaluation"
     assert ("mAP@0.50 *" in marked) == (differ == "evaluation")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"root": "datasets/others"},
+        {"root": "elsewhere/cells"},
+        {"val_fraction": 0.3},
+        {"classes": ["red"]},
+        {"class_file": "names.csv"},
+        {"person_box": "visible"},
+        {"images": ["pictures"]},
+        {"on_bad_annotation": "drop"},
+    ],
+)
+def test_other_images_or_objects_are_marked(data, tmp_path, capsys):
+    """Of the training and of the evaluation, whose reports do not say where their images lie."""
+    figures = compare(write_run(tmp_path / "a"), write_run(tmp_path / "b", data=data))
+    assert figures["comparable"] == {"training": False, "evaluation": False}
+    assert {"best mAP *", "mAP@0.50 *"} <= table_rows(capsys.readouterr().out).keys()
+
+
+def test_an_evaluation_of_other_classes_is_marked(tmp_path):
+    fewer = VOC | {"classes": {"white": VOC["classes"]["white"]}}
+    figures = compare(write_run(tmp_path / "a"), write_run(tmp_path / "b", report=fewer))
+    assert figures["comparable"] == {"training": True, "evaluation": False}
+
+
+def test_what_an_earlier_version_did_not_save_had_the_default(tmp_path):
+    known = to_dict(Config())["data"]
+    defaults = {name: known[name] for name in compare_runs.MEASURED_ON}
+    assert defaults == compare_runs.MEASURED_ON
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", data=defaults)]
+    assert all(compare(*runs)["comparable"].values())
 
 
 def test_only_the_first_iou_makes_another_metric(tmp_path):

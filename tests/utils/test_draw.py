@@ -206,6 +206,17 @@ def test_sheets_keep_order_and_aspect():
         assert rows.min() == pytest.approx(79 - rows.max(), abs=1), "centred"
 
 
+def test_a_sheet_takes_pictures_that_fit_as_they_are():
+    rng = np.random.default_rng(0)
+    cell = (80, 120)
+    sizes = [(300, 100), (1, 700), (80, 120), (37, 53), *rng.integers(1, 400, (200, 2)).tolist()]
+    images = [rng.integers(0, 255, (*size, 3), np.uint8) for size in sizes]
+    fitted = [draw.fit(image, *cell) for image in images]
+    assert all(draw.fit(image, *cell) is image for image in fitted)
+    sheets = [draw.contact_sheet(pictures, cell=cell) for pictures in (images, fitted)]
+    np.testing.assert_array_equal(*sheets)
+
+
 def test_captions_get_room_and_are_cut_to_it():
     images = [grey(50, 50)] * 2
     plain = draw.contact_sheet(images, columns=2, cell=(50, 50))

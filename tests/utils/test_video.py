@@ -51,7 +51,11 @@ class Capture:
         self.frames, self.fps, self.announced, self.at = frames, fps, announced, -1
 
     def get(self, name):
-        return {cv2.CAP_PROP_FPS: self.fps, cv2.CAP_PROP_FRAME_COUNT: self.announced}[name]
+        return {
+            cv2.CAP_PROP_FPS: self.fps,
+            cv2.CAP_PROP_FRAME_COUNT: self.announced,
+            cv2.CAP_PROP_POS_MSEC: 1000 * self.at**2,
+        }[name]
 
     def grab(self):
         self.at += 1
@@ -77,6 +81,43 @@ def test_what_was_written_comes_back_with_rate_size_and_colors(tmp_path):
 def test_frame_rates_are_kept(fps, tmp_path):
     with open_video(write(tmp_path / "a.mp4", 3, fps)) as source:
         assert source.fps == pytest.approx(fps, abs=1e-3)
+
+
+def with_uneven_times(path):
+    """Gives the first 10 of 20 frames half their time, the others half as much again."""
+    data = bytearray(path.read_bytes())
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts"):  # each in the one before
+        at = data.find(name) - 4
+        data[at : at + 4] = struct.pack(">I", struct.unpack(">I", data[at : at + 4])[0] + 8)
+    at = data.find(b"stts") + 8
+    entries, count, ticks = struct.unpack(">3I", data[at : at + 12])
+    assert (entries, count) == (1, 20)
+    data[at : at + 12] = struct.pack(">5I", 2, 10, ticks // 2, 10, 3 * ticks // 2)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_frames_have_the_times_of_a_file_of_variable_rate(every, tmp_path):
+    write(tmp_path / "a.mp4", 20, 12.5)
+    with_uneven_times(tmp_path / "a.mp4")
+    with open_video(str(tmp_path / "a.mp4"), every) as source:
+        assert (source.fps, source.live) == (12.5, False), "the mean, which tells no frame's time"
+        seconds = [frame.seconds for frame in source.frames()]
+    expected = [0.04 * n for n in range(10)] + [0.4 + 0.12 * n for n in range(10)]
+    assert seconds == pytest.approx(expected[::every], abs=1e-3)
+
+
+def test_frames_of_a_live_source_have_the_time_they_came_at(monkeypatch):
+    clock = iter([50.0, 60.0, 60.5, 62.0, 63.0])  # the first is before there is any frame
+    monkeypatch.setattr(video.time, "monotonic", lambda: next(clock))
+    live = video.Video("live", Capture([scene(0), scene(1), scene(2)]), is_stream=True)
+    assert live.live
+    assert [frame.seconds for frame in live.frames()] == [0, 0.5, 2]
+    monkeypatch.undo()
+    for stream, announced in ((True, 3.0), (False, -1.0)):  # a file behind an address; a plain file
+        file = video.Video("file", Capture([scene(0)] * 3, FPS, announced), is_stream=stream)
+        assert not file.live
+        assert [frame.seconds for frame in file.frames()] == [0, 1, 4]
 
 
 def test_of_an_odd_side_the_last_line_is_left_out(tmp_path):
@@ -195,6 +236,23 @@ def test_a_video_without_a_frame_and_addresses_that_do_not_answer():
         open_video(99).__enter__()
 
 
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("rtsp://cam/live", "rtsp://cam/live"),
+        ("rtsp://user:p@ss@cam:554/live", "rtsp://cam:554/live"),
+        ("RTSP://user:p@ss@cam", "RTSP://cam"),
+        ("http://cam/a@b.mjpg", "http://cam/a@b.mjpg"),
+        ("http://cam/live?user=a&pwd=b@c/d?e", "http://cam/live"),
+        ("http://cam?token=a@b", "http://cam"),
+        ("srt://user:p@ss@cam:9000?passphrase=secret\n", "srt://cam:9000"),
+        ("clips//me@home/what?.mp4", "clips//me@home/what?.mp4"),
+    ],
+)
+def test_what_is_secret_in_an_address_is_not_shown(source, shown):
+    assert video.without_secrets(source) == shown
+
+
 def test_a_video_is_whole_or_not_there(tmp_path, monkeypatch):
     path = tmp_path / "a.mp4"
     expected = r"a\.mp4: expected \(48, 64, 3\), found \(48, 66, 3\)"
@@ -205,7 +263,7 @@ def test_a_video_is_whole_or_not_there(tmp_path, monkeypatch):
             add(scene(0, width=66))
         stack.pop_all().__exit__(RuntimeError, RuntimeError(), None)
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(video, "_count_frames", lambda path: 1)
+    monkeypatch.setattr(video, "count_frames", lambda path: 1)
     with pytest.raises(OSError, match=r"a\.mp4: expected 2 frames once written, found 1"):
         write(path, 2)
     assert list(tmp_path.iterdir()) == []
