@@ -63,9 +63,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     suffix = Path(file_name(args)).suffix
     if args.out and Path(args.out).suffix != suffix and args.format != "savedmodel":
         parser.error(f"--out: expected a name that ends in {suffix}, found {args.out!r}")
-    for item in args.overrides:
-        if not item.startswith("model."):
-            parser.error(f"--set: expected settings of the model (model.*), found {item!r}")
+    configs.require_useful(parser, args.overrides)
     return args
 
 

@@ -132,9 +132,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"--threshold: expected a score from 0 to 1, found {args.threshold:g}")
     is_split = not args.source and args.camera is None
     parts = "model or the data (model.*, data.*)" if is_split else "model (model.*)"
-    for item in args.overrides:
-        if not item.startswith(USEFUL + ("data.",) * is_split):
-            parser.error(f"--set: expected settings of the {parts}, found {item!r}")
+    configs.require_useful(parser, args.overrides, USEFUL + ("data.",) * is_split, parts)
     return args
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "load",
     "override",
     "preset",
+    "require_useful",
     "to_dict",
 ]
 
@@ -56,6 +57,21 @@ def add_arguments(
         "--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", dest="overrides",
         help="a setting by its name in configs/schema.py; may be given again",
     )  # fmt: skip
+
+
+def require_useful(
+    parser: argparse.ArgumentParser,
+    overrides: Sequence[str],
+    beginnings: tuple[str, ...] = ("model.",),
+    parts: str = "model (model.*)",
+) -> None:
+    """Ends a command line whose --set says what its program does not use.
+
+    beginnings: of the settings that it uses. parts: what a message calls them.
+    """
+    for item in overrides:
+        if not item.startswith(beginnings):
+            parser.error(f"--set: expected settings of the {parts}, found {item!r}")
 
 
 def load(path: str | Path = "config.py", overrides: Sequence[str] = ()) -> Config:

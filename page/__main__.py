@@ -65,9 +65,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     if not 0 < args.max_megapixels <= most:
         found = f"{args.max_megapixels:g}"
         parser.error(f"--max-megapixels: expected above 0 to {most:g}, found {found}")
-    for item in args.overrides:
-        if not item.startswith("model."):
-            parser.error(f"--set: expected settings of the model (model.*), found {item!r}")
+    configs.require_useful(parser, args.overrides)
     return args
 
 

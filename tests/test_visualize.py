@@ -18,18 +18,10 @@ from data.detections import DetectionTable
 from data.records import Defects, assemble
 from data.shapes import CLASSES, make_shapes
 from detector import Detector
+from tests.test_detector import SMALL
 from utils.video import Frame, open_video, video_file
 from visualize import FALSE_ALARM, MISSED, RIGHT, UNCOUNTED, find_sources, judge
 
-SMALL = {
-    "model.neck_width": 8,
-    "model.head_width": 8,
-    "model.head_depth": 1,
-    "model.prior": 0.4,  # so that an untrained model detects something
-    "model.resize.height": 64,
-    "model.resize.width": 96,
-    "model.detect.max_detections": 7,
-}
 SIZE, CLIP = (64, 80), (192, 240)  # height, width of images and of videos
 
 
