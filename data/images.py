@@ -227,7 +227,7 @@ def _jpeg_header(data: Buffer) -> tuple[int, int, int]:
             and orientation is None
             and data[start + 2 : start + 8] == b"Exif\0\0"
         ):
-            orientation = _exif_orientation(data[start + 8 : start + _uint(data, start, 2, "big")])
+            orientation = exif_orientation(data[start + 8 : start + _uint(data, start, 2, "big")])
         elif marker in _JPEG_FRAMES:
             width, height = _uint(data, start + 5, 2, "big"), _uint(data, start + 3, 2, "big")
             return width, height, orientation or 1
@@ -255,7 +255,7 @@ def _png_header(data: Buffer) -> tuple[int, int, int]:
         if kind == b"IHDR" and not width:  # the first is what decoders go by
             width, height = _uint(data, start, 4, "big"), _uint(data, start + 4, 4, "big")
         elif kind == b"eXIf":
-            orientation = _exif_orientation(data[start : start + length].removeprefix(b"Exif\0\0"))
+            orientation = exif_orientation(data[start : start + length].removeprefix(b"Exif\0\0"))
     return width, height, orientation
 
 
@@ -266,7 +266,7 @@ def _bmp_size(data: Buffer) -> tuple[int, int]:
     return max(width, 0), abs(height)  # a negative height means rows from the top down
 
 
-def _exif_orientation(tiff: bytes) -> int:
+def exif_orientation(tiff: bytes) -> int:
     """The orientation in an EXIF block; 1 where there is none or it is not one of the eight."""
     if tiff[:2] not in _BYTE_ORDERS:
         return 1
