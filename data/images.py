@@ -7,6 +7,7 @@ Letters: H W pixels, after EXIF orientation.
 
 import mmap
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Literal, TypeAlias
 import cv2
 import numpy as np
 
+from data import png
 from data.records import DatasetError
+from utils.reading import open_regular, read_bytes
 
 IMAGE_SUFFIXES = (
     ".jpg",
@@ -25,6 +28,10 @@ IMAGE_SUFFIXES = (
     ".bmp",
 )  # what a folder listing takes for images
 MAX_PIXELS = 2**28  # beyond this a header is broken or hostile: 0.8 GB decoded
+MAX_BYTES = 2**30  # of a file
+# A scan of a progressive JPEG goes over all pixels, and takes 3 ns for each even where it holds
+# nothing. Encoders write ten scans, some 20; more are taken as far as they go over so many pixels.
+MIN_SCANS, MAX_SCANNED = 20, 2**30
 
 # EXIF orientation -> (transpose, then flip rows, flip columns)
 _ORIENTATIONS = {
@@ -46,25 +53,27 @@ _REDUCED = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 REDUCTIONS = tuple(_REDUCED)
+UNREADABLE = "unreadable image"  # the kind of what is wrong with an image file
 _EXIF_ORIENTATION_TAG = 274
 ByteOrder: TypeAlias = Literal["little", "big"]
 _BYTE_ORDERS: dict[bytes, ByteOrder] = {b"II": "little", b"MM": "big"}
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # In compressed data a byte FF is followed by 00 or a restart marker; before a marker it is fill.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_APP1, _JPEG_END = 0xE1, 0xD9
-
-Buffer = bytes | mmap.mmap
+_JPEG_APP1, _JPEG_SCAN, _JPEG_END = 0xE1, 0xDA, 0xD9
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """width, height: pixels once oriented; orientation: the EXIF value, 1 to 8, 1 where none is."""
+    """width, height: pixels once oriented; orientation: the EXIF value, 1 to 8, 1 where none is.
+
+    bits: of a value in the file, 8 (or fewer) or 16; how many of the 16 are used, it does not say.
+    """
 
     width: int
     height: int
     orientation: int
+    bits: int = 8
 
     @property
     def swaps_sides(self) -> bool:
@@ -97,17 +106,24 @@ class EncodedImage:
         """Whether it is a JPEG: only that decodes at a reduced size for less."""
         return self.data[:2] == b"\xff\xd8"
 
-    def decode(self, reduction: int = 1) -> np.ndarray:
+    def decode(self, reduction: int = 1, bits: int | None = None) -> np.ndarray:
         """The pixels as they are stored, before EXIF orientation.
 
         reduction: of `REDUCTIONS`, other than 1 if it `can_be_reduced`. A pixel of the result is
             the mean of so many each way, at 2 and 4 but for JPEG's high frequencies.
+        bits: of a file of 16 bits, how many are in use, see `in_8_bits`.
         Returns (h, w, 3) uint8 RGB, each side divided by the reduction and rounded up.
         Raises DatasetError as `decode_image` does.
         """
+        return in_8_bits(self.values(reduction), bits)
+
+    def values(self, reduction: int = 1) -> np.ndarray:
+        """As `decode`, but of a file of 16 bits uint16."""
+        # OpenCV's own orientation differs between formats and releases: `orient` does it.
+        flags = cv2.IMREAD_COLOR_RGB | _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+        if self.header.bits == 16:
+            flags |= cv2.IMREAD_ANYDEPTH
         try:
-            # OpenCV's own orientation differs between formats and releases: `orient` does it.
-            flags = cv2.IMREAD_COLOR_RGB | _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
             image = cv2.imdecode(np.frombuffer(self.data, np.uint8), flags)
         except cv2.error as error:
             raise _unreadable(self.path, f"cannot be decoded ({error.err})") from error
@@ -120,44 +136,68 @@ class EncodedImage:
         return image
 
 
+def in_8_bits(values: np.ndarray, bits: int | None) -> np.ndarray:
+    """uint16 values as uint8: the highest 8 of their lowest `bits`, None: of all 16.
+
+    What has more bits becomes white. uint8 values stay as they are.
+    """
+    if values.dtype == np.uint8:
+        return values
+    values = values >> ((bits or 16) - 8)
+    return np.minimum(values, 255, out=values).astype(np.uint8)
+
+
 def read_image(path: str | Path) -> EncodedImage:
     """Raises DatasetError as `decode_image` does, but does not notice corrupt pixels."""
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error.strerror or str(error)) from error
+        data = read_bytes(path, MAX_BYTES)
+    except ValueError as error:
+        raise DatasetError(str(error), UNREADABLE) from error
     header = _parse_header(data, path)
-    if not _is_complete(data):
-        raise _unreadable(path, f"truncated: the image data ends early ({len(data)} bytes)")
-    return EncodedImage(path, data, header)
+    return EncodedImage(path, _harmless(data, header, path), header)
 
 
-def decode_image(path: str | Path) -> np.ndarray:
+def decode_image(path: str | Path, bits: int | None = None) -> np.ndarray:
     """Decodes an image file.
 
     Grey is repeated over the channels, palettes are looked up, alpha is dropped (not blended),
-    16-bit values keep their high byte, EXIF orientation (JPEG, PNG) is applied.
+    16-bit values keep the highest 8 of the `bits` in use, None: their high byte, EXIF orientation
+    (JPEG, PNG) is applied.
     Returns (H, W, 3) uint8 RGB, contiguous.
-    Raises DatasetError, naming the file, if it is missing, empty, truncated, corrupt, no JPEG,
-    PNG or BMP, or claims more than MAX_PIXELS.
+    Raises DatasetError, naming the file, if it is missing, no regular file, empty, truncated,
+    corrupt, no JPEG, PNG or BMP, has more than MAX_BYTES or claims more than MAX_PIXELS, or holds
+    what would keep a decoder busy beyond that.
     """
     image = read_image(path)
-    return np.ascontiguousarray(orient(image.decode(), image.header.orientation))
+    return np.ascontiguousarray(orient(image.decode(bits=bits), image.header.orientation))
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path, is_trusted: bool = True) -> tuple[int, int]:
     """(width, height) in pixels of what `decode_image` returns, read from the header only.
 
+    is_trusted: without, a PNG is inflated as far as its header promises and refused if there is
+        more, which costs two thirds of its decoding: for what strangers send.
     Raises DatasetError as `decode_image` does, but does not notice truncated or corrupt pixels.
     """
+    if not is_trusted:
+        image = read_image(path)
+        if image.data[:8] == png.SIGNATURE:
+            raw_bytes = png.parse(image.data).raw_bytes
+            if png.inflates_beyond(image.data, raw_bytes):
+                raise _overfull(path, raw_bytes)
+        return image.header.width, image.header.height
     header = read_header(path)
     return header.width, header.height
 
 
 def read_header(path: str | Path) -> ImageHeader:
-    """Like `image_size`, with the EXIF orientation."""
+    """Like `image_size`, with the EXIF orientation and the bits of a value."""
     try:
-        with open(path, "rb") as file:
+        file = open_regular(path, MAX_BYTES)
+    except ValueError as error:
+        raise DatasetError(str(error), UNREADABLE) from error
+    try:
+        with file:
             if not file.seek(0, 2):  # mmap refuses an empty file
                 return _parse_header(b"", path)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -167,16 +207,23 @@ def read_header(path: str | Path) -> ImageHeader:
 
 
 def _unreadable(path: str | Path, problem: str) -> DatasetError:
-    return DatasetError(f"{path}: {problem}", kind="unreadable image")
+    return DatasetError(f"{path}: {problem}", UNREADABLE)
 
 
-def _parse_header(data: Buffer, path: str | Path) -> ImageHeader:
+def _overfull(path: str | Path, raw_bytes: int) -> DatasetError:
+    return _unreadable(path, f"expected {raw_bytes} bytes of pixels, found more: refused unread")
+
+
+def _parse_header(data: png.Buffer, path: str | Path) -> ImageHeader:
     if not len(data):
         raise _unreadable(path, "the file is empty")
+    bits = 8
     if data[:3] == b"\xff\xd8\xff":
-        width, height, orientation = _jpeg_header(data)
-    elif data[:8] == _PNG_SIGNATURE:
-        width, height, orientation = _png_header(data)
+        width, height, orientation = _jpeg_header(data, path)
+    elif data[:8] == png.SIGNATURE:
+        found = _parse_png(data, path)
+        width, height, orientation = found.width, found.height, exif_orientation(found.exif)
+        bits = max(found.bits, 8)
     elif data[:2] == b"BM":
         width, height, orientation = *_bmp_size(data), 1
     else:
@@ -186,7 +233,43 @@ def _parse_header(data: Buffer, path: str | Path) -> ImageHeader:
         raise _unreadable(path, f"{expected}, found {width}x{height}")
     if _ORIENTATIONS[orientation][0]:
         width, height = height, width
-    return ImageHeader(width, height, orientation)
+    return ImageHeader(width, height, orientation, bits)
+
+
+def _parse_png(data: png.Buffer, path: str | Path) -> png.Png:
+    try:
+        return png.parse(data)
+    except ValueError as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _harmless(data: bytes, header: ImageHeader, path: str | Path) -> bytes:
+    """The file without what would keep a decoder busy for nothing.
+
+    Raises DatasetError for pixels that take more bytes or scans than there can be, and for a JPEG
+    or PNG without its end mark: not every decoder minds. A BMP has none; OpenCV counts its rows.
+    """
+    if data[:2] == b"BM":
+        return data
+    if data[:8] == png.SIGNATURE:
+        found = png.parse(data)
+        if not found.is_complete:
+            raise _truncated(data, path)
+        if found.is_overfull:
+            raise _overfull(path, found.raw_bytes)
+        return png.without_texts(data) if found.has_texts else data
+    markers = Counter(marker for marker, _ in _jpeg_image(data))
+    if not markers[_JPEG_END]:
+        raise _truncated(data, path)
+    most = max(MIN_SCANS, MAX_SCANNED // (header.width * header.height))
+    if markers[_JPEG_SCAN] > most:
+        expected = f"expected at most {most} scans of {header.width}x{header.height} pixels"
+        raise _unreadable(path, f"{expected}, found {markers[_JPEG_SCAN]}")
+    return data
+
+
+def _truncated(data: bytes, path: str | Path) -> DatasetError:
+    return _unreadable(path, f"truncated: the image data ends early ({len(data)} bytes)")
 
 
 def orient(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -197,31 +280,22 @@ def orient(image: np.ndarray, orientation: int) -> np.ndarray:
     return image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
-def _is_complete(data: bytes) -> bool:
-    """Whether a JPEG or PNG goes on to its end mark: not every decoder minds if it does not.
+def _jpeg_image(data: png.Buffer) -> Iterator[tuple[int, int]]:
+    """Yields (marker, offset of its length field), past thumbnails inside segments.
 
-    A BMP has no such mark; OpenCV counts its rows.
+    Ends with the first end mark: behind it may be another's, of a motion photo's video.
     """
-    if data[:8] == _PNG_SIGNATURE:
-        return any(kind == b"IEND" for kind, _, _ in _png_chunks(data))
-    if data[:2] == b"BM":
-        return True
-    return any(marker == _JPEG_END for marker, _ in _jpeg_segments(data))
-
-
-def _jpeg_segments(data: Buffer) -> Iterator[tuple[int, int]]:
-    """Yields (marker, offset of its length field), past thumbnails inside segments."""
-    position = 2
-    while match := _JPEG_MARKER.search(data, position):
+    position, marker = 2, 0
+    while marker != _JPEG_END and (match := _JPEG_MARKER.search(data, position)):
         marker, start = match[0][1], match.end()
         yield marker, start
         position = start + _uint(data, start, 2, "big")
 
 
-def _jpeg_header(data: Buffer) -> tuple[int, int, int]:
+def _jpeg_header(data: png.Buffer, path: str | Path) -> tuple[int, int, int]:
     """(stored width, stored height, orientation); 0x0 if there is no frame."""
     orientation = None
-    for marker, start in _jpeg_segments(data):
+    for marker, start in _jpeg_image(data):
         if (
             marker == _JPEG_APP1
             and orientation is None
@@ -230,36 +304,14 @@ def _jpeg_header(data: Buffer) -> tuple[int, int, int]:
             orientation = exif_orientation(data[start + 8 : start + _uint(data, start, 2, "big")])
         elif marker in _JPEG_FRAMES:
             width, height = _uint(data, start + 5, 2, "big"), _uint(data, start + 3, 2, "big")
+            bands = _uint(data, start + 7, 1)
+            if bands not in (1, 3, 4):
+                raise _unreadable(path, f"expected 1, 3 or 4 bands, found {bands}")
             return width, height, orientation or 1
-        elif marker == _JPEG_END:
-            break
     return 0, 0, 1
 
 
-def _png_chunks(data: Buffer) -> Iterator[tuple[bytes, int, int]]:
-    """Yields (type, offset of the contents, length) of each chunk that is there in full."""
-    position = len(_PNG_SIGNATURE)
-    while position + 12 <= len(data):
-        length = _uint(data, position, 4, "big")
-        if position + 12 + length > len(data):
-            return
-        yield data[position + 4 : position + 8], position + 8, length
-        position += 12 + length
-
-
-def _png_header(data: Buffer) -> tuple[int, int, int]:
-    """(stored width, stored height, orientation); the EXIF chunk may come after the pixels."""
-    width = height = 0
-    orientation = 1
-    for kind, start, length in _png_chunks(data):
-        if kind == b"IHDR" and not width:  # the first is what decoders go by
-            width, height = _uint(data, start, 4, "big"), _uint(data, start + 4, 4, "big")
-        elif kind == b"eXIf":
-            orientation = exif_orientation(data[start : start + length].removeprefix(b"Exif\0\0"))
-    return width, height, orientation
-
-
-def _bmp_size(data: Buffer) -> tuple[int, int]:
+def _bmp_size(data: png.Buffer) -> tuple[int, int]:
     if _uint(data, 14, 4) == 12:  # OS/2 header
         return _uint(data, 18, 2), _uint(data, 20, 2)
     width, height = (int.from_bytes(data[at : at + 4], "little", signed=True) for at in (18, 22))
@@ -280,5 +332,5 @@ def exif_orientation(tiff: bytes) -> int:
     return 1
 
 
-def _uint(data: Buffer, start: int, size: int, order: ByteOrder = "little") -> int:
+def _uint(data: png.Buffer, start: int, size: int, order: ByteOrder = "little") -> int:
     return int.from_bytes(data[start : start + size], order)

@@ -189,7 +189,7 @@ def detect(detector: Detector, path: Path, limits: Limits) -> dict:
     """
     start = time.perf_counter()
     try:
-        width, height = image_size(path)
+        width, height = image_size(path, is_trusted=False)
     except DatasetError as error:
         abort(415, _problem(error, path))
     if width * height > limits.megapixels * 1e6:

@@ -1,6 +1,8 @@
 """The decoder against known pixels and against Pillow, an independent reference."""
 
 import io
+import os
+import re
 import struct
 import zlib
 
@@ -11,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from data.images import MAX_PIXELS, decode_image, image_size, read_header
+from data import images
+from data.images import MAX_PIXELS, decode_image, image_size, in_8_bits, read_header
 from data.records import DatasetError
+
+pytestmark = pytest.mark.full
 
 H, W = 24, 40
 RNG = np.random.default_rng(0)
@@ -209,7 +214,7 @@ def test_truncated_files_are_refused_at_every_length(write, kind):
 
 def test_files_that_are_no_images(write, tmp_path):
     cases = {
-        tmp_path: "directory",
+        tmp_path: "expected a regular file, found a folder",
         tmp_path / "missing.jpg": "No such file",
         write(b"", "empty.jpg"): "the file is empty",
         write(b"version https://git-lfs", "lfs.jpg"): "found b'version http'",
@@ -285,3 +290,85 @@ def test_sizes_of_real_images_agree_with_pillow_and_the_decoder(shared_data):
             assert image_size(path) == ImageOps.exif_transpose(image).size
         height, width, _ = decode_image(path).shape
         assert image_size(path) == (width, height)
+
+
+def jpeg_of_scans(num_scans):
+    """A progressive JPEG of 64x32 whose last scan comes so often that there are `num_scans`."""
+    jpeg = JPEGS["progressive"]
+    starts = [match.start() for match in re.finditer(rb"\xff\xda", jpeg)]
+    return jpeg[:-2] + jpeg[starts[-1] : -2] * (num_scans - len(starts)) + jpeg[-2:]
+
+
+def test_scans_of_a_jpeg_are_counted_against_its_pixels(write, monkeypatch):
+    """Each goes over all pixels: 200 empty ones of 40 megapixels, 65 bytes each, took 20 s."""
+    decode_image(write(jpeg_of_scans(200)))  # 2048 pixels: nothing
+    monkeypatch.setattr(images, "MAX_SCANNED", 30 * 64 * 32)
+    decode_image(write(jpeg_of_scans(30)))
+    with pytest.raises(DatasetError, match="expected at most 30 scans of 64x32 pixels, found 31"):
+        decode_image(write(jpeg_of_scans(31)))
+    monkeypatch.setattr(images, "MAX_SCANNED", 64 * 32)  # what encoders write is always taken
+    decode_image(write(JPEGS["progressive"]))
+
+
+@pytest.mark.parametrize("bands", [2, 5])
+def test_other_counts_of_bands_are_named(write, bands):
+    frame = JPEG.index(b"\xff\xc0")
+    path = write(JPEG[: frame + 9] + bytes([bands]) + JPEG[frame + 10 :])
+    for function in (decode_image, image_size):
+        with pytest.raises(DatasetError, match=rf"jpg: expected 1, 3 or 4 bands, found {bands}"):
+            function(path)
+
+
+def test_pipes_and_devices_are_not_read(tmp_path):
+    """Before, a pipe was waited for and /dev/zero read until the memory was full."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    for name, found in (("pipe", "a named pipe"), ("endless", "a device")):
+        for function in (decode_image, image_size):
+            with pytest.raises(DatasetError, match=rf"{name}\.jpg: expected .* {found}"):
+                function(tmp_path / f"{name}.jpg")
+
+
+# 12-bit values in a file of 16 bits, and what becomes of them by hand.
+DEEP_GREY = np.array([[0, 15, 16, 255], [256, 1023, 4094, 4095]], np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("bits", "expected"),
+    [
+        (None, [[0, 0, 0, 0], [1, 3, 15, 15]]),
+        (16, [[0, 0, 0, 0], [1, 3, 15, 15]]),
+        (12, [[0, 0, 1, 15], [16, 63, 255, 255]]),
+        (10, [[0, 3, 4, 63], [64, 255, 255, 255]]),
+        (8, [[0, 15, 16, 255], [255, 255, 255, 255]]),
+    ],
+)
+def test_bits_in_use_of_a_file_of_16_bits(write, bits, expected):
+    path = write(encode_cv2(DEEP_GREY))
+    assert read_header(path).bits == 16
+    image = decode_image(path, bits)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, grey3(np.array(expected, np.uint8)))
+    # RGB, the bands in their order, alpha dropped
+    rgb = np.dstack([DEEP_GREY, DEEP_GREY[::-1], DEEP_GREY[:, ::-1]])
+    expected = np.array(expected, np.uint8)
+    expected = np.dstack([expected, expected[::-1], expected[:, ::-1]])
+    np.testing.assert_array_equal(decode_image(write(encode_cv2(rgb[..., ::-1])), bits), expected)
+    rgba = np.dstack([rgb[..., ::-1], np.full((2, 4), 7, np.uint16)])
+    np.testing.assert_array_equal(decode_image(write(encode_cv2(rgba)), bits), expected)
+
+
+@given(values=st.lists(st.integers(0, 65535), min_size=1), bits=st.integers(8, 16))
+@settings(max_examples=50, deadline=None)
+def test_the_highest_8_of_the_bits_in_use_are_kept(values, bits):
+    expected = [min(value // 2 ** (bits - 8), 255) for value in values]
+    array = np.array(values, np.uint16)
+    np.testing.assert_array_equal(in_8_bits(array, bits), expected)
+    np.testing.assert_array_equal(array, values)
+
+
+def test_8_bit_files_are_read_as_they_are_whatever_the_bits(write):
+    for name, (encoded, expected) in LOSSLESS.items():
+        if "16bit" not in name:
+            assert read_header(write(encoded)).bits == 8
+            np.testing.assert_array_equal(decode_image(write(encoded), 12), expected)
