@@ -410,9 +410,10 @@ def draw_video(
     start, count, speed = time.perf_counter(), 0, 0.0
     with (
         progress_bar() as bar,
+        video_file(path.with_name(f"{path.name}.mp4"), video.fps / video.every, video.size) as add,
+        # The inner one: what a full disk says without a name in here is of the lines.
         whole_file(path.with_name(f"{path.name}.jsonl")) as part,
         open(part, "w", encoding="utf-8") as lines,
-        video_file(path.with_name(f"{path.name}.mp4"), video.fps / video.every, video.size) as add,
     ):
         task = bar.add_task(escape(video.name), total=total, text="")
         for group in incoming:

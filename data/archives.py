@@ -21,7 +21,7 @@ from typing import IO
 from loguru import logger
 
 from utils.download import alone_in, reporter
-from utils.files import write_text
+from utils.files import naming, write_text
 
 BLOCK = 1 << 20  # bytes copied at once
 MAX_DEPTH = 32  # folders in folders: removing them again is recursive
@@ -94,11 +94,14 @@ def _extract(archive: Path, folder: Path, max_bytes: int, max_files: int, progre
     try:
         size = _declared_size(archive)
         require_space(folder, size, f"unpacking {archive.name}")
-        part.mkdir()
-        with reporter(archive.name, progress) as report:
-            names = _unpack(archive, part, max_bytes, max_files, lambda done: report(done, size))
-        _check_clashes(archive, part, folder)
-        _move(part, folder)
+        with naming(folder, part):
+            part.mkdir()
+            with reporter(archive.name, progress) as report:
+                names = _unpack(
+                    archive, part, max_bytes, max_files, lambda done: report(done, size)
+                )
+            _check_clashes(archive, part, folder)
+            _move(part, folder)
         write_text(_marker(archive.name, folder), json.dumps(names))
     finally:
         _remove(part)
@@ -134,7 +137,12 @@ def _unpack(
 def _copy(member: _Member, path: Path, where: str) -> None:
     """Writes a member's bytes; stops at the first one beyond what it declares."""
     written = 0
-    with _broken(where), member.open() as source, path.open("xb") as target:
+    with (
+        _broken(where),
+        member.open() as source,
+        naming(path, path),
+        path.open("xb") as target,
+    ):
         while block := source.read(min(BLOCK, member.size + 1 - written)):
             written += len(block)
             target.write(block)

@@ -30,14 +30,12 @@ images of the same bytes together.
 """
 
 import argparse
-import contextlib
 import csv
 import os
 import re
-import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,6 +61,7 @@ from data.writers.common import lost
 from data.writers.images import image_names, place
 from data.yolo import read_yolo, yolo_classes
 from utils.diary import console, diary, progress_bar
+from utils.files import whole_folder
 
 MAX_LISTED = 20  # defects of a kind that are shown one by one
 MAX_OFF = 0.05  # by which a new split's share of the images differs from the wanted one untold
@@ -483,21 +482,6 @@ def require_new(path: Path) -> None:
         raise ValueError(
             f"{path}: expected a new or empty folder, found it in use; it is left alone"
         )
-
-
-@contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields a folder beside `path` to fill; it takes the place of `path` if all goes well."""
-    path = path.resolve()  # not to replace a link
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(part, ignore_errors=True)  # of a killed process that had our number
-    part.mkdir()
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def new_file(path: str) -> Path:

@@ -8,9 +8,9 @@ their digits, so what is read back is what was written, up to the rounding of th
 Letters: M images, D detections, K classes.
 """
 
+import contextlib
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from data.records import DatasetError
+from utils.files import naming, whole_file
 
 PREFIX = "comp4_det_"  # the VOC devkit's competition 4: detection, trained on any data
 ROUNDING = 1e-6  # pixels by which a box without area may come out inverted after the devkit's +1
@@ -159,10 +160,8 @@ def write_devkit(directory: str | Path, image_set: str, table: DetectionTable) -
     for name in (image_set, *table.classes):
         if not name or set(name) & set("\0\n\r"):
             raise ValueError(f"image set or class: expected part of a file name, found {name!r}")
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     files = {
-        directory / _devkit_name(image_set, name): _devkit_lines(table, label)
+        Path(directory) / _devkit_name(image_set, name): _devkit_lines(table, label)
         for label, name in enumerate(table.classes)
     }
     write_files(files)
@@ -364,16 +363,13 @@ def xywh_table(
 
 def write_files(files: dict[Path, Iterable[str]]) -> None:
     """Writes all files beside their places, then moves all there; on failure leaves none behind."""
-    beside = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
-    try:
+    with contextlib.ExitStack() as stack:
+        # Left in the opposite order, so that the first file is the first to take its place.
+        parts = {path: stack.enter_context(whole_file(path)) for path in reversed(files)}
         for path, lines in files.items():
-            with open(beside[path], "w", encoding="utf-8", newline="\n") as file:
+            part = parts[path]
+            with naming(path, part), open(part, "w", encoding="utf-8", newline="\n") as file:
                 file.writelines(lines)
-        for path, part in beside.items():
-            os.replace(part, path)
-    finally:
-        for part in beside.values():
-            part.unlink(missing_ok=True)
 
 
 def _json_lines(table: DetectionTable, sizes: np.ndarray) -> Iterable[str]:

@@ -10,7 +10,6 @@ import argparse
 import colorsys
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from data.writers.voc import annotation
 from utils.draw import write_image
+from utils.files import whole_folder, write_bytes, write_text
 
 CLASSES = ("circle", "square", "triangle", "star", "cross")
 CLASS_SHARES = (0.32, 0.25, 0.19, 0.14, 0.10)
@@ -435,9 +435,9 @@ def _write(root: Path, parameters: Parameters) -> None:
             image, objects = make_scene(rng, parameters.image_size)
             write_image(root / "JPEGImages" / f"{stem}.jpg", image, quality=92)
             xml = _annotation(f"{stem}.jpg", parameters.image_size, objects)
-            (root / "Annotations" / f"{stem}.xml").write_bytes(xml)
-        (root / "ImageSets/Main" / f"{split}.txt").write_text("".join(f"{s}\n" for s in stems))
-    (root / MARKER).write_text(json.dumps(asdict(parameters), indent=2) + "\n")
+            write_bytes(root / "Annotations" / f"{stem}.xml", xml)
+        write_text(root / "ImageSets/Main" / f"{split}.txt", "".join(f"{s}\n" for s in stems))
+    write_text(root / MARKER, json.dumps(asdict(parameters), indent=2) + "\n")
 
 
 def _check_same(root: Path, parameters: Parameters) -> None:
@@ -484,19 +484,13 @@ def make_shapes(
     if os.path.lexists(root):
         _check_same(root, parameters)
         return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = root.parent / f".{root.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had our number
     try:
-        _write(temporary, parameters)
-        try:
-            os.replace(temporary, root)
-        except OSError:  # somebody else may have made it meanwhile
-            if not os.path.lexists(root):
-                raise
-            _check_same(root, parameters)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with whole_folder(root) as part:
+            _write(part, parameters)
+    except OSError:  # somebody else may have made it meanwhile
+        if not os.path.lexists(root):
+            raise
+        _check_same(root, parameters)
     return root
 
 
@@ -512,7 +506,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         root = make_shapes(**vars(arguments))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     print(f"{root}: {arguments.num_train} training and {arguments.num_val} validation images")
 

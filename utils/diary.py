@@ -11,6 +11,8 @@ from loguru import logger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from utils.files import write_error
+
 # A log file is no terminal and gets lines of a fixed width.
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python-headless")
@@ -18,22 +20,15 @@ PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python-headless")
 
 @contextlib.contextmanager
 def diary(path: str | Path | None = None) -> Iterator[None]:
-    """Inside `with`, loguru's `logger` writes to the screen and appends to the file `path`."""
+    """Inside `with`, loguru's `logger` writes to the screen and appends to the file `path`.
+
+    A file that cannot be written ends no run: the screen says so, once.
+    """
     logger.remove()
-    screen = logger.add(
-        lambda message: console.print(
-            message, end="", markup=False, emoji=False, highlight=False, soft_wrap=True
-        ),
-        format="{time:HH:mm:ss} {message}",
-        level="INFO",
-        colorize=False,
-    )
-    sinks = [screen]
+    sinks = [logger.add(_show, format="{time:HH:mm:ss} {message}", level="INFO", colorize=False)]
     if path is not None:
         line = "{time:YYYY-MM-DD HH:mm:ss} {level:<7} {message}"
-        # Loguru takes braces in a path for a format.
-        file = str(path).replace("{", "{{").replace("}", "}}")
-        sinks.append(logger.add(file, format=line, level="DEBUG", encoding="utf-8"))
+        sinks.append(logger.add(_File(path), format=line, level="DEBUG"))
     try:
         yield
     except Exception as error:
@@ -43,6 +38,42 @@ def diary(path: str | Path | None = None) -> Iterator[None]:
     finally:
         for sink in sinks:
             logger.remove(sink)
+
+
+def _show(text: str) -> None:
+    console.print(text, end="", markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+class _File:
+    """Appends each line whole or not at all; after a failure the next lines are tried again."""
+
+    def __init__(self, path: str | Path):
+        self._path, self._num_lost, self._has_warned = Path(path), 0, False
+
+    def __call__(self, line: str) -> None:
+        gap = f"({self._num_lost} lines are missing here: they could not be written)\n"
+        try:
+            self._append((gap if self._num_lost else "") + line)
+            self._num_lost = 0
+        except OSError as error:
+            self._num_lost += 1
+            if not self._has_warned:
+                # Not by the logger, which is at work on this line.
+                _show(f"{write_error(self._path, error)}; goes on without it, lines are lost\n")
+                self._has_warned = True
+
+    def _append(self, text: str) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._path, "ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                # A path that is not in UTF-8 has characters that UTF-8 cannot hold.
+                data = text.encode("utf-8", "backslashreplace")
+                while data:
+                    data = data[file.write(data) :]
+            except OSError:
+                file.truncate(end)
+                raise
 
 
 def versions() -> str:

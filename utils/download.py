@@ -21,7 +21,7 @@ from loguru import logger
 from rich.markup import escape
 
 from utils.diary import progress_bar
-from utils.files import write_text
+from utils.files import write_error, write_text
 
 if sys.platform != "win32":  # which has none
     import fcntl
@@ -72,7 +72,7 @@ def fetch(
             if not path.exists():  # meanwhile, by another process
                 _fetch(url, path, digests, timeout, attempts, progress)
     except OSError as error:
-        raise DownloadError(f"{path}: cannot be written ({error})") from error
+        raise DownloadError(str(write_error(path, error))) from error
     return path
 
 

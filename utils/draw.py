@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
-from utils.files import whole_file
+from utils.files import write_bytes
 
 STYLES = {"solid": 0, "dashed": 4, "striped": 3}  # length of a dash and of a gap in line widths
 PAPER = np.array((24, 24, 27), np.uint8)  # ground of sheets
@@ -369,7 +369,7 @@ def write_image(path: str | Path, rgb: np.ndarray, quality: int = 92) -> None:
     """Writes (H, W, 3) uint8 RGB as PNG or JPEG, by path's suffix; makes the folder if need be.
 
     quality: of a JPEG, 1-100. The file appears complete or not at all. Raises ValueError for
-    another suffix or a wrong shape, OSError (with the path) if it cannot be written.
+    another suffix or a wrong shape, WriteError (with the path) if it cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -383,5 +383,4 @@ def write_image(path: str | Path, rgb: np.ndarray, quality: int = 92) -> None:
     done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise OSError(f"{path}: cv2 could not encode an image of shape {image.shape}")
-    with whole_file(path) as part:
-        part.write_bytes(data.tobytes())
+    write_bytes(path, data.tobytes())

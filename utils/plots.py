@@ -4,6 +4,7 @@ Figures are made without pyplot: no window, no global state, safe in a server an
 Letters: K classes, C points of a curve.
 """
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from utils.files import whole_file
+from utils.files import write_bytes
 
 MAX_CURVES = 20  # as many as a legend lists and colours tell apart
 SHOWN_EACH_END = 5  # with more classes than that: so many of the best and of the worst
@@ -489,5 +490,7 @@ def _has_lonely(values: np.ndarray) -> bool:
 
 def _save(figure: Figure, path: str | Path) -> None:
     FigureCanvasAgg(figure)
-    with whole_file(path) as part:
-        figure.savefig(part, facecolor="white")
+    # By way of memory: of a full disk Pillow does not say what it is.
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", facecolor="white")
+    write_bytes(path, picture.getvalue())

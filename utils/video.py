@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from loguru import logger
 
-from utils.files import whole_file
+from utils.files import whole_file, write_error
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts",
@@ -149,8 +149,8 @@ def video_file(
     """Inside `with`, a function that adds a frame (H, W, 3) uint8 RGB to an mp4 file.
 
     size: (height, width) of the frames, px; of an odd side the file leaves out the last line.
-    The file appears complete or not at all. Raises OSError if it cannot be written, ValueError for
-    a frame of another size.
+    The file appears complete or not at all. Raises WriteError if it cannot be written, ValueError
+    for a frame of another size.
     """
     height, width = size
     with whole_file(path) as part:
@@ -158,7 +158,7 @@ def video_file(
         writer = cv2.VideoWriter(str(part), cv2.CAP_FFMPEG, codec, fps, (width, height))
         if not writer.isOpened():
             wanted = f"{CODEC} video of {width}x{height} pixels at {fps:g} frames/s"
-            raise OSError(f"{path}: OpenCV cannot write {wanted} here")
+            raise write_error(path, f"OpenCV cannot write {wanted} here")
         count = 0
 
         def add(pixels: np.ndarray) -> None:
@@ -174,7 +174,8 @@ def video_file(
             writer.release()
         found = count_frames(part)
         if found != count:  # OpenCV says nothing of a full disk
-            raise OSError(f"{path}: expected {count} frames once written, found {found}")
+            reason = f"expected {count} frames once written, found {found}"
+            raise write_error(path, f"{reason}; OpenCV does not say why")
 
 
 def count_frames(path: str | Path) -> int:

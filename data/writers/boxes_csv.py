@@ -11,6 +11,7 @@ import numpy as np
 
 from data.records import Dataset
 from data.writers.common import check_classes, check_names, lost, lost_numbers, number
+from utils.files import whole_file
 
 
 def write_csv(dataset: Dataset, root: str | Path, split: str, names: Sequence[str]) -> list[str]:
@@ -50,5 +51,5 @@ def _name(dataset: Dataset, row: int) -> str:
 
 def write_rows(path: str | Path, rows: Iterable[Sequence[str]]) -> None:
     """Writes a CSV file, UTF-8; fields that hold a comma are put in double quotes."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)

@@ -8,6 +8,7 @@ import numpy as np
 
 from data.records import Dataset
 from data.writers.common import check_names, lost, number, pixels
+from utils.files import write_text
 
 
 def write_coco(dataset: Dataset, root: str | Path, split: str, names: Sequence[str]) -> list[str]:
@@ -38,10 +39,8 @@ def write_coco(dataset: Dataset, root: str | Path, split: str, names: Sequence[s
         ],
     }
     path = Path(root) / "annotations" / f"instances_{split}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8") as file:
-        lists = (f'"{key}":[\n' + ",\n".join(lines) + "\n]" for key, lines in parts.items())
-        file.write("{" + ",".join(lists) + "}\n")
+    lists = (f'"{key}":[\n' + ",\n".join(lines) + "\n]" for key, lines in parts.items())
+    write_text(path, "{" + ",".join(lists) + "}\n")
     return lost(num_renamed, "image ids: COCO's are numbers; the names are kept in file_name")
 
 

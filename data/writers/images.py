@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from data.records import Dataset
 from data.writers import FORMATS
+from utils.files import whole_file
 
 
 def image_names(datasets: dict[str, Dataset], format_name: str, is_pooled: bool) -> dict[str, str]:
@@ -74,4 +75,5 @@ def place(image: str, path: Path, is_copy: bool) -> None:
         with contextlib.suppress(OSError):
             link(source, path)
             return
-    shutil.copyfile(source, path)
+    with whole_file(path) as part:
+        shutil.copyfile(source, part)

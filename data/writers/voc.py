@@ -11,6 +11,7 @@ from lxml import etree
 
 from data.records import Dataset
 from data.writers.common import check_classes, check_names, lost, lost_numbers, number, pixels
+from utils.files import write_bytes, write_text
 
 
 def write_voc(dataset: Dataset, root: str | Path, split: str, names: Sequence[str]) -> list[str]:
@@ -26,8 +27,6 @@ def write_voc(dataset: Dataset, root: str | Path, split: str, names: Sequence[st
     check_classes(dataset.classes)
     check_names(names, dataset, by_stem=True)
     folder, sets = Path(root) / "Annotations", Path(root) / "ImageSets" / "Main"
-    folder.mkdir(parents=True, exist_ok=True)
-    sets.mkdir(parents=True, exist_ok=True)
     num_written, stems = 0, [PurePosixPath(name).stem for name in names]
     for index, (stem, name) in enumerate(zip(stems, names, strict=True)):
         objects = list(_objects(dataset, index))
@@ -36,9 +35,8 @@ def write_voc(dataset: Dataset, root: str | Path, split: str, names: Sequence[st
         path = folder / f"{stem}.xml"
         if path.exists() and path.read_bytes() != xml:
             raise ValueError(f"{path}: another split has the image with other objects")
-        path.write_bytes(xml)
-    listing = "".join(f"{stem}\n" for stem in stems)
-    (sets / f"{split}.txt").write_text(listing, encoding="utf-8")
+        write_bytes(path, xml)
+    write_text(sets / f"{split}.txt", "".join(f"{stem}\n" for stem in stems))
     num_small = len(dataset.labels) - num_written
     return [
         *lost(

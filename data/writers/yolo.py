@@ -8,6 +8,7 @@ import yaml
 
 from data.records import Dataset
 from data.writers.common import check_names, lost, lost_numbers
+from utils.files import write_text
 
 
 def write_yolo(dataset: Dataset, root: str | Path, split: str, names: Sequence[str]) -> list[str]:
@@ -26,8 +27,7 @@ def write_yolo(dataset: Dataset, root: str | Path, split: str, names: Sequence[s
     root = Path(root)
     for index, name in enumerate(names):
         path = (root / "labels" / split / name).with_suffix(".txt")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(_lines(dataset, index)), encoding="utf-8")
+        write_text(path, "".join(_lines(dataset, index)))
     _write_settings(root, dataset.classes)
     return [
         *lost(
@@ -43,7 +43,7 @@ def _write_settings(root: Path, classes: Sequence[str]) -> None:
     settings: dict[str, object] = {split: f"images/{split}" for split in splits}
     settings["names"] = dict(enumerate(classes))
     text = yaml.safe_dump(settings, allow_unicode=True, sort_keys=False)
-    (root / "data.yaml").write_text(text, encoding="utf-8")
+    write_text(root / "data.yaml", text)
 
 
 def _lines(dataset: Dataset, index: int) -> list[str]:
