@@ -30,6 +30,7 @@ import numpy as np
 import configs
 from configs import Config, ConfigError, preset
 from utils.files import write_text
+from utils.reading import read_json
 
 ROOT = Path(__file__).parents[1]
 config = preset(
@@ -184,8 +185,7 @@ def planned(group: str, name: str, changes: Mapping, seed: int, args: argparse.N
     except ConfigError as error:
         raise ConfigError(f"row {name}: {error}") from None
     if (folder / "config.json").is_file():
-        saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        begun = configs.completed(Config, saved)
+        begun = configs.load_saved(folder / "config.json")
         for key, ours, theirs in configs.differences(configs.to_dict(wanted), begun):
             if key not in ("output", "data.root"):
                 raise ConfigError(f"{folder}: expected {key} = {ours!r}, found {theirs!r}")
@@ -252,7 +252,7 @@ def command(run: Run) -> list[str]:
 
 def figures(run: Run) -> dict[str, float]:
     """What a complete run has left: mAP, AP of each class, and seconds a training image."""
-    report = json.loads(run.report.read_text(encoding="utf-8"))
+    report = read_json(run.report)
     classes = {
         name: next(iter(of["ap"].values()))["area"] for name, of in report["classes"].items()
     }

@@ -9,7 +9,9 @@ import ast
 import dataclasses
 import difflib
 import functools
-import math
+import re
+import reprlib
+import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -24,11 +26,19 @@ class Text(str):
         words = {"true": "True", "false": "False", "none": "None"}
         try:
             return ast.literal_eval(words.get(self.strip().lower(), self.strip()))
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             return str(self)
 
 
 CALLABLE = "callable:"  # how JSON names an object of the user's own, which it cannot hold
+# Beyond these a value is a mistake, and one list of a file could hold millions.
+MOST_TEXTS = 100_000  # of a list or a dict: classes, folders
+MOST_ITEMS = 1000  # of any other list
+MOST_CHARACTERS = 2**16
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # in no name or path; a terminal would obey some
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxstring, _short.maxother = 3, 120, 120
+_short.maxtuple = _short.maxlist = _short.maxdict = 10
 
 
 class ConfigError(ValueError):
@@ -45,6 +55,13 @@ class UnusedError(ConfigError):
 
 # Whether a config is being read that was checked when it was made, see `from_dict`.
 _is_saved: ContextVar[bool] = ContextVar("is_saved", default=False)
+# Whether something stands in for objects of the user's own, see `completed`.
+_stands_in: ContextVar[bool] = ContextVar("stands_in", default=False)
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: `repr`, on one line and without the bulk of a large one."""
+    return _short.repr(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +98,24 @@ class Checked:
     def require(self, field: str, is_met: bool, expected: str) -> None:
         if not is_met:
             name = f"{type(self).__name__}.{field}"
-            raise ConfigError(f"{name}: expected {expected}, found {getattr(self, field)!r}")
+            raise ConfigError(f"{name}: expected {expected}, found {shown(getattr(self, field))}")
+
+    def require_range(self, fields: str, least: float, most: float, above: bool = False) -> None:
+        """Raises ConfigError for a number, or one of a list, not from `least` to `most`.
+
+        fields: one name or several, "height width"; None passes. above: `least` itself is refused.
+        most: generous; what lies beyond it can only be a mistake.
+        """
+        hints = typing.get_type_hints(type(self))
+        for field in fields.split():
+            found = getattr(self, field)
+            values = found if isinstance(found, tuple) else [] if found is None else [found]
+            is_met = all(
+                least <= value <= most and (value > least or not above) for value in values
+            )
+            expected = f"above {least}, up to {most}" if above else f"{least} to {most}"
+            or_none = "None or " if type(None) in typing.get_args(hints[field]) else ""
+            self.require(field, is_met, or_none + expected)
 
     def require_used(self, field: str, is_used: bool, where: str) -> None:
         """Raises UnusedError for another than the default value, which does nothing but `where`.
@@ -97,7 +131,9 @@ class Checked:
         found = getattr(owner, name)
         if not is_used and found != default:
             expected = f"expected the default, {default!r}, unless {where}"
-            raise UnusedError(field, f"{type(self).__name__}.{field}: {expected}, found {found!r}")
+            raise UnusedError(
+                field, f"{type(self).__name__}.{field}: {expected}, found {shown(found)}"
+            )
 
 
 Group = TypeVar("Group", bound=Checked)
@@ -118,6 +154,7 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             value = [value]
         if isinstance(value, (list, tuple)):
+            _require_few(value, args[0], name)
             hints = [args[0]] * len(value) if args[-1] is Ellipsis else args
             if len(hints) == len(value):
                 return tuple(
@@ -126,6 +163,7 @@ def convert(value: Any, hint: Any, name: str) -> Any:
                 )
     elif origin is dict:
         if isinstance(value, Mapping):
+            _require_few(value, args[0], name)
             return {
                 convert(k, args[0], name): convert(v, args[1], f"{name}[{k!r}]")
                 for k, v in value.items()
@@ -134,7 +172,9 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         if any(value == choice and type(value) is type(choice) for choice in args):
             return value
     elif origin is Callable or hint is Callable:
-        if isinstance(value, str) and value.startswith(CALLABLE):
+        if _is_own(value) and _stands_in.get():
+            return _part_of_ones_own
+        if _is_own(value):
             raise ConfigError(
                 f"{name}: the saved config names an object of your own ({value[len(CALLABLE) :]}), "
                 "which a file cannot hold; give the config that defines it with --config"
@@ -147,11 +187,28 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         if isinstance(value, Mapping):
             return _from_mapping(hint, value, name)
     elif hint is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if is_number and abs(value) <= sys.float_info.max:  # which nan is not
             return float(value)
+    elif hint is str and isinstance(value, str):
+        if CONTROL.search(value) or len(value) > MOST_CHARACTERS:
+            expected = f"at most {MOST_CHARACTERS} characters, none of them a control character"
+            raise ConfigError(f"{name}: expected {expected}, found {shown(value)}")
+        return value
     elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise ConfigError(f"{name}: expected {describe(hint)}, found {value!r}")
+    raise ConfigError(f"{name}: expected {describe(hint)}, found {shown(value)}")
+
+
+def _require_few(values: Collection, hint: Any, name: str) -> None:
+    most = MOST_TEXTS if hint is str else MOST_ITEMS
+    if len(values) > most:
+        raise ConfigError(f"{name}: expected at most {most} values, found {len(values)}")
+
+
+def _is_own(value: Any) -> bool:
+    """Whether JSON names an object of the user's own here."""
+    return isinstance(value, str) and value.startswith(CALLABLE)
 
 
 def _is_group(hint: object) -> TypeGuard[type[Checked]]:
@@ -168,14 +225,13 @@ def _convert_union(value: Any, args: tuple, hint: Any, name: str) -> Any:
     if isinstance(value, Mapping) and value.get("kind") in kinds:
         rest = {key: item for key, item in value.items() if key != "kind"}
         return _from_mapping(kinds[value["kind"]], rest, name)
-    own_object = isinstance(value, str) and value.startswith(CALLABLE)
     for arg in args:
         try:
             return convert(value, arg, name)
         except ConfigError:
-            if own_object and arg is Callable:
+            if _is_own(value) and arg is Callable:
                 raise
-    raise ConfigError(f"{name}: expected {describe(hint)}, found {value!r}")
+    raise ConfigError(f"{name}: expected {describe(hint)}, found {shown(value)}")
 
 
 def describe(hint: Any) -> str:
@@ -313,17 +369,21 @@ def to_dict(config: Any) -> Any:
     return config
 
 
-def from_dict(cls: type[Group], values: Mapping[str, Any], name: str | None = None) -> Group:
+def from_dict(cls: type[Group], values: Any, name: str | None = None) -> Group:
     """The inverse of `to_dict`.
 
-    name: what messages call the whole, by default the class ("Config.train.epochs: ...").
+    values: what a file holds, maybe something else than a dict. name: what messages call the whole,
+    by default the class ("Config.train.epochs: ...").
     Raises ConfigError for a field that `cls` does not have, that is missing, or does not fit. One
     that would do nothing becomes the default, which may have been another when it was saved, and
     one that is GONE is left out if it did nothing.
     """
+    name = name or cls.__name__
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{name}: expected an object of settings, found {shown(values)}")
     token = _is_saved.set(True)
     try:
-        return _from_mapping(cls, values, name or cls.__name__)
+        return _from_mapping(cls, values, name)
     finally:
         _is_saved.reset(token)
 
@@ -335,7 +395,8 @@ def _from_mapping(cls: type[Group], values: Mapping[str, Any], name: str) -> Gro
         values = {k: v for k, v in values.items() if k not in cls.GONE or v != cls.GONE[k]}
     for key in values:
         if key not in names:
-            raise ConfigError(f"{name}.{key} is no setting; choices: {', '.join(names)}")
+            word = key if isinstance(key, str) and key.isidentifier() else shown(key)
+            raise ConfigError(f"{name}.{word[:80]} is no setting; choices: {', '.join(names)}")
     for field in fields:
         is_required = field.default is field.default_factory is dataclasses.MISSING
         if is_required and field.name not in values:
@@ -346,28 +407,26 @@ def _from_mapping(cls: type[Group], values: Mapping[str, Any], name: str) -> Gro
         raise ConfigError(str(error).replace(f"{cls.__name__}.", f"{name}.", 1)) from None
 
 
-def completed(cls: type[Checked], saved: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier version saved by `to_dict`, as this one would; own objects by their names."""
+def completed(cls: type[Checked], saved: Any) -> dict[str, Any]:
+    """What an earlier version saved by `to_dict`, as this one would; own objects by their names.
 
-    def standing_in(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {k: standing_in(v) for k, v in value.items()}
-        if isinstance(value, list):
-            return [standing_in(v) for v in value]
-        return _part_of_ones_own if str(value).startswith(CALLABLE) else value
+    Raises ConfigError as `from_dict` does, but for objects of the user's own.
+    """
 
     def with_own(value: Any, saved: Any) -> Any:
-        if saved is None:  # it came since
-            return value
-        if str(saved).startswith(CALLABLE):
+        if _is_own(saved):
             return saved
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and isinstance(saved, Mapping):
             return {k: with_own(v, saved.get(k)) for k, v in value.items()}
-        if isinstance(value, list):
+        if isinstance(value, list) and isinstance(saved, list):
             return [with_own(v, s) for v, s in zip(value, saved, strict=True)]
         return value
 
-    return with_own(to_dict(from_dict(cls, standing_in(saved))), saved)
+    token = _stands_in.set(True)
+    try:
+        return with_own(to_dict(from_dict(cls, saved)), saved)
+    finally:
+        _stands_in.reset(token)
 
 
 def _part_of_ones_own() -> None:

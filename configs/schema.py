@@ -11,13 +11,21 @@ from typing import ClassVar, Literal, get_args
 
 from configs.checked import Checked, ConfigError
 
-SCALES = "different multiples from 0.1 to 10"
+# The largest values, generous: what lies beyond can only be a mistake, and would end in hours or in
+# no memory instead of in a message.
+SIDE = 16384  # pixels of the network's input
+BATCH = 65536  # images
+EPOCHS = 10**6
+STEPS = 10**9
+FACTOR = 1000  # of learning rates, shares, sizes of boxes
+RATIOS = 32  # anchors.ratios and .scales
+SCALES = "1 to 32 different multiples from 0.1 to 10"
 METRIC_OF_FORMAT = {"coco": "coco", "crowdhuman": "crowdhuman"}  # every other: voc
 
 
 def _are_scales(values: tuple[float, ...]) -> bool:
     is_each_met = all(0.1 <= value <= 10 for value in values)
-    return bool(values) and len(set(values)) == len(values) and is_each_met
+    return 1 <= len(values) <= RATIOS and len(set(values)) == len(values) and is_each_met
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ class Augment(Checked):
         for name in ("brightness", "contrast", "saturation"):
             self.require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
         self.require("hue", 0 <= self.hue <= 0.5, "a number from 0 to 0.5")
-        self.require("zoom", 0 < self.zoom[0] <= self.zoom[1], "(smallest, largest), above 0")
+        is_met = 0.01 <= self.zoom[0] <= self.zoom[1] <= 100
+        self.require("zoom", is_met, "(smallest, largest), from 0.01 to 100")
         for name, most in (("rotate", 180), ("shear", 30)):
             self.require(name, 0 <= getattr(self, name) <= most, f"degrees from 0 to {most}")
         self.require("translate", 0 <= self.translate < 1, "a share from 0 to below 1")
@@ -86,9 +95,8 @@ class Mixing(Checked):
                 "data.mixing: expected mixup, cutmix and mosaic to be at most 1 together, found "
                 f"{self.mixup:g}, {self.cutmix:g} and {self.mosaic:g}"
             )
-        for name in ("mixup_alpha", "cutmix_alpha"):
-            self.require(name, getattr(self, name) > 0, "a number above 0")
-        self.require("closing_epochs", self.closing_epochs >= 0, "0 or more")
+        self.require_range("mixup_alpha cutmix_alpha", 0, FACTOR, above=True)
+        self.require_range("closing_epochs", 0, EPOCHS)
         self.require_used("mixup_alpha", self.mixup > 0, "mixup is above 0")
         self.require_used("cutmix_alpha", self.cutmix > 0, "cutmix is above 0")
         self.require_used("closing_epochs", self.total > 0, "something is mixed")
@@ -142,7 +150,7 @@ class Data(Checked):
     }
 
     def check(self) -> None:
-        self.require("limit", self.limit >= 0, "0 or more")
+        self.require_range("limit", 0, STEPS)
         self.require("repeat_threshold", 0 <= self.repeat_threshold <= 1, "a share from 0 to 1")
         self.require("val_fraction", 0 < self.val_fraction < 1, "a share between 0 and 1")
         self.require("classes", len(set(self.classes)) == len(self.classes), "each class once")
@@ -170,8 +178,7 @@ class Canvas(Checked):
     antialias: bool = True  # smooth before shrinking
 
     def check(self) -> None:
-        self.require("height", self.height >= 32, "at least 32")
-        self.require("width", self.width >= 32, "at least 32")
+        self.require_range("height width", 32, SIDE)
 
 
 @dataclass(frozen=True)
@@ -187,9 +194,10 @@ class ShortLong(Checked):
     always_pad: bool = False  # a side that is a multiple already gets one more (yhenon)
 
     def check(self) -> None:
-        self.require("short", self.short >= 32, "at least 32")
-        self.require("long", self.long >= self.short, f"at least short = {self.short}")
-        self.require("multiple", self.multiple >= 1, "at least 1")
+        self.require_range("short", 32, SIDE)
+        is_met = self.short <= self.long <= SIDE
+        self.require("long", is_met, f"at least short = {self.short}, at most {SIDE}")
+        self.require_range("multiple", 1, 1024)
 
 
 @dataclass(frozen=True)
@@ -205,9 +213,10 @@ class Anchors(Checked):
 
     def check(self) -> None:
         self.require("sizes", len(self.sizes) == 5, "five sizes, for P3 to P7")
-        for name in ("sizes", "ratios", "scales"):
-            values = getattr(self, name)
-            self.require(name, bool(values) and min(values) > 0, "numbers above 0")
+        for name in ("ratios", "scales"):
+            self.require(name, 1 <= len(getattr(self, name)) <= RATIOS, f"1 to {RATIOS} numbers")
+        self.require_range("sizes", 0, 10 * SIDE, above=True)
+        self.require_range("ratios scales", 1 / FACTOR, FACTOR)
         self.require("center_offset", 0 <= self.center_offset <= 1, "a number from 0 to 1")
 
 
@@ -220,9 +229,8 @@ class Coder(Checked):
     max_log_scale: float | None = 4.135166556742356  # log(1000 / 16): limit of a growing side
 
     def check(self) -> None:
-        self.require("stds", min(self.stds) > 0, "numbers above 0")
-        limit = self.max_log_scale
-        self.require("max_log_scale", limit is None or limit > 0, "None or a number above 0")
+        self.require_range("stds", 0, FACTOR, above=True)
+        self.require_range("max_log_scale", 0, 80, above=True)  # exp(89) is none of float32
         self.require_used("max_log_scale", self.form == "center", "form is center")
 
 
@@ -249,13 +257,13 @@ class Detect(Checked):
     def check(self) -> None:
         self.require("score_threshold", 0 <= self.score_threshold < 1, "a score from 0 to below 1")
         self.require("nms_iou", 0 <= self.nms_iou <= 1, "an IoU from 0 to 1")
-        self.require("soft_sigma", self.soft_sigma > 0, "a number above 0")
+        self.require_range("soft_sigma", 0, FACTOR, above=True)
         is_gaussian = self.nms == "gaussian"
         self.require_used("soft_sigma", is_gaussian, "nms is gaussian")
         self.require_used("nms_iou", not is_gaussian, "nms is hard or linear")
         self.require("scales", _are_scales(self.scales), SCALES)
-        self.require("top_k", self.top_k >= 1, "at least 1")
-        self.require("max_detections", self.max_detections >= 1, "at least 1")
+        self.require_range("top_k", 1, 10**6)
+        self.require_range("max_detections", 1, 10**5)
 
 
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -272,7 +280,7 @@ class Bifpn(Checked):
     norm: Literal["batch", "group", "none"] = "batch"
 
     def check(self) -> None:
-        self.require("repeats", self.repeats >= 1, "at least 1")
+        self.require_range("repeats", 1, 16)  # EfficientDet-D7: 8
 
 
 @dataclass(frozen=True)
@@ -304,17 +312,21 @@ class Model(Checked):
     normalization: Literal["torch", "caffe"] = "torch"  # caffe: BGR minus mean (keras-retinanet)
     anchors: Anchors = field(default_factory=Anchors)
     coder: Coder = field(default_factory=Coder)
+    # Of the 16 of a value, how many are in use in image files that have so many: 12 of many
+    # cameras. None: found over the training split, and saved. Files of 8 bits are as they are.
+    bits: int | None = None
     resize: Canvas | ShortLong = field(default_factory=Canvas)
     detect: Detect = field(default_factory=Detect)
 
     def check(self) -> None:
-        self.require("bn_epsilon", self.bn_epsilon >= 0, "a number of 0 or more")
-        for name in ("neck_width", "head_width"):
-            self.require(name, getattr(self, name) >= 1, "at least 1")
+        is_met = self.bits is None or 8 <= self.bits <= 16
+        self.require("bits", is_met, "None or a whole number from 8 to 16")
+        self.require_range("bn_epsilon", 0, 1)
+        self.require_range("neck_width head_width", 1, 4096)
         self.require_used("bifpn", self.neck == "bifpn", "neck is bifpn")
         is_met = self.bifpn.norm != "group" or self.neck_width % 32 == 0
         self.require("neck_width", is_met, "a multiple of 32 for bifpn.norm = 'group'")
-        self.require("head_depth", self.head_depth >= 0, "0 or more")
+        self.require_range("head_depth", 0, 64)
         is_met = self.head_norm == "none" or self.head_width % 32 == 0
         self.require("head_width", is_met, "a multiple of 32 for head_norm = 'group'")
         is_met = bool(self.weights) or not self.aliases
@@ -365,7 +377,7 @@ class Atss(Checked):
     top_k: int = 9  # cells nearest to an object, on each level, whose anchors are looked at
 
     def check(self) -> None:
-        self.require("top_k", self.top_k >= 1, "at least 1")
+        self.require_range("top_k", 1, 10**4)
 
 
 @dataclass(frozen=True)
@@ -384,10 +396,11 @@ class Loss(Checked):
 
     def check(self) -> None:
         self.require("alpha", self.alpha is None or 0 < self.alpha < 1, "None or between 0 and 1")
-        self.require("gamma", self.gamma >= 0, "0 or more")
-        self.require("beta", self.beta > 0, "a number above 0 (for 0, choose box = 'l1')")
+        self.require_range("gamma", 0, 100)
+        is_met = 0 < self.beta <= FACTOR
+        self.require("beta", is_met, f"above 0, up to {FACTOR} (for 0, choose box = 'l1')")
         self.require_used("beta", self.box == "smooth_l1", "box is smooth_l1")
-        self.require("box_weight", self.box_weight >= 0, "0 or more")
+        self.require_range("box_weight", 0, 10**6)
 
 
 @dataclass(frozen=True)
@@ -419,7 +432,7 @@ class Step(Checked):
     def check(self) -> None:
         is_met = list(self.at) == sorted(set(self.at)) and all(0 < share < 1 for share in self.at)
         self.require("at", bool(self.at) and is_met, "rising shares between 0 and 1")
-        self.require("factor", self.factor > 0, "a number above 0")
+        self.require_range("factor", 0, FACTOR, above=True)
 
 
 @dataclass(frozen=True)
@@ -431,7 +444,7 @@ class Polynomial(Checked):
     final: float = 0.0
 
     def check(self) -> None:
-        self.require("power", self.power > 0, "a number above 0")
+        self.require_range("power", 0, 100, above=True)
         self.require("final", 0 <= self.final <= 1, "a share from 0 to 1")
         self.require_used("power", self.final < 1, "final is below 1")
 
@@ -463,6 +476,14 @@ def _leaves_something(freeze: FrozenParts) -> bool:
     return not (_freezes_backbone(freeze) and {"neck", "class_head", "box_head"} <= {*freeze})
 
 
+def _require_pace(settings: "Phase | Train") -> None:
+    """Checks what a phase has of its own or takes from `train`."""
+    settings.require_range("epochs", 1, EPOCHS)
+    settings.require_range("batch_size", 1, BATCH)
+    settings.require_range("learning_rate", 0, FACTOR, above=True)
+    settings.require_range("warmup_steps", 0, STEPS)
+
+
 INHERITED = ("batch_size", "learning_rate", "schedule", "warmup_steps")  # by phases
 
 
@@ -479,12 +500,7 @@ class Phase(Checked):
 
     def check(self) -> None:
         self.require("freeze", _leaves_something(self.freeze), "a part that learns")
-        self.require("epochs", self.epochs >= 1, "at least 1")
-        for name, least in (("batch_size", 1), ("warmup_steps", 0)):
-            value = getattr(self, name)
-            self.require(name, value is None or value >= least, f"None or at least {least}")
-        rate = self.learning_rate
-        self.require("learning_rate", rate is None or rate > 0, "None or a number above 0")
+        _require_pace(self)
 
 
 @dataclass(frozen=True)
@@ -534,26 +550,23 @@ class Train(Checked):
 
     def check(self) -> None:
         self.require("freeze", _leaves_something(self.freeze), "a part that learns")
-        self.require("batch_size", self.batch_size >= 1, "at least 1")
-        self.require("learning_rate", self.learning_rate > 0, "a number above 0")
-        self.require("epochs", self.epochs is None or self.epochs >= 1, "at least 1")
+        _require_pace(self)
         if (self.epochs is None) == (not self.phases):
             raise ConfigError(
                 "train: expected either train.epochs or train.phases (each with its epochs), found "
                 f"epochs={self.epochs!r} and {len(self.phases)} phases; set the other to None or ()"
             )
-        for name in ("warmup_steps", "validate_every", "early_stopping", "sample_pictures"):
-            self.require(name, getattr(self, name) >= 0, "0 or more")
+        self.require_range("validate_every early_stopping", 0, EPOCHS)
+        self.require_range("sample_pictures", 0, 1000)
         self.require("momentum", 0 <= self.momentum < 1, "0 to below 1")
-        self.require("weight_decay", (self.weight_decay or 0) >= 0, "None, or 0 or more")
+        self.require_range("weight_decay", 0, FACTOR)
         if self.early_stopping and not self.validate_every:
             raise ConfigError("train.early_stopping: needs validations, found validate_every = 0")
-        self.require("clip_norm", self.clip_norm is None or self.clip_norm > 0, "None or above 0")
+        self.require_range("clip_norm", 0, 10**9, above=True)
         rate_is_met = 0 < self.backbone_rate <= 1
         self.require("backbone_rate", rate_is_met, "above 0, up to 1 (for 0, freeze the backbone)")
         self.require("ema", self.ema is None or 0 < self.ema < 1, "None or between 0 and 1")
-        for name in ("accumulate", "log_every", "checkpoint_every"):
-            self.require(name, getattr(self, name) >= 1, "at least 1")
+        self.require_range("accumulate log_every checkpoint_every", 1, EPOCHS)
         self.require("seed", 0 <= self.seed < 2**31, "0 to 2**31 - 1")
         self._check_use()
 
@@ -605,8 +618,9 @@ class Evaluate(Checked):
     def check(self) -> None:
         ious = self.iou_thresholds
         is_met = bool(ious) and all(0 < iou <= 1 for iou in ious) and len(set(ious)) == len(ious)
-        self.require("iou_thresholds", is_met, "different IoUs above 0, up to 1")
-        self.require("batch_size", self.batch_size >= 1, "at least 1")
+        is_met = is_met and len(ious) <= 100
+        self.require("iou_thresholds", is_met, "up to 100 different IoUs above 0, up to 1")
+        self.require_range("batch_size", 1, BATCH)
 
 
 @dataclass(frozen=True)
@@ -630,7 +644,8 @@ class Config(Checked):
 
     def check(self) -> None:
         plain = self.name and not set(self.name) & set('/\\:*?"<>|') and self.name.strip(". ")
-        self.require("name", bool(plain), "a folder name")
+        is_short = len(self.name.encode("utf-8", "replace")) <= 200  # bytes; disks take 255
+        self.require("name", bool(plain) and is_short, "a folder name of up to 200 bytes")
         mixing = self.data.mixing
         epochs = sum(phase.epochs for phase in self.train.all_phases())
         if mixing.closing_epochs >= epochs:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
@@ -25,13 +26,17 @@ from core.schedules import SCHEDULES, LearningRateSchedule, PerUpdate, Warmup
 from core.targets import Atss, Matcher
 
 NECKS = {"fpn": FPN, "panet": PANet, "bifpn": BiFPN}
+# The largest detectors have 0.2 billion; in float32 these are 4 GB, to train three times that.
+MOST_WEIGHTS = 10**9
 
 
 def build_model(config: Model, num_classes: int, precision: str = "float32") -> RetinaNet:
     """A RetinaNet with all its variables made.
 
     precision: "float32", "mixed_float16" or "mixed_bfloat16".
+    Raises ConfigError for one too large to be meant.
     """
+    require_size(config, num_classes)
     num_anchors = build_anchors(config).num_anchors
     head = functools.partial(
         Head,
@@ -51,6 +56,33 @@ def build_model(config: Model, num_classes: int, precision: str = "float32") -> 
         )
         model(tf.zeros([1, 64, 64, 3]))
     return model
+
+
+def require_size(config: Model, num_classes: int) -> None:
+    """Raises ConfigError where neck and heads have more weights than any detector needs.
+
+    Counts in a moment what making those weights would take minutes, and maybe all memory, to find.
+    """
+    width, depth = config.head_width, config.head_depth
+    outputs = build_anchors(config).num_anchors * (num_classes + 4)
+    inputs = [256 if callable(config.neck) else config.neck_width, *[width] * depth]
+    hidden = 2 * sum(9 * a * b for a, b in itertools.pairwise(inputs))
+    found = _least_of_neck(config) + hidden + 9 * inputs[-1] * outputs
+    if found > MOST_WEIGHTS:
+        raise ConfigError(
+            f"model: expected at most {MOST_WEIGHTS:,} weights in neck and heads, found "
+            f"{found:,}; lower neck_width = {config.neck_width}, head_width = {width}, head_depth "
+            f"= {depth}, anchors (ratios, scales), bifpn.repeats or the {num_classes} classes"
+        )
+
+
+def _least_of_neck(config: Model) -> int:
+    """Weights of the neck's convolutions over its own width; none of one's own neck."""
+    if callable(config.neck):
+        return 0
+    width, bifpn = config.neck_width, config.bifpn
+    kernel = width**2 if bifpn.separable and config.neck == "bifpn" else 9 * width**2
+    return kernel * {"fpn": 5, "panet": 13, "bifpn": 8 * bifpn.repeats}[config.neck]
 
 
 @contextlib.contextmanager

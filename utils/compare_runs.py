@@ -9,12 +9,13 @@ be given, too.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ from rich.table import Table
 
 from utils.files import write_text
 from utils.plots import comparison_curves
+from utils.reading import read_json
 from utils.reports import class_aps, headline_figures
 from utils.runs import read_metrics, weights_file
 
@@ -140,39 +142,36 @@ def read_runs(folders: Sequence[Path]) -> dict[str, Run]:
 def read_run(folder: Path) -> Run:
     """Raises ValueError, naming file and line, for what is no run or a file that is damaged."""
     path, metrics = folder / "config.json", folder / "metrics.csv"
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{folder}: expected a run's folder, found no config.json in it")
     config = read_json(path)
-    try:
-        training_measure(config), planned_epochs(config)
-    except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{path}: expected the settings of a run, found {error!r}") from None
+    with _expecting("the settings of a run", path):
+        training_measure(config), measured_on(config), planned_epochs(config)
     report = read_report(folder / "evaluation" / "metrics.json")
-    return Run(folder, config, read_metrics(metrics) if metrics.is_file() else {}, report)
+    return Run(folder, config, read_metrics(metrics) if metrics.exists() else {}, report)
 
 
 def read_report(path: Path) -> dict[str, Any] | None:
     """What evaluate.py wrote, None if it did not."""
-    if not path.is_file():
+    if not path.exists():
         return None
     report = read_json(path)
-    try:
-        report_figures(report)
-    except (KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
-        raise ValueError(f"{path}: expected figures of an evaluation, found {error!r}") from None
+    with _expecting("figures of an evaluation", path):
+        sorted(report["classes"])
+        for name, value in report_figures(report).items():
+            if not isinstance(value, str | int | float | None):
+                raise TypeError(f"{name}: {type(value).__name__}")
     return report
 
 
-def read_json(path: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def _expecting(expected: str, path: Path) -> Iterator[None]:
+    """Makes what JSON of another shape raises inside a ValueError that names the file."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: expected JSON, found {error.msg}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected UTF-8, found {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, StopIteration) as error:
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ValueError(f"{path}: expected {expected}, found {found}") from None
 
 
 # ------------------------------------------------------------------------------------------------
@@ -248,7 +247,7 @@ def metric_words(metric: str, settings: Mapping[str, Any]) -> str:
 
 def planned_epochs(config: Mapping[str, Any]) -> int:
     train = config["train"]
-    return sum(phase["epochs"] for phase in train["phases"]) or train["epochs"]
+    return sum(phase["epochs"] for phase in train["phases"]) or int(train["epochs"])
 
 
 def training_figures(run: Run) -> dict[str, Any]:
@@ -294,9 +293,9 @@ def report_figures(report: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def epochs_done(run: Run) -> dict[str, list[float | None]]:
-    """The columns of metrics.csv as JSON knows them: None for nan."""
+    """The columns of metrics.csv as JSON knows them: None for nan and infinity."""
     return {
-        name: [None if math.isnan(value) else value for value in values]
+        name: [value if math.isfinite(value) else None for value in values]
         for name, values in run.metrics.items()
     }
 
@@ -315,9 +314,9 @@ def comparison_table(figures: Mapping[str, Any]) -> Table:
     table = Table(caption=caption, caption_justify="left")
     table.add_column("", max_width=CELL)
     for run in runs:
-        table.add_column(escape(run), justify="right", overflow="fold", max_width=CELL)
+        table.add_column(plain(run), justify="right", overflow="fold", max_width=CELL)
     for name, values in figures["settings"].items():
-        table.add_row(escape(name), *(setting(values, run) for run in runs))
+        table.add_row(plain(name), *(setting(values, run) for run in runs))
     for part in ("training", "evaluation"):
         table.add_section()
         for name in dict.fromkeys(name for run in runs for name in figures[part][run]):
@@ -325,15 +324,20 @@ def comparison_table(figures: Mapping[str, Any]) -> Table:
             mark = " *" if is_map and not comparable[part] else ""
             label = LABELS[part].get(name, name if is_map else name.replace("_", " "))
             cells = (cell(name, figures[part][run].get(name)) for run in runs)
-            table.add_row(escape(label) + mark, *cells)
+            table.add_row(plain(label) + mark, *cells)
     return table
+
+
+def plain(text: str) -> str:
+    """Text as the table shows it: no markup, and no codes that a terminal would obey."""
+    return escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
 
 def setting(values: Mapping[str, Any], run: str) -> str:
     """A value as --set takes it; a dash where the run has no such setting."""
     if run not in values:
         return "-"
-    return escape(values[run] if isinstance(values[run], str) else repr(values[run]))
+    return plain(values[run] if isinstance(values[run], str) else repr(values[run]))
 
 
 def cell(name: str, value: Any) -> str:
@@ -341,7 +345,7 @@ def cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):
-        return escape(value)
+        return plain(value)
     match name:
         case "seconds":
             return str(timedelta(seconds=round(value)))

@@ -204,7 +204,7 @@ def test_a_file_that_is_no_config_is_named(tmp_path, name, text, expected):
         path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load(path)
-    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).startswith((f"{path}: ", f"{path}, line 1: "))
     assert expected in str(caught.value)
 
 

@@ -266,7 +266,10 @@ def test_a_run_given_twice_is_refused(tmp_path, monkeypatch):
         (f"{COLUMNS}\n{ROWS[0]}\n{ROWS[2]}\n", "line 3: expected epoch 2, found 3"),
         (f"{COLUMNS}\n{ROWS[0]}\n{ROWS[0]}\n", "line 3: expected epoch 2, found 1"),
         (f"{COLUMNS}\n,3,2,1,4,60,,\n", "line 2: expected epoch 1, found nan"),
-        ("loss,val_map\n1,2\n", "line 1: expected a column epoch, found loss, val_map"),
+        (
+            "loss,val_map\n1,2\n",
+            "line 1: expected each column once, epoch among them, found loss, val_map",
+        ),
         (f"{COLUMNS}\n{ROWS[0]}", "line 2: expected the end of a line, found the file's"),
     ],
 )
@@ -298,7 +301,9 @@ def test_a_damaged_json_file_is_named(tmp_path, file, text, message):
 def test_bytes_that_are_no_text_are_named(tmp_path):
     run = write_run(tmp_path / "a")
     (run / "config.json").write_bytes(b"\xff\xfe{")
-    with pytest.raises(ValueError, match=r"config\.json: expected UTF-8"):
+    with pytest.raises(
+        ValueError, match=r"config\.json, line 1: expected text in UTF-8, found the byte 0xff"
+    ):
         compare(run)
 
 
