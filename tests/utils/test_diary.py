@@ -1,5 +1,6 @@
 """The diary: what reaches the screen, what the file, and with which characters."""
 
+import errno
 import io
 import re
 
@@ -9,6 +10,8 @@ from rich.console import Console
 
 from utils import diary as module
 from utils.diary import diary, progress_bar, versions
+
+pytestmark = pytest.mark.quick
 
 
 @pytest.fixture
@@ -94,6 +97,70 @@ def test_without_a_file_there_is_the_screen(screen, tmp_path):
         logger.info("only here")
     assert screen.getvalue().endswith("only here\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A list of how many bytes fit the disk from now on; while it is empty, all do."""
+    room = []
+    monkeypatch.setattr(module, "open", lambda *args, **kwargs: Full(room, *args), raising=False)
+    return room
+
+
+class Full(io.FileIO):
+    """A file on a disk that is full after the bytes of `room`."""
+
+    def __init__(self, room, path, mode):
+        super().__init__(path, mode)
+        self.room = room
+
+    def write(self, data):
+        if self.room:
+            if not self.room[0]:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            data = data[: self.room[0]]
+            self.room[0] -= len(data)
+        return super().write(data)
+
+
+def test_a_full_disk_is_told_once_and_later_lines_are_tried_again(screen, file, full, capsys):
+    """What fits only in part is not left there: a line is whole or missing."""
+    with diary(file):
+        logger.info("one")
+        full[:] = [10]
+        logger.info("two")
+        logger.info("three")
+        full.clear()
+        logger.info("four")
+    written = [line.split("INFO    ")[-1] for line in file.read_text().splitlines()]
+    assert written == ["one", "(2 lines are missing here: they could not be written)", "four"]
+    shown = screen.getvalue()
+    assert shown.count(f"{file}: cannot be written: No space left on device; ") == 1
+    assert "the older file is still whole" in shown
+    assert all(f"{text}\n" in shown for text in ("one", "two", "three", "four"))
+    assert capsys.readouterr().err == ""  # nothing of loguru's own
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_a_diary_that_cannot_be_opened_ends_nothing(screen, tmp_path, capsys, what):
+    path = tmp_path / "run" / "diary.log"
+    if what == "folder":
+        path.mkdir(parents=True)
+    else:
+        path.parent.write_text("a file")
+    with diary(path):
+        logger.info("on the screen")
+    assert f"{path}: cannot be written: " in screen.getvalue()
+    assert "on the screen\n" in screen.getvalue()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_path_that_is_not_in_utf8_is_written_escaped(screen, file, monkeypatch, capsys):
+    monkeypatch.setattr(module, "_show", lambda text: None)
+    with diary(file):
+        logger.info("images/\udcff.jpg")
+    assert file.read_text().endswith("images/\\udcff.jpg\n")
+    assert capsys.readouterr().err == ""
 
 
 def test_versions_name_what_a_result_depends_on():

@@ -1,12 +1,41 @@
+import errno
+import os
+import pickle
+import re
+import sys
+
 import pytest
+from loguru import logger
 
-from utils.files import whole_file, write_text
+from utils import files
+from utils.files import (
+    WriteError,
+    naming,
+    spare,
+    whole_file,
+    whole_folder,
+    write_bytes,
+    write_error,
+    write_text,
+)
+
+pytestmark = pytest.mark.quick
+FULL = "No space left on device"
 
 
-def write_half(path):
+@pytest.fixture
+def messages():
+    """The lines of the log."""
+    lines = []
+    sink = logger.add(lambda message: lines.append(str(message)), format="{message}")
+    yield lines
+    logger.remove(sink)
+
+
+def write_half(path, error=RuntimeError):
     with whole_file(path) as part:
         part.write_text("half")
-        raise RuntimeError
+        raise error
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):
@@ -38,3 +67,170 @@ def test_of_two_writers_of_one_file_the_last_to_end_wins(tmp_path):
         assert path.read_text() == "second"
     assert path.read_text() == "first, and longer"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", [(), ("part",), ("elsewhere/a.txt", None, "part")])
+def test_a_full_disk_names_the_file_whatever_the_error_names(tmp_path, name):
+    """A write names none, opening the part, copying the source first and the part second."""
+    path = tmp_path / "a.txt"
+    with pytest.raises(WriteError) as raised, whole_file(path) as part:
+        raise OSError(errno.ENOSPC, FULL, *(str(part) if n == "part" else n for n in name))
+    error = raised.value
+    assert (error.errno, error.filename) == (errno.ENOSPC, str(path))
+    pattern = rf"{path}: cannot be written: {FULL}; [\d,]+\.\d MB are free in {tmp_path}; free .*"
+    assert re.fullmatch(pattern, str(error))
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_older_file_stays_and_the_error_says_so(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "older")
+    with pytest.raises(WriteError, match="; the older file is still whole; free"):
+        write_half(path, OSError(errno.EDQUOT, "Disk quota exceeded"))
+    assert path.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_of_another_file_is_left_as_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised, whole_file(tmp_path / "a.txt"):
+        (tmp_path / "source.txt").read_text()
+    assert raised.value.filename == str(tmp_path / "source.txt")
+
+
+def test_of_two_files_in_each_other_the_one_that_failed_is_named(tmp_path):
+    with pytest.raises(WriteError) as raised, whole_file(tmp_path / "outer.txt"):
+        write_half(tmp_path / "inner.txt", OSError(errno.ENOSPC, FULL))
+    assert raised.value.filename == str(tmp_path / "inner.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rename_that_fails_names_the_file(tmp_path, monkeypatch):
+    def replace(source, target):
+        raise OSError(errno.ENOSPC, FULL, str(source), None, str(target))
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(WriteError, match=re.escape(f"{tmp_path / 'a'}: cannot be written: {FULL}")):
+        write_text(tmp_path / "a", "text")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "folder").write_text("")
+    for path in (tmp_path / "folder" / "a.txt", tmp_path / "folder" / "deeper" / "a.txt"):
+        with pytest.raises(WriteError) as raised:
+            write_text(path, "text")
+        assert str(raised.value).startswith(f"{path}: cannot be written: ")
+        assert "a file is in the place of a folder: remove it" in str(raised.value)
+
+
+def test_a_folder_in_the_place_of_the_file(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(WriteError, match=r"a\.txt: .*; a folder is in the place of the file"):
+        write_text(tmp_path / "a.txt", "text")
+
+
+def test_a_folder_without_permission(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", str(args[0]))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", refuse)
+    with pytest.raises(WriteError) as raised:
+        write_bytes(tmp_path / "a", b"")
+    assert f": make {tmp_path} writable" in str(raised.value).replace("; make", ": make")
+
+
+@pytest.mark.parametrize("name", ["é" * 127, "a" * 255, "画" * 80 + ".png"])
+def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path, name):
+    write_text(tmp_path / name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_reasons_of_libraries_without_a_number():
+    """TensorFlow's errors hold the text of the error number in a longer one."""
+    error = RuntimeError(f"/runs/.part-1/variables; {FULL} [Op:SaveV2]\nand more")
+    found = write_error("a", error)
+    assert found.errno == errno.ENOSPC
+    assert str(found).startswith(f"a: cannot be written: {FULL}; ")
+    unknown = write_error("a", RuntimeError("encoder -2\nmore"))
+    assert unknown.errno is None
+    assert str(unknown).startswith("a: cannot be written: encoder -2; ")
+    assert " MB are free in " in str(unknown)
+    assert str(write_error("a", "expected 2 frames")).startswith("a: expected 2 frames; ")
+
+
+def test_a_durable_file_is_synced_before_it_takes_its_place_and_the_folder_after(
+    tmp_path, monkeypatch
+):
+    sync, replace, calls = os.fsync, os.replace, []
+
+    def synced(handle):
+        kind = "folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file"
+        calls.append(kind)
+        sync(handle)
+
+    def replaced(*args):
+        calls.append("rename")
+        replace(*args)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    write_text(tmp_path / "a", "text", durable=True)
+    assert calls == ["file", "rename", "folder"] or sys.platform != "linux"
+    calls.clear()
+    write_text(tmp_path / "a", "text")
+    assert calls == ["rename"]
+
+
+def test_a_disk_that_fails_at_the_sync_keeps_the_older_file(tmp_path, monkeypatch):
+    write_text(tmp_path / "a", "older")
+
+    def fail(handle):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(WriteError, match="a: cannot be written: Disk quota exceeded"):
+        write_text(tmp_path / "a", "newer", durable=True)
+    assert (tmp_path / "a").read_text() == "older"
+
+
+def test_a_folder_is_whole_or_not_there_and_errors_name_the_file_in_it(tmp_path):
+    path = tmp_path / "set"
+    with whole_folder(path) as part:
+        write_text(part / "sub" / "a.txt", "a")
+    assert [file.name for file in path.rglob("*")] == ["sub", "a.txt"]
+    for culprit in ("sub/b.txt", ""):
+        with (
+            pytest.raises(WriteError) as raised,
+            whole_folder(tmp_path / "new") as part,
+            naming(part / culprit, part / culprit),
+        ):
+            raise OSError(errno.ENOSPC, FULL)
+        wanted = tmp_path / "new" / culprit
+        assert raised.value.filename == str(wanted)
+        assert str(raised.value).startswith(f"{wanted}: cannot be written: {FULL}; ")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["set"]
+
+
+def test_a_relative_folder_keeps_its_name_in_messages(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WriteError, match=r"^new/a/b: cannot"), whole_folder("new") as part:
+        (part / "a" / "b").mkdir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_spare_is_a_warning(tmp_path, messages):
+    with spare("the curves"):
+        write_half(tmp_path / "curves.png", OSError(errno.ENOSPC, FULL))
+    (line,) = messages
+    assert line.startswith(f"{tmp_path / 'curves.png'}: cannot be written: {FULL}; ")
+    assert line.endswith("; goes on without the curves\n")
+    with pytest.raises(ValueError, match="a bug"), spare("the curves"):
+        raise ValueError("a bug")
+
+
+def test_the_free_space_is_that_of_the_nearest_folder_that_is_there(tmp_path, monkeypatch):
+    free = type("Usage", (), {"free": 1_250_000})
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: free)
+    error = WriteError(errno.ENOSPC, FULL, tmp_path / "not" / "there" / "a.txt")
+    assert f"; 1.2 MB are free in {tmp_path}; " in str(error)
