@@ -40,6 +40,11 @@ class WriteError(OSError):
     def __str__(self) -> str:
         return self._text
 
+    def also(self, remark: str) -> "WriteError":
+        """The same error with one more remark at the end of its line."""
+        self._text += f"; {remark}"
+        return self
+
 
 def _remarks(number: int | None, path: Path) -> list[str]:
     """Free space, where that may be the reason; whether an older file is there; what to do."""

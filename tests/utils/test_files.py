@@ -159,6 +159,12 @@ def test_reasons_of_libraries_without_a_number():
     assert str(write_error("a", "expected 2 frames")).startswith("a: expected 2 frames; ")
 
 
+def test_a_program_adds_how_to_go_on():
+    error = write_error("a", OSError(errno.EROFS, "Read-only file system"))
+    before = str(error)
+    assert str(error.also("go on with --resume a")) == f"{before}; go on with --resume a"
+
+
 def test_a_durable_file_is_synced_before_it_takes_its_place_and_the_folder_after(
     tmp_path, monkeypatch
 ):
