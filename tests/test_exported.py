@@ -18,6 +18,8 @@ from core.build import build_postprocess
 from data.render import resample
 from data.resize import fitted_size
 
+pytestmark = pytest.mark.full
+
 RULES = [
     Canvas(height=64, width=96),
     Canvas(height=50, width=47, antialias=False),
@@ -151,46 +153,12 @@ def test_overlaps_by_hand():
     np.testing.assert_array_equal(exported.overlaps(boxes[3], boxes[3:]), [0])
 
 
-def detector(run=None, **about):
-    return exported.ExportedDetector(run, {"version": 1, "classes": ["cat"], **about})
-
-
-def test_what_is_no_image_is_refused(tmp_path):
-    for image in (np.zeros([4, 4], np.uint8), np.zeros([4, 4, 3]), np.zeros([0, 4, 3], np.uint8)):
-        with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8 RGB, found \("):
-            detector().detect(image)
-    (tmp_path / "a.jpg").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"a\.jpg: expected an image file"):
-        detector().detect(tmp_path / "a.jpg")
-
-
-def test_what_was_not_exported_is_refused(tmp_path):
-    load = exported.ExportedDetector.load
-    for name in ("a.pb", "missing.onnx", "folder"):
-        with pytest.raises(ValueError, match=r"expected a \.onnx or \.tflite file or a SavedModel"):
-            load(tmp_path / name)
-    (tmp_path / "a.tflite").write_bytes(b"x" * 100)
-    (tmp_path / "saved_model.pb").write_bytes(b"")
-    for path in (tmp_path / "a.tflite", tmp_path):
-        with pytest.raises(ValueError, match=r"conventions inside, as export\.py writes"):
-            load(path)
-    with pytest.raises(ValueError, match="expected version 1, found 2: take the"):
-        exported.ExportedDetector(None, {"version": 2, "classes": []})
-
-
-def test_a_missing_runtime_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    (tmp_path / "a.onnx").write_bytes(b"")
-    with pytest.raises(ImportError, match="pip install onnxruntime"):
-        exported.ExportedDetector.load(tmp_path / "a.onnx")
-
-
 def test_the_file_stands_alone(tmp_path):
     """Copied away it is imported with NumPy and OpenCV alone, neither ours nor TensorFlow."""
     (tmp_path / "exported.py").write_text(Path(exported.__file__).read_text(encoding="utf-8"))
     code = (
         "import sys, exported; tops = {name.split('.')[0] for name in sys.modules}; "
-        "print(sorted(tops & {'tensorflow', 'keras', 'core', 'data', 'utils', 'configs'}), "
+        "print(sorted(tops & {'tensorflow', 'keras', 'PIL', 'core', 'data', 'utils', 'configs'}), "
         "exported.__file__)"
     )
     found = subprocess.run(
