@@ -222,7 +222,7 @@ def _convert_union(value: Any, args: tuple, hint: Any, name: str) -> Any:
     kinds = {arg.kind: arg for arg in args if _is_group(arg) and hasattr(arg, "kind")}
     if isinstance(value, str) and value in kinds:
         return kinds[value]()
-    if isinstance(value, Mapping) and value.get("kind") in kinds:
+    if isinstance(value, Mapping) and value.get("kind") in list(kinds):  # may be unhashable
         rest = {key: item for key, item in value.items() if key != "kind"}
         return _from_mapping(kinds[value["kind"]], rest, name)
     for arg in args:

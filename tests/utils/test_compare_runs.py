@@ -1,6 +1,7 @@
 """Runs side by side: folders written by hand, figures known, files damaged in one place."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -305,6 +306,64 @@ def test_bytes_that_are_no_text_are_named(tmp_path):
         ValueError, match=r"config\.json, line 1: expected text in UTF-8, found the byte 0xff"
     ):
         compare(run)
+
+
+BROKEN = {
+    "config.json": [
+        ("null", ": expected a JSON object, found null"),
+        ('{"data": ' * 10**4, ": expected at most 64 levels of nesting, found more"),
+        ('{"data": [], "evaluate": {}}', ": expected the settings of a run, found TypeError: "),
+        ('{"data": {}, "evaluate": []}', ": expected the settings of a run, found AttributeError"),
+        ('{"data": {}, "data": {}}', ": expected each key once, found 'data' twice"),
+    ],
+    "metrics.csv": [
+        ("epoch,loss\n1,\0\n", ", line 2, loss: expected a number, found '\\x00'"),
+        ("epoch,epoch\n1,1\n", ", line 1: expected each column once, epoch among them, found e"),
+        (f"epoch,loss\n1,{'1' * 200_000}\n", ", line 2: field larger than field limit (131072)"),
+        (f"epoch,loss\n1,{'x' * 100_000}\n", ", line 2, loss: expected a number, found 'xxx"),
+    ],
+    "evaluation/metrics.json": [
+        ("[]", ": expected a JSON object, found list"),
+        ('{"metric": NaN}', ": expected JSON, which has no NaN"),
+        (json.dumps(VOC | {"classes": []}), ": expected figures of an evaluation, found "),
+        (json.dumps(COCO | {"stats": {"AP": {}}}), ": expected figures of an evaluation, found "),
+        (json.dumps(VOC | {"map_by_iou": {"x": {}}}), ": expected figures of an evaluation, found"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"), [(file, *case) for file in BROKEN for case in BROKEN[file]]
+)
+def test_any_broken_file_of_a_run_is_named_in_one_line(tmp_path, file, text, message):
+    run = write_run(tmp_path / "a")
+    (run / file).write_text(text)
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{run}/{file}{message}')}") as caught:
+        compare(run)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("file", BROKEN)
+def test_what_is_no_file_is_not_taken_for_an_absent_one(tmp_path, file):
+    for kind, found in ((os.mkdir, "a folder"), (os.mkfifo, "a named pipe")):
+        run = write_run(tmp_path / found)
+        (run / file).unlink()
+        kind(run / file)
+        message = f"^{re.escape(f'{run}/{file}')}: expected a regular file, found {found}$"
+        with pytest.raises(ValueError, match=message):
+            compare(run)
+
+
+def test_codes_that_a_terminal_would_obey_are_shown(tmp_path, capsys):
+    classes = {"\x1b[2J": VOC["classes"]["white"]}
+    report = VOC | {"classes": classes, "dataset": "a\x1b[31m"}
+    run = write_run(tmp_path / "a", report=report, data={"root": "b\x07"})
+    compare(run, write_run(tmp_path / "b"))
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert {"AP of \\x1b[2J"} <= {name.removesuffix(" *") for name in table_rows(text)}
 
 
 def test_piped_the_table_is_as_wide_as_it_needs(tmp_path):
