@@ -11,8 +11,11 @@ repeats; which canvas a batch has, from seed, epoch and its place in the epoch.
 """
 
 import math
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
 import numpy as np
@@ -31,9 +34,13 @@ from data.views import View, clip, place, reduction, whole
 from data.warp import warp
 from utils.boxes import IGNORE, PADDING
 
-Row: TypeAlias = dict[str, np.ndarray | np.int64]  # of a batch, by name
+Row: TypeAlias = dict[str, np.ndarray]  # of a batch, by name
 # (index of an image, generator, rule) -> the changed sample, and its view.
 Single: TypeAlias = Callable[[int, np.random.Generator, Rule], tuple[Sample, View]]
+
+DETECTION = ("images", "sizes", "scales", "index")  # what detecting needs of a batch
+AHEAD = 4  # batches that are decoded while the network has the one before them
+MOST_THREADS = 16  # that decode, and only as many as there are cores
 
 
 def steps_per_epoch(dataset: Dataset, data: Data, batch_size: int) -> int:
@@ -102,17 +109,60 @@ def evaluation_batches(
     train_on_difficult: bool = True,
     read: Reader | None = None,
 ) -> tf.data.Dataset:
-    """Every image once, in order, unchanged but for the resizing; the last batch may be smaller."""
-    sizes, objects = dataset.sizes[:, ::-1], _objects(dataset, train_on_difficult)
-    render = _renderer(dataset, [rule], read or image_reader(dataset))
+    """Every image once, in order, unchanged but for the resizing; the last batch may be smaller.
 
-    def sample(index: int) -> Row:
-        view = whole(sizes[index], rule)
-        boxes, labels = objects(index)
-        return _row(index, Sample.of(render(index, view), place(boxes, view), labels), view, rule)
-
+    Made once for many passes: TensorFlow keeps the pipeline, and what `read` holds, to the end of
+    the process. `detection_batches` is for what comes and goes.
+    """
+    sample = evaluation_sample(dataset, rule, train_on_difficult, read)
     stream = tf.data.Dataset.range(len(dataset))
     return _batched(stream, sample, [rule], batch_size, drop_remainder=False)
+
+
+def detection_batches(
+    dataset: Dataset, rule: Rule, *, batch_size: int, read: Reader | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the batches of `evaluation_batches` as arrays, but only what `DETECTION` names.
+
+    Threads decode up to `AHEAD` batches beforehand. Errors of `read` come as they are, in the order
+    of the images. Nothing is kept once the last batch is used, or the iterator closed.
+    Raises ValueError for a batch size below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, found {batch_size}")
+    sample = evaluation_sample(dataset, rule, read=read)
+    if len(dataset) == 1:  # threads would only cost time
+        yield _stacked([sample(0)])
+        return
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS))
+    pending: deque[Future[Row]] = deque()
+    try:
+        for index in range(len(dataset)):
+            pending.append(pool.submit(sample, index))
+            if len(pending) == (1 + AHEAD) * batch_size:
+                yield _stacked([pending.popleft().result() for _ in range(batch_size)])
+        while pending:
+            size = min(batch_size, len(pending))
+            yield _stacked([pending.popleft().result() for _ in range(size)])
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def detection_spec(rule: Rule) -> dict[str, tf.TensorSpec]:
+    """The spec of what the network is given of a batch of `detection_batches`: all but `index`."""
+    specs = _specs([rule])
+    return {
+        name: tf.TensorSpec([None, *specs[name].shape], specs[name].dtype)
+        for name in DETECTION
+        if name != "index"
+    }
+
+
+def _stacked(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    """Rows as one batch, their images padded to the largest height and width among them."""
+    largest = np.max([row["images"].shape[:2] for row in rows], axis=0)
+    rows = [row | {"images": pad(row["images"], largest)} for row in rows]
+    return {name: np.stack([row[name] for row in rows]) for name in DETECTION}
 
 
 def checked(batches: tf.data.Dataset) -> Iterator[dict[str, tf.Tensor]]:
@@ -155,6 +205,21 @@ def training_sample(
             sample = mix(sample, index, rng, rule)
         sample = cutout(sample, rng, augment.cutout, augment.min_visibility)
         return _row(index, sample, view, rule)
+
+    return sample
+
+
+def evaluation_sample(
+    dataset: Dataset, rule: Rule, train_on_difficult: bool = True, read: Reader | None = None
+) -> Callable[[int], Row]:
+    """A function index -> one row of a batch, unchanged but for the resizing."""
+    sizes, objects = dataset.sizes[:, ::-1], _objects(dataset, train_on_difficult)
+    render = _renderer(dataset, [rule], read or image_reader(dataset))
+
+    def sample(index: int) -> Row:
+        view = whole(sizes[index], rule)
+        boxes, labels = objects(index)
+        return _row(index, Sample.of(render(index, view), place(boxes, view), labels), view, rule)
 
     return sample
 
@@ -266,9 +331,26 @@ def _row(index: int, sample: Sample, view: View, rule: Rule) -> Row:
         "boxes": sample.boxes,
         "labels": sample.labels,
         "weights": sample.weights,
-        "index": np.int64(index),
+        "index": np.array(index, np.int64),
         "sizes": size,
         "scales": view.scales[::-1].astype(np.float32),
+    }
+
+
+def _specs(rules: list[Rule]) -> dict[str, tf.TensorSpec]:
+    """Shapes and types of a row by one of the rules, in its order."""
+    rule, *others = rules
+    canvas: tuple[int | None, int | None] = None, None
+    if isinstance(rule, Canvas) and not others:
+        canvas = rule.height, rule.width
+    return {
+        "images": tf.TensorSpec([*canvas, 3], tf.uint8 if rule.antialias else tf.float32),
+        "boxes": tf.TensorSpec([None, 4], tf.float32),
+        "labels": tf.TensorSpec([None], tf.int32),
+        "weights": tf.TensorSpec([None], tf.float32),
+        "index": tf.TensorSpec([], tf.int64),
+        "sizes": tf.TensorSpec([2], tf.int32),
+        "scales": tf.TensorSpec([2], tf.float32),
     }
 
 
@@ -280,19 +362,7 @@ def _batched(
     drop_remainder: bool,
 ) -> tf.data.Dataset:
     """Samples, a function of the stream's elements, as padded batches, each by one of the rules."""
-    rule, *others = rules
-    canvas: tuple[int | None, int | None] = None, None
-    if isinstance(rule, Canvas) and not others:
-        canvas = rule.height, rule.width
-    specs = {
-        "images": tf.TensorSpec([*canvas, 3], tf.uint8 if rule.antialias else tf.float32),
-        "boxes": tf.TensorSpec([None, 4], tf.float32),
-        "labels": tf.TensorSpec([None], tf.int32),
-        "weights": tf.TensorSpec([None], tf.float32),
-        "index": tf.TensorSpec([], tf.int64),
-        "sizes": tf.TensorSpec([2], tf.int32),
-        "scales": tf.TensorSpec([2], tf.float32),
-    }
+    specs = _specs(rules)
 
     def in_graph(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         dtypes = [spec.dtype for spec in specs.values()]

@@ -13,14 +13,18 @@ from configs.schema import Augment, Canvas, Data, Mixing, ShortLong
 from data import render
 from data.datasets import prepare, read_split
 from data.images import decode_image
+from data.inputs import unlabelled
 from data.pipeline import (
+    AHEAD,
     checked,
+    detection_batches,
+    detection_spec,
     evaluation_batches,
     steps_per_epoch,
     training_batches,
     training_sample,
 )
-from data.records import DatasetError
+from data.records import DatasetError, first_images
 from data.sampling import epoch_order, repeat_factors
 from data.shapes import make_shapes
 from utils.boxes import IGNORE, PADDING
@@ -29,6 +33,7 @@ NUM_IMAGES, BATCH = 11, 4
 STEPS = NUM_IMAGES // BATCH
 RULE = Canvas(48, 64)
 SIZE = (64, 80)
+pytestmark = pytest.mark.full
 FIRST = range(1)  # epochs
 
 
@@ -541,6 +546,57 @@ def test_scales_lead_back_to_the_annotations(dataset, rule):
             np.testing.assert_allclose(size, dataset.sizes[index], atol=1e-3)
 
 
+@pytest.mark.parametrize("batch_size", [1, 4, 11, 50])
+@pytest.mark.parametrize(
+    "rule", [RULE, Canvas(48, 64, False), ShortLong(40, 60), ShortLong(32, 90, 1)]
+)
+def test_batches_for_detection_are_those_of_evaluation(dataset, rule, batch_size):
+    """What a detector needs of them, to the bit and of the same types, as its spec says."""
+    dataset = dataclasses.replace(dataset, sizes=dataset.sizes.copy())
+    dataset.sizes[::3] = [32, 80]
+
+    def read(index, source, size, antialias, kept):
+        pixels = np.random.default_rng(index).integers(0, 256, [*size, 3])
+        return pixels.astype(np.uint8 if antialias else np.float32)
+
+    stream = evaluation_batches(dataset, rule, batch_size=batch_size, read=read)
+    expected = list(stream.as_numpy_iterator())
+    found = list(detection_batches(dataset, rule, batch_size=batch_size, read=read))
+    assert len(found) == len(expected) == -(-NUM_IMAGES // batch_size)
+    spec = detection_spec(rule)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert set(ours) == {"images", "sizes", "scales", "index"}
+        for name, array in ours.items():
+            assert array.dtype == theirs[name].dtype
+            np.testing.assert_array_equal(array, theirs[name])
+        assert all(one.is_compatible_with(tf.constant(ours[name])) for name, one in spec.items())
+    assert {name: stream.element_spec[name] for name in spec} == spec
+
+
+def test_few_batches_are_read_ahead_and_none_after_the_iterator_is_closed(dataset):
+    many, _ = unlabelled([np.zeros((64, 80, 3), np.uint8)] * 99, dataset.classes)
+    seen = []
+
+    def read(index, source, size, antialias, kept):
+        seen.append(index)
+        return np.zeros([*size, 3], np.uint8)
+
+    batches = detection_batches(many, RULE, batch_size=3, read=read)
+    assert not seen
+    for number in range(1, 4):
+        next(batches)
+        assert len(seen) <= (number + AHEAD) * 3
+    batches.close()
+    num_seen = len(seen)
+    assert num_seen <= (3 + AHEAD) * 3 < len(many)
+    assert sorted(seen) == list(range(num_seen))
+
+
+def test_a_batch_for_detection_has_at_least_one_image(dataset):
+    with pytest.raises(ValueError, match="batch_size: expected at least 1, found 0"):
+        next(detection_batches(dataset, RULE, batch_size=0))
+
+
 def test_a_canvas_has_one_shape_known_beforehand(dataset, data):
     """So that the graph is compiled once."""
     stream = training_batches(dataset, data, RULE, batch_size=BATCH, seed=0, epochs=FIRST)
@@ -596,6 +652,25 @@ def test_a_broken_image_is_named(root, data, tmp_path):
             list(checked(stream))
         assert str(caught.value).startswith(f"{path}: truncated")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("num_images", [1, NUM_IMAGES])
+def test_what_goes_wrong_while_detecting_comes_as_it_is(dataset, num_images):
+    """Also from the threads that read ahead, and what comes before it comes first."""
+    error = DatasetError("a.jpg: truncated")
+
+    def read(index, source, size, antialias, kept):
+        if index == num_images - 1:
+            raise error
+        return np.zeros([*size, 3], np.uint8)
+
+    few = first_images(dataset, num_images)
+    batches = detection_batches(few, RULE, batch_size=2, read=read)
+    found = [next(batches)["index"].tolist() for _ in range((num_images - 1) // 2)]
+    assert list(chain(*found)) == list(range(num_images - 1))
+    with pytest.raises(DatasetError) as caught:
+        next(batches)
+    assert caught.value is error
 
 
 def test_other_errors_of_tensorflow_pass_unchanged():
