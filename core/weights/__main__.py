@@ -112,5 +112,5 @@ def describe(weights: Weights) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -1,8 +1,10 @@
+import ast
 import errno
 import os
 import pickle
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from loguru import logger
@@ -21,6 +23,12 @@ from utils.files import (
 
 pytestmark = pytest.mark.quick
 FULL = "No space left on device"
+ROOT = Path(__file__).parents[2]
+PROGRAMS = (
+    "train.py", "evaluate.py", "visualize.py", "export.py", "data/check.py", "data/convert.py",
+    "data/download.py", "data/preview.py", "data/shapes.py", "core/weights/__main__.py",
+    "utils/compare_runs.py",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -240,3 +248,12 @@ def test_the_free_space_is_that_of_the_nearest_folder_that_is_there(tmp_path, mo
     monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: free)
     error = WriteError(errno.ENOSPC, FULL, tmp_path / "not" / "there" / "a.txt")
     assert f"; 1.2 MB are free in {tmp_path}; " in str(error)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_program_that_writes_ends_with_the_line_of_the_error(program):
+    tree = ast.parse((ROOT / program).read_text(encoding="utf-8"))
+    handlers = [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)]
+    ends = [node for node in handlers if "error: {" in ast.unparse(ast.Module(node.body, []))]
+    assert ends
+    assert all("OSError" in ast.unparse(node.type) for node in ends)
