@@ -157,6 +157,7 @@ def video_file(
         codec = cv2.VideoWriter.fourcc(*CODEC)
         writer = cv2.VideoWriter(str(part), cv2.CAP_FFMPEG, codec, fps, (width, height))
         if not writer.isOpened():
+            _raise_reason(part)
             wanted = f"{CODEC} video of {width}x{height} pixels at {fps:g} frames/s"
             raise write_error(path, f"OpenCV cannot write {wanted} here")
         count = 0
@@ -173,9 +174,15 @@ def video_file(
         finally:
             writer.release()
         found = count_frames(part)
-        if found != count:  # OpenCV says nothing of a full disk
-            reason = f"expected {count} frames once written, found {found}"
-            raise write_error(path, f"{reason}; OpenCV does not say why")
+        if found != count:
+            _raise_reason(part)
+            raise write_error(path, f"expected {count} frames once written, found {found}")
+
+
+def _raise_reason(path: Path) -> None:
+    """Raises the OSError that OpenCV keeps to itself, if it is one of the disk."""
+    with open(path, "ab") as file:
+        file.write(bytes(1 << 16))
 
 
 def count_frames(path: str | Path) -> int:

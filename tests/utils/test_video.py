@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from utils import video
+from utils.files import WriteError
 from utils.video import ahead, groups, open_video, video_file
 
 FPS = 12.5
@@ -273,6 +274,19 @@ def test_without_a_codec_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "CODEC", "zzzz")
     with pytest.raises(OSError, match=r"a\.mp4: OpenCV cannot write zzzz video of 64x48 pixels"):
         write(tmp_path / "a.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_refuses_a_video_says_why(tmp_path):
+    """OpenCV says nothing; a limit for files stands for a full disk."""
+    resource = pytest.importorskip("resource", reason="Windows has no limits for files")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(WriteError, match=r"a\.mp4: cannot be written: File too large"):
+            write(tmp_path / "a.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
 
 
