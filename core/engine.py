@@ -107,12 +107,16 @@ def compiled(
     """
     if eager:
         return step
+    # Without AutoGraph, which nothing here needs and which takes a third of the tracing. It does
+    # not reach layers in any case: Keras calls them unconverted.
     if not by_size:
-        return tf.function(step, input_signature=[element_spec])
+        return tf.function(step, input_signature=[element_spec], autograph=False)
 
     @functools.cache
     def graph(*shape: int) -> Callable[[dict[str, tf.Tensor]], Outputs]:
         images = tf.TensorSpec(shape, element_spec["images"].dtype)
-        return tf.function(step, input_signature=[element_spec | {"images": images}])
+        return tf.function(
+            step, input_signature=[element_spec | {"images": images}], autograph=False
+        )
 
     return lambda batch: graph(*batch["images"].shape)(batch)

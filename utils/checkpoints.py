@@ -7,6 +7,7 @@ silently skips layers that a subclassed Keras model holds in lists.
 import json
 import os
 import re
+import shutil
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,20 +17,25 @@ import numpy as np
 
 from utils.files import whole_file
 
+REAL_NUMBERS = "fiu"  # kinds of NumPy's types that a variable can be given: no text, no complex
+
 
 class CheckpointError(ValueError):
     """A checkpoint that is damaged or belongs to something else; names file, expected and found."""
 
 
 def save_checkpoint(
-    path: str | Path, groups: Mapping[str, Sequence | Mapping], state: dict
+    path: str | Path,
+    groups: Mapping[str, Sequence | Mapping],
+    state: dict,
+    keep: str | Path | None = None,
 ) -> None:
     """Writes variables and a JSON-ready state; `path` holds the old or the new file at any moment.
 
     groups: name -> variables of Keras, e.g. {"model": model.weights}, or arrays by path.
+    keep: what the old file is kept as.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
     for group, variables in groups.items():
         pairs: Iterable[tuple[str, np.ndarray]]
@@ -39,10 +45,20 @@ def save_checkpoint(
             pairs = ((variable.path, variable.numpy()) for variable in variables)
         for i, (name, array) in enumerate(pairs):
             arrays[f"{group}|{i:05d}|{name}"] = array
-    with whole_file(path) as part, open(part, "wb") as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
+    with whole_file(path, durable=True) as part:
+        with open(part, "wb") as file:  # given a path, NumPy would add a suffix
+            np.savez(file, **arrays)
+        if keep and path.is_file():
+            _keep(path, keep)
+
+
+def _keep(path: Path, older: str | Path) -> None:
+    """`older` becomes the file that `path` is, which stays there until its successor comes."""
+    with whole_file(older) as part:
+        try:
+            os.link(path, part)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, part)
 
 
 class Checkpoint:
@@ -57,14 +73,17 @@ class Checkpoint:
             if unpacked > self.path.stat().st_size:
                 raise ValueError(f"it unpacks to {unpacked:,} bytes, and none of ours is packed")
             with np.load(self.path, allow_pickle=False) as file:
-                self.state = dict(json.loads(bytes(file["state"])))
+                self.state = json.loads(bytes(file["state"]))
+                if not isinstance(self.state, dict):
+                    raise ValueError("its state is no JSON object")
                 for key in sorted(key for key in file.files if key != "state"):
                     group, _, name = key.split("|", 2)
                     self._arrays.setdefault(group, []).append((name, file[key]))
         except FileNotFoundError:
             raise CheckpointError(f"{path}: no such checkpoint") from None
         except Exception as error:  # what NumPy raises for a damaged file is anybody's guess
-            raise CheckpointError(f"{path}: no whole checkpoint ({error})") from None
+            problem = " ".join(str(error).split()) or type(error).__name__
+            raise CheckpointError(f"{path}: no whole checkpoint ({problem})") from None
 
     def arrays(self, group: str) -> dict[str, np.ndarray]:
         """The arrays of a group by the paths of their variables."""
@@ -73,7 +92,8 @@ class Checkpoint:
     def restore(self, group: str, variables: Sequence) -> None:
         """Assigns a group to variables; nothing is assigned unless all of it fits.
 
-        Raises CheckpointError naming the first variable whose shape differs, or the counts.
+        Raises CheckpointError naming the first variable whose shape or kind of numbers differs, or
+        the counts.
         """
         arrays = self._arrays.get(group, [])
         if len(arrays) != len(variables):
@@ -83,10 +103,11 @@ class Checkpoint:
         for (name, array), variable in zip(arrays, variables, strict=True):
             # Of a path only the end, without the numbers that Keras gives to layers without a name.
             kinds = [re.sub(r"_\d+", "", path.rsplit("/", 1)[-1]) for path in (name, variable.path)]
-            if tuple(variable.shape) != array.shape or kinds[0] != kinds[1]:
+            is_shaped = tuple(variable.shape) == array.shape and kinds[0] == kinds[1]
+            if not is_shaped or array.dtype.kind not in REAL_NUMBERS:
                 raise CheckpointError(
                     f"{self.path}: expected {variable.path} of shape {tuple(variable.shape)}, "
-                    f"found {name} of {array.shape}"
+                    f"found {name} of {array.shape} {array.dtype}"
                 )
         for (_, array), variable in zip(arrays, variables, strict=True):
             variable.assign(array)

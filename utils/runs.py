@@ -1,15 +1,32 @@
-"""The folder of a run: where it is, its metrics.csv, and leaving it in order when told to stop."""
+"""The folder of a run: where it is, whose it is, its metrics.csv, and stopping in good order."""
 
+import contextlib
 import csv
+import errno
+import fcntl
 import math
 import os
 import re
+import reprlib
 import signal
+import socket
+import stat
 from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from utils.files import whole_file
+from loguru import logger
+
+from utils.files import whole_file, write_error
+from utils.reading import read_text
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
+# What flock says where the file system of a shared disk has no locks.
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class RunError(ValueError):
+    """A run that cannot go on: another process has it, or its folder is not what it was."""
 
 
 def new_run(output: str | Path, name: str) -> Path:
@@ -22,6 +39,59 @@ def new_run(output: str | Path, name: str) -> Path:
             return folder
         except FileExistsError:
             number += 1
+
+
+class RunLock:
+    """Holds a run's folder, inside `with`, against a second process that would write there too.
+
+    An flock on `.lock`: it ends with the process, however that ends. Raises RunError naming the
+    holder's process and host. Other hosts see it where the file system passes locks on (NFS 4,
+    most cluster disks); where it has no locks at all, a warning says so and the run goes on.
+    """
+
+    def __init__(self, run: str | Path):
+        self.run = Path(run)
+        self.path = self.run / ".lock"
+
+    def __enter__(self) -> Self:
+        if not self.run.is_dir():
+            raise RunError(f"{self.run}: expected the folder of a run, found none")
+        self._file = open(self.path, "a+", encoding="utf-8", errors="replace")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                self._file.seek(0)
+                holder = self._file.read(200).strip() or "an unknown process"
+                self._file.close()
+                raise RunError(
+                    f"{self.run}: expected no other process in this run, found {holder}; wait "
+                    "until it ends, or stop it"
+                ) from None
+            reason = error.strerror
+            logger.warning("{}: no lock ({}): start no second --resume here", self.path, reason)
+        try:
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            self._file.flush()
+        except OSError as error:
+            raise write_error(self.path, error) from None
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+
+    def require_folder(self) -> None:
+        """Raises RunError if the folder was deleted, moved or replaced since."""
+        ours = os.fstat(self._file.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            found = self.path.stat()
+            if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
+                return
+        raise RunError(
+            f"{self.run}: expected the folder in which this run began, found it deleted or moved "
+            "meanwhile; what was not copied elsewhere is lost"
+        )
 
 
 def latest_run(output: str | Path, name: str) -> Path:
@@ -45,7 +115,8 @@ def weights_file(path: str | Path) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    for name in ("checkpoints/best.npz", "checkpoints/last.npz", "weights.npz"):
+    trained = [f"checkpoints/{name}.npz" for name in ("best", "last", "previous")]
+    for name in (*trained, "weights.npz"):
         if (path / name).is_file():
             return path / name
     raise ValueError(
@@ -55,14 +126,20 @@ def weights_file(path: str | Path) -> Path:
 
 
 class MetricsFile:
-    """metrics.csv: a row an epoch. Opened again, it is cut back to the epochs that are done."""
+    """metrics.csv: a row an epoch. Opened again, it is cut back to the epochs that are done.
+
+    Raises ValueError for a file that is no CSV in UTF-8 with a row an epoch.
+    """
 
     def __init__(self, path: str | Path, num_epochs: int = 0):
         self.path = Path(path)
         self.rows: list[dict] = []
         if self.path.exists():
-            with open(self.path, newline="", encoding="utf-8") as file:
-                self.rows = [row for row in csv.DictReader(file) if _epoch(row, path) <= num_epochs]
+            reader = csv.DictReader(_lines(path))
+            try:
+                self.rows = [row for row in reader if _epoch(row, path) <= num_epochs]
+            except csv.Error as error:
+                raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
             self._write()
 
     def add(self, row: dict) -> None:
@@ -85,20 +162,25 @@ class MetricsFile:
 
 def read_metrics(path: str | Path) -> dict[str, list[float]]:
     """The columns of a metrics.csv as numbers, nan where a cell is empty; none before the first
-    epoch. Raises ValueError naming file and line for what is cut short or no number."""
-    # Decoded as MetricsFile wrote it: each of its lines has an end.
-    lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
+    epoch. Raises ValueError naming file and line for what is cut short, no number or no CSV."""
+    lines = _lines(path)
     reader = csv.reader(lines)
-    names = next(reader, [])
+    try:
+        names = next(reader, [])
+        rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
     columns: dict[str, list[float]] = {name: [] for name in names}
-    if names and "epoch" not in columns:
-        raise ValueError(f"{path}, line 1: expected a column epoch, found {', '.join(names)}")
-    for epoch, row in enumerate(reader, start=1):
-        where = f"{path}, line {reader.line_num}"
+    if names and ("epoch" not in columns or len(columns) < len(names)):
+        found = ", ".join(names)[:500]
+        raise ValueError(
+            f"{path}, line 1: expected each column once, epoch among them, found {found}"
+        )
+    for epoch, (where, row) in enumerate(rows, start=1):
         if len(row) != len(names):
             raise ValueError(f"{where}: expected {len(names)} values, found {len(row)}")
         for name, cell in zip(names, row, strict=True):
-            columns[name].append(_number(cell, f"{where}, {name}"))
+            columns[name].append(_number(cell, where, name))
         if columns["epoch"][-1] != epoch:
             raise ValueError(f"{where}: expected epoch {epoch}, found {columns['epoch'][-1]:g}")
     if lines and not lines[-1].endswith("\n"):
@@ -106,11 +188,18 @@ def read_metrics(path: str | Path) -> dict[str, list[float]]:
     return columns
 
 
-def _number(cell: str, where: str) -> float:
+def _lines(path: str | Path) -> list[str]:
+    """The lines of a metrics.csv, each with its end. Raises ValueError where it is no text file."""
+    return read_text(path).splitlines(keepends=True)
+
+
+def _number(cell: str, where: str, name: str) -> float:
     try:
         return float(cell) if cell else math.nan
     except ValueError:
-        raise ValueError(f"{where}: expected a number, found {cell!r}") from None
+        raise ValueError(
+            f"{where}, {name}: expected a number, found {reprlib.repr(cell)}"
+        ) from None
 
 
 def _epoch(row: dict, path: str | Path) -> int:
@@ -121,20 +210,32 @@ def _epoch(row: dict, path: str | Path) -> int:
 
 
 class StopSignal:
-    """Inside `with`, notes Ctrl-C and SIGTERM in `received`; a second one kills."""
+    """Inside `with`, notes Ctrl-C, SIGTERM and SIGHUP in `received`; a second one kills.
+
+    A SIGHUP that is ignored, as under nohup, stays ignored.
+    """
 
     def __init__(self) -> None:
         self.received: str | None = None
 
+    @property
+    def exit_code(self) -> int:
+        """128 and the number of the signal, as a shell has it."""
+        return 128 + signal.Signals[self.received or "SIGINT"]
+
     def __enter__(self) -> Self:
+        is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         self._before = {
             int(number): signal.signal(number, self._note)
-            for number in (signal.SIGINT, signal.SIGTERM)
+            for number in SIGNALS
+            if number != signal.SIGHUP or not is_ignored
         }
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
+        if number == signal.SIGHUP:
+            _let_go_of_terminal()
         # Not the diary: it may be what the signal interrupted.
         os.write(2, b"\nstopping after this step; once more stops at once\n")
         signal.signal(number, self._before[number])
@@ -142,3 +243,11 @@ class StopSignal:
     def __exit__(self, *exc_info: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def _let_go_of_terminal() -> None:
+    """Sends output to /dev/null where it went to a terminal: writing to one that is gone fails."""
+    for output in (1, 2):
+        if stat.S_ISCHR(os.fstat(output).st_mode):
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), output)

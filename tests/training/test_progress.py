@@ -1,0 +1,274 @@
+"""Where a run goes on: two generations, none of them trusted before it is read."""
+
+import json
+import math
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from data.records import Defects, Record, pack
+from training.progress import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    SUMMED,
+    Progress,
+    fingerprint,
+    has_progress,
+    newest_checkpoint,
+    put_aside,
+    require_same_data,
+    save_progress,
+)
+from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
+from utils.runs import RunError
+
+pytestmark = pytest.mark.quick
+FIELDS = ("data", "epoch", "step", "sums", "best", "best_epoch", "stale")
+WHOLE = {
+    "data": "abc", "epoch": 3, "step": 2, "sums": [1.0] * len(SUMMED),
+    "best": 0.5, "best_epoch": 2, "stale": 1,
+}  # fmt: skip
+
+
+class Variable:
+    """As much of a Keras variable as a checkpoint takes."""
+
+    path = "retinanet/kernel"
+
+    def __init__(self, value):
+        self.value = np.full(3, value, np.float32)
+
+    def numpy(self):
+        return self.value
+
+
+def save(run, epoch):
+    save_progress(run, {"model": [Variable(epoch)]}, {"classes": ["a"]}, Progress("abc", epoch))
+
+
+def epoch_of(checkpoint):
+    """The epoch of a checkpoint, which its variable has, too."""
+    progress = Progress.of(checkpoint, 9)
+    (array,) = checkpoint.arrays("model").values()
+    assert (array == progress.epoch).all()
+    return progress.epoch
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run that has saved twice: epochs 1 and 2."""
+    for epoch in (1, 2):
+        save(tmp_path, epoch)
+    return tmp_path
+
+
+# ------------------------------------------------------------------------------------------------
+# Two generations
+# ------------------------------------------------------------------------------------------------
+
+
+def test_the_one_before_is_kept(tmp_path):
+    for epoch in range(1, 5):
+        save(tmp_path, epoch)
+        generations = [path for path in (LAST, PREVIOUS) if (tmp_path / path).exists()]
+        found = [epoch_of(Checkpoint(tmp_path / path)) for path in generations]
+        assert found == [epoch, epoch - 1][: len(generations)]
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["last.npz", "previous.npz"]
+
+
+def test_the_one_before_is_kept_without_hard_links(run, monkeypatch):
+    def no_links(*args):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", no_links)
+    save(run, 3)
+    assert epoch_of(Checkpoint(run / LAST)) == 3
+    assert epoch_of(Checkpoint(run / PREVIOUS)) == 2
+
+
+def test_a_write_that_fails_leaves_both_generations(run, monkeypatch):
+    def half(file, **arrays):
+        file.write(b"PK half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", half)
+    with pytest.raises(OSError, match="No space left"):
+        save(run, 3)
+    assert epoch_of(Checkpoint(run / LAST)) == 2
+    assert epoch_of(Checkpoint(run / PREVIOUS)) == 1
+    assert len(os.listdir(run / "checkpoints")) == 2
+
+
+@pytest.mark.parametrize("damage", ["gone", "a folder", "half", "best.npz", "negative", "huge"])
+def test_the_older_is_used_with_a_warning(run, damage):
+    last = run / LAST
+    if damage == "half":
+        last.write_bytes(last.read_bytes()[:100])
+    elif damage == "best.npz":  # weights and conventions, but no progress
+        save_checkpoint(last, {"model": [Variable(1)]}, {"classes": ["a"]})
+    elif damage in ("negative", "huge"):
+        state = {"progress": WHOLE | {"epoch": -1 if damage == "negative" else 10**30}}
+        save_checkpoint(last, {"model": [Variable(1)]}, state)
+    else:
+        last.unlink()
+    if damage == "a folder":
+        last.mkdir()
+    checkpoint, warning = newest_checkpoint(run, 9)
+    assert epoch_of(checkpoint) == 1
+    assert warning.startswith(f"{last}: ")
+    assert warning.endswith("goes on from checkpoints/previous.npz: epoch 1, step 0")
+    put_aside(last)
+    save(run, 2)
+    assert epoch_of(Checkpoint(run / LAST)) == 2
+    assert epoch_of(Checkpoint(run / PREVIOUS)) == 1, "what is damaged takes no whole one's place"
+
+
+def test_the_newest_is_used_without_a_word(run):
+    checkpoint, warning = newest_checkpoint(run, 9)
+    assert (epoch_of(checkpoint), warning) == (2, "")
+
+
+@pytest.mark.parametrize("left", [BEST, "metrics.csv", "damaged"])
+def test_where_a_run_has_progress_nothing_begins_anew(run, left):
+    shutil.copy(run / LAST, run / BEST)
+    (run / "metrics.csv").write_text("epoch,loss\n1,0.5\n")
+    for name in {LAST, PREVIOUS, BEST, "metrics.csv"} - {left}:
+        (run / name).unlink()
+    if left == "damaged":
+        (run / PREVIOUS).write_bytes(b"")
+    message = r"expected a checkpoint to go on from, found none: .*last\.npz: no such checkpoint"
+    with pytest.raises(RunError, match=message) as caught:
+        newest_checkpoint(run, 9)
+    assert (f"--set model.weights={run / BEST}" in str(caught.value)) == (left == BEST)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_without_progress_begins_anew(tmp_path):
+    assert newest_checkpoint(tmp_path, 9) == (None, "")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".part-1234-previous.npz").write_bytes(b"PK half")
+    (tmp_path / "metrics.csv").write_text("epoch,loss\n")
+    (tmp_path / "config.json").write_text("{}")
+    assert not has_progress(tmp_path)
+    assert newest_checkpoint(tmp_path, 9) == (None, "")
+
+
+# ------------------------------------------------------------------------------------------------
+# The state is checked as the arrays are
+# ------------------------------------------------------------------------------------------------
+
+
+def read(tmp_path, progress):
+    save_checkpoint(tmp_path / "a.npz", {}, {"progress": progress})
+    return Progress.of(Checkpoint(tmp_path / "a.npz"), 9)
+
+
+def test_a_whole_progress_is_read(tmp_path):
+    assert read(tmp_path, WHOLE) == Progress(**WHOLE)
+    fresh = Progress("abc")
+    assert read(tmp_path, vars(fresh)) == fresh
+
+
+BROKEN = {
+    "epoch": [-1, 10, 10**9, 10**30, 2.5, "3", True, None, [], math.nan],
+    "step": [-1, "2", None, 1.5],
+    "sums": [None, 3, ["x"], [math.inf], [0.0] * (len(SUMMED) + 1), {"loss": 1.0}],
+    "best": [None, "0.5", 1.5, -2, math.nan, math.inf, []],
+    "best_epoch": [4, -1, "2", None],
+    "stale": [4, -1, 0.5, {}],
+    "data": [None, 3, ["abc"]],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in BROKEN.items() for value in values]
+)
+def test_a_field_that_cannot_be_is_refused(tmp_path, name, value):
+    with pytest.raises(CheckpointError, match=r"a\.npz: progress: ") as caught:
+        read(tmp_path, WHOLE | {name: value})
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_that_is_missing_is_refused(tmp_path, name):
+    left = {key: value for key, value in WHOLE.items() if key != name}
+    with pytest.raises(CheckpointError, match=rf"a\.npz: progress: expected .*{name}"):
+        read(tmp_path, left)
+    with pytest.raises(CheckpointError, match=r"a\.npz: progress: expected .*, found .*'more'"):
+        read(tmp_path, WHOLE | {"more": 1})
+
+
+@pytest.mark.parametrize("progress", [3, "text", [1, 2], True])
+def test_a_progress_that_is_no_mapping_is_refused(tmp_path, progress):
+    with pytest.raises(CheckpointError, match=r"a\.npz: progress: expected data, epoch"):
+        read(tmp_path, progress)
+
+
+@pytest.mark.parametrize("is_null", [True, False])
+def test_weights_alone_are_no_progress(tmp_path, is_null):
+    state = {"model": {}, "classes": ["a"]} | ({"progress": None} if is_null else {})
+    save_checkpoint(tmp_path / "a.npz", {}, state)
+    with pytest.raises(CheckpointError, match="expected the progress of a training, found weights"):
+        Progress.of(Checkpoint(tmp_path / "a.npz"), 9)
+
+
+@pytest.mark.parametrize(("step", "missing"), [(0, 0.0), (2, math.nan)])
+def test_sums_of_a_run_begun_with_fewer_scalars(tmp_path, step, missing):
+    """An epoch that has begun does not know what was not summed from its first step."""
+    found = read(tmp_path, WHOLE | {"epoch": 3, "step": step, "sums": [3.0, 2.0]})
+    expected = [3.0, 2.0, *[missing] * (len(SUMMED) - 2)]
+    np.testing.assert_array_equal(found.sums, expected)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "step", "problem"),
+    [
+        (0, 0, None), (0, 3, None), (1, 3, None), (2, 0, None), (2, 9, None), (3, 0, None),
+        (0, 4, "step to be at most 3, found 4"),
+        (2, 10, "step to be at most 9, found 10"),
+        (3, 1, "step to be at most 0, found 1"),
+    ],
+)  # fmt: skip
+def test_the_epoch_has_the_step(tmp_path, epoch, step, problem):
+    """Two epochs of 4 steps, then one of 10."""
+    progress, lengths = Progress("abc", epoch, step), [(2, 4), (1, 10)]
+    if problem is None:
+        progress.require_within(tmp_path, lengths)
+    else:
+        with pytest.raises(CheckpointError, match=problem):
+            progress.require_within(tmp_path, lengths)
+
+
+# ------------------------------------------------------------------------------------------------
+# The data
+# ------------------------------------------------------------------------------------------------
+
+
+def dataset(x2=5.0, classes=("a", "b")):
+    boxes = np.array([[1.0, 2.0, x2, 6.0]])
+    record = Record("a.jpg", "a", 9, 9, boxes, np.array([1]), np.array([False]))
+    return pack("some/train", classes, [record], Defects())
+
+
+@pytest.mark.parametrize(
+    ("other", "problem"),
+    [
+        (dataset(), None),
+        (dataset(x2=5.5), "other images, boxes or labels"),
+        (dataset(classes=("a", "c")), r"on the classes \['a', 'b'\], .* has \['a', 'c'\]"),
+    ],
+)
+def test_other_data_or_classes_are_refused(tmp_path, other, problem):
+    progress = Progress(fingerprint(dataset()))
+    state = {"classes": ["a", "b"], "progress": vars(progress)}
+    save_checkpoint(tmp_path / "a.npz", {}, json.loads(json.dumps(state)))
+    checkpoint = Checkpoint(tmp_path / "a.npz")
+    if problem is None:
+        require_same_data(checkpoint, progress, other)
+    else:
+        with pytest.raises(CheckpointError, match=problem):
+            require_same_data(checkpoint, progress, other)
