@@ -28,6 +28,7 @@ from configs import Config
 from configs.schema import Augment, Data, Mixing
 from core.weights.published import cache_folder, find, open_weights
 from data.datasets import prepare, read_split
+from data.depth import depth_of
 from data.pipeline import checked, training_batches
 from data.records import Dataset
 from data.render import pad
@@ -46,6 +47,8 @@ def main(argv: list[str] | None = None) -> Path:
         config = with_input_size(config)
         classes = prepare(config.data, config.data.train)
         dataset = read_split(config.data, config.data.train, classes)
+        depth = None if config.model.bits else depth_of(dataset.images)
+        dataset = replace(dataset, bits=depth.bits if depth else config.model.bits)
         samples = list(islice(training_samples(config, dataset, args.epoch), args.count))
         out = Path(args.out or Path(config.output) / "preview.png")
         write_image(out, sheet(samples, dataset, args.columns))

@@ -81,6 +81,8 @@ class Dataset:
     row_splits: (M + 1,) int64; the objects of image i are rows row_splits[i]:row_splits[i + 1].
     category_ids: (K) numbers the classes have in COCO's files and results; else 1 to K.
     defects: what the reader dropped or mended.
+    bits: how many of the 16 of a value are in use in image files that have so many, see
+      `data.depth`; None: all. A program sets it, as the model says; readers leave it.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Dataset:
     row_splits: np.ndarray
     category_ids: tuple[int, ...]
     defects: Defects
+    bits: int | None = None
 
     def __len__(self) -> int:
         return len(self.images)

@@ -10,8 +10,10 @@ from typing import TypeAlias
 
 import cv2
 import numpy as np
+from loguru import logger
 
-from data.images import REDUCTIONS, EncodedImage, ImageHeader, orient, read_image
+from data.depth import depth_problem
+from data.images import REDUCTIONS, EncodedImage, ImageHeader, in_8_bits, orient, read_image
 from data.records import Dataset, DatasetError
 from data.views import View
 
@@ -47,15 +49,23 @@ def image_reader(dataset: Dataset, cache: bool = False) -> Reader:
     """A function (index, source, size, antialias, kept) -> pixels, as `Decoded.part`.
 
     cache: each image is decoded once and kept, reduced by up to `kept` (of REDUCTIONS; JPEG only).
+    Files of 16 bits are read as `dataset.bits` says; the first with other values is a warning.
     The function raises DatasetError for a file that cannot be decoded or whose size has changed.
     """
     memory: dict[int, Decoded] = {}
+    told: list[str] = []
 
     def decode(index: int, antialias: bool, reduction: Callable[[ImageHeader], int]) -> Decoded:
         image = read_image(dataset.images[index])
         _check_size(image, dataset.sizes[index])
         by = reduction(image.header) if antialias and image.can_be_reduced else 1
-        return Decoded(image.decode(by), by, image.header)
+        values = image.values(by)
+        if values.dtype == np.uint16 and not told:
+            problem = depth_problem(values, dataset.bits)
+            if problem:
+                told.append(problem)
+                logger.warning("{}: {}; further images are not named", image.path, problem)
+        return Decoded(in_8_bits(values, dataset.bits), by, image.header)
 
     def read(
         index: int, source: np.ndarray, size: np.ndarray, antialias: bool, kept: int

@@ -24,7 +24,7 @@ from loguru import logger
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from data.images import image_size
+from data.images import check_inflation, image_size
 from data.records import DatasetError
 from detector import Detector
 from utils.draw import class_colors, write_image
@@ -189,13 +189,14 @@ def detect(detector: Detector, path: Path, limits: Limits) -> dict:
     """
     start = time.perf_counter()
     try:
-        width, height = image_size(path, is_trusted=False)
+        width, height = image_size(path)
     except DatasetError as error:
         abort(415, _problem(error, path))
     if width * height > limits.megapixels * 1e6:
         found = f"{width * height / 1e6:.1f} ({width}x{height})"
         abort(413, f"expected at most {limits.megapixels:g} megapixels, found {found}")
     try:
+        check_inflation(path)
         table = detector.detect([path])
     except DatasetError as error:
         abort(400, _problem(error, path))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import png
-from data.images import MAX_BYTES, decode_image, image_size
+from data.images import MAX_BYTES, check_inflation, decode_image, image_size
 from data.records import DatasetError
 
 pytestmark = pytest.mark.quick
@@ -121,11 +121,9 @@ def test_a_small_picture_of_gigabytes_is_refused_unread(write):
 def test_what_strangers_send_is_inflated_no_further_than_promised(write):
     """The header promises enough for the compressed bytes to be possible."""
     path = write(file(1000, 300, zeros(200 * MIB)))
-    assert image_size(path) == (1000, 300)
     with pytest.raises(DatasetError, match=r"expected 900300 bytes of pixels, found more"):
-        image_size(path, is_trusted=False)
-    path = write(file(10, 10, GOOD))
-    assert image_size(path, is_trusted=False) == (10, 10)
+        check_inflation(path)
+    check_inflation(write(file(10, 10, GOOD)))
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])

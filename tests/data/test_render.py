@@ -53,9 +53,9 @@ def dataset_of(path, height, width, boxes=()):
 @pytest.fixture
 def reductions(monkeypatch):
     """Fills with the reduction of each decoding."""
-    found, decode = [], EncodedImage.decode
+    found, values = [], EncodedImage.values
     monkeypatch.setattr(
-        EncodedImage, "decode", lambda self, r=1: found.append(r) or decode(self, r)
+        EncodedImage, "values", lambda self, r=1: found.append(r) or values(self, r)
     )
     return found
 
