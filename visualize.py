@@ -33,8 +33,9 @@ from core.metrics.voc import voc_matches
 from data.datasets import read_split
 from data.detections import DetectionTable, rows_by_image
 from data.images import IMAGE_SUFFIXES, decode_image
+from data.inputs import unlabelled
 from data.records import Dataset, first_images
-from detector import Detector, open_detector, unlabelled
+from detector import Detector, open_detector
 from scoring import arrays
 from utils.diary import diary, progress_bar
 from utils.draw import contact_sheet, draw_boxes, fit, side_by_side, with_legend, write_image
@@ -91,11 +92,12 @@ def main(argv: list[str] | None = None) -> Path:
             draw_videos(out, videos, detector, args, batch_size)
         else:
             if images:
-                dataset = unlabelled(images, detector.classes)
+                dataset, _ = unlabelled(images, detector.classes)
             else:
                 dataset = read_split(config.data, args.split or config.data.val, detector.classes)
             if args.limit:
                 dataset = first_images(dataset, args.limit)
+            dataset = replace(dataset, bits=detector.config.bits)
             table = at_least(detector.detect_dataset(dataset, batch_size), args.threshold)
             draw = draw_images if images else draw_outcomes
             draw(out, dataset, table)
@@ -198,7 +200,7 @@ def draw_images(out: Path, dataset: Dataset, table: DetectionTable) -> None:
     """One picture an image and `contact_sheet.png`."""
     sheet = []
     for index, rows in enumerate(rows_by_image(table)):
-        picture = detections_on(decode_image(dataset.images[index]), table, rows)
+        picture = detections_on(decode_image(dataset.images[index], dataset.bits), table, rows)
         write_image(_picture_file(out, dataset, index), picture)
         if index < SHEET:
             sheet.append(fit(picture, *IMAGE_CELL))
@@ -220,7 +222,7 @@ def with_truth(
     dataset: Dataset, index: int, table: DetectionTable, threshold: float = 0.3
 ) -> np.ndarray:
     """The annotated objects at the left, the detections of at least a score at the right."""
-    image = decode_image(dataset.images[index])
+    image = decode_image(dataset.images[index], dataset.bits)
     rows = np.flatnonzero((table.image == index) & (table.scores >= threshold))
     return _beside_truth(dataset, index, image, detections_on(image, table, rows))
 
@@ -277,7 +279,7 @@ def draw_outcomes(out: Path, dataset: Dataset, table: DetectionTable) -> None:
     outcomes = judge(dataset, table)
     sheet, worst = [], {}
     for index, rows in enumerate(rows_by_image(table)):
-        image = decode_image(dataset.images[index])
+        image = decode_image(dataset.images[index], dataset.bits)
         judged = outcomes_on(image, dataset, index, table, rows, outcomes)
         beside = _beside_truth(dataset, index, image, judged)
         picture = with_legend(beside, _legend(outcomes.counts[index]))

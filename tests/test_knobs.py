@@ -13,6 +13,7 @@ import typing
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -285,6 +286,13 @@ def detected(config):
     return vars(detector.detect_dataset(read_split(config.data, "val", CLASSES)))
 
 
+def deep(config):
+    """What a detector finds in an image of 12 bits a value, as the config says how to read it."""
+    cv2.imwrite("deep.png", np.random.default_rng(0).integers(0, 4096, (64, 96), np.uint16))
+    detector = Detector.load("start.npz", config.model, eager=True)
+    return vars(detector.detect("deep.png"))
+
+
 def rates(config):
     """The learning rate of every batch."""
     dataset, found = train_split(config), []
@@ -493,6 +501,7 @@ CASES = {
     "ShortLong.antialias": case(batches, True, False, **SMALL),
     "ShortLong.rounding": case(batches, "floor", "nearest", **SMALL),
     "ShortLong.always_pad": case(batches, True, False, model__resize__short=64),
+    "Model.bits": case(deep, None, 8, 12),
     # Network
     "Model.weights": case(start, None, "start.npz"),
     "Model.aliases": case(start, {}, {CLASSES[0]: CLASSES[1]}, model__weights="start.npz"),
