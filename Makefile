@@ -6,13 +6,24 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: train test docker-check parity bench ablation fuzz lint images clean
+.PHONY: train quick test slow docker-check parity bench ablation fuzz lint images clean
 
 train: .venv/.installed
 	$(BIN)/python train.py
 
+# The tests come in three tiers; each test module says which one it is of. quick: 90 seconds, while
+# working; test: all but the slow ones, 8 minutes on 2 cores, before a commit; slow: kills, soaks,
+# processes, big files.
+TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile
+
+quick: .venv/.installed-dev
+	$(TESTS) -m "quick and not slow"
+
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(TESTS) -m "not slow"
+
+slow: .venv/.installed-dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # Against torchvision and the like, in an environment of its own: torch takes 5 GB. Here a test
 # that is skipped has failed.

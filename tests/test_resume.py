@@ -1,0 +1,281 @@
+"""Going on with a run whose folder is not as it was left, is in use, or is to be trained longer."""
+
+import json
+import os
+import pty
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import configs
+import train
+from data.shapes import make_shapes
+from tests.test_train import ROOT, assert_same_run, write_config
+from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
+from utils.runs import RunError, RunLock
+
+pytestmark = pytest.mark.full
+# Two epochs of one step, of which a constant schedule can make more.
+SHORT = {
+    "train.phases": (), "train.epochs": 2, "train.warmup_steps": 0, "train.batch_size": 4,
+    "train.schedule": "constant", "data.limit": 4, "train.sample_pictures": 0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    return make_shapes(tmp_path_factory.mktemp("data") / "tiny", 4, 2, image_size=(64, 64))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, shapes):
+    """A finished run's folder, and the config that it needs beside it."""
+    folder = tmp_path_factory.mktemp("finished")
+    train.main(["--config", str(write_config(folder, shapes, SHORT))])
+    return folder / "runs" / "tiny"
+
+
+@pytest.fixture
+def run(tmp_path, finished):
+    """A copy of it."""
+    return Path(shutil.copytree(finished, tmp_path / "tiny"))
+
+
+def resume(run, finished, *more):
+    """Resumes a copy of the finished run."""
+    config = finished.parents[1] / "tiny.py"
+    return train.main(["--resume", str(run), "--config", str(config), *more])
+
+
+def contents(folder):
+    """Path -> bytes of all files but the diary's and the lock's."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path: path.read_bytes() for path in files if path.name not in ("diary.log", ".lock")}
+
+
+def diary(run):
+    return " ".join((run / "diary.log").read_text().split())
+
+
+# ------------------------------------------------------------------------------------------------
+# Checkpoints that are not what they were
+# ------------------------------------------------------------------------------------------------
+
+
+def test_without_its_newest_checkpoint_a_run_goes_on_from_the_one_before(run, finished):
+    """And ends with the same weights."""
+    (run / "checkpoints" / "last.npz").unlink()
+    shutil.copy(run / "checkpoints" / "best.npz", run / "checkpoints" / "last.npz")
+    resume(run, finished)
+    assert_same_run(run, finished)
+    assert "last.npz: expected the progress of a training, found weights alone" in diary(run)
+    assert "goes on from checkpoints/previous.npz: epoch 1, step 0" in diary(run)
+
+
+def test_a_run_that_lost_its_checkpoints_is_left_as_it_is(run, finished):
+    for name in ("last", "previous"):
+        (run / "checkpoints" / f"{name}.npz").unlink()
+    before = contents(run)
+    with pytest.raises(RunError, match="expected a checkpoint to go on from, found none"):
+        resume(run, finished)
+    assert contents(run) == before
+
+
+def test_a_finished_run_says_so_and_trains_nothing(run, finished):
+    before = contents(run)
+    resume(run, finished)
+    after = contents(run)
+    assert f"{run} is finished: 2 of 2 epochs." in diary(run)
+    for path in run.glob("checkpoints/*"):
+        assert after[path] == before[path]
+
+
+def test_best_weights_that_are_gone_are_the_last_ones(run, finished):
+    (run / "checkpoints" / "best.npz").unlink()
+    resume(run, finished)
+    assert "best.npz: no such checkpoint" in diary(run)
+    last, best = (Checkpoint(run / "checkpoints" / f"{n}.npz") for n in ("last", "best"))
+    for name, array in last.arrays("model").items():
+        np.testing.assert_array_equal(best.arrays("model")[name], array)
+
+
+def edit_state(path, change):
+    """Changes the state of a checkpoint, leaving its arrays."""
+    checkpoint = Checkpoint(path)
+    groups = {group: checkpoint.arrays(group) for group in ("model", "optimizer")}
+    change(checkpoint.state)
+    save_checkpoint(path, groups, checkpoint.state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state["progress"].update(epoch=1, step=1), "step to be at most 0, found 1"),
+        (lambda state: state.pop("classes"), "was trained on the classes None"),
+        (lambda state: state.update(classes=5), "was trained on the classes 5"),
+        (
+            lambda state: state["model"].update(p6_from="p5"),
+            r"p6_from: .* was written with 'p5'",
+        ),
+        (lambda state: state["model"].update(neck_width="8"), "neck_width"),
+        (lambda state: state.update(model=[]), "last.npz"),
+        (lambda state: state.pop("model"), "last.npz"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(run, finished, change, message):
+    edit_state(run / "checkpoints" / "last.npz", change)
+    before = contents(run)
+    with pytest.raises(ValueError, match=message) as caught:
+        resume(run, finished)
+    assert isinstance(caught.value, CheckpointError | configs.ConfigError)
+    assert "last.npz" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert contents(run) == before
+
+
+def test_a_metrics_file_that_is_no_text_is_named(run, finished):
+    path = run / "metrics.csv"
+    path.write_bytes(path.read_bytes() + b"3,\xff\n")
+    with pytest.raises(ValueError, match=r"metrics\.csv, line 4: .* found the byte 0xff"):
+        resume(run, finished)
+
+
+def test_a_file_in_tensorboard_s_place_is_named_and_the_run_goes_on(run, finished):
+    shutil.rmtree(run / "tensorboard")
+    (run / "tensorboard").write_text("a file")
+    resume(run, finished)
+    assert f"{run / 'tensorboard'}: " in diary(run)
+
+
+# ------------------------------------------------------------------------------------------------
+# One process a run, in the folder it began in
+# ------------------------------------------------------------------------------------------------
+
+
+def test_a_second_process_is_refused_and_told_of_the_first(run, finished):
+    before = contents(run)
+    with RunLock(run), pytest.raises(RunError) as caught:
+        resume(run, finished)
+    found = f"found process {os.getpid()} on {socket.gethostname()}; wait until it ends"
+    assert str(caught.value).startswith(f"{run}: expected no other process in this run, {found}")
+    assert contents(run) == before
+    resume(run, finished)  # the lock went with its holder
+
+
+def test_a_run_that_just_began_is_locked_too(tmp_path, shapes, monkeypatch):
+    def look(*args, **more):
+        with pytest.raises(RunError, match="expected no other process"):
+            RunLock(tmp_path / "runs" / "tiny").__enter__()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "run_epoch", look)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(["--config", str(write_config(tmp_path, shapes, SHORT))])
+
+
+@pytest.mark.parametrize("what", ["deleted", "moved", "replaced"])
+def test_a_folder_that_goes_away_ends_the_run(what, tmp_path, shapes, monkeypatch):
+    folder, add = tmp_path / "runs" / "tiny", train.LossWindow.add
+
+    def add_and_lose(self, *args):
+        add(self, *args)
+        if what == "deleted":
+            shutil.rmtree(folder)
+        else:
+            os.rename(folder, tmp_path / "elsewhere")
+        if what == "replaced":
+            folder.mkdir()
+
+    monkeypatch.setattr(train.LossWindow, "add", add_and_lose)
+    with pytest.raises(RunError, match="found it deleted or moved meanwhile"):
+        train.main(["--config", str(write_config(tmp_path, shapes, SHORT))])
+    assert not (folder / "checkpoints").exists(), "nothing goes into a folder of others"
+
+
+# ------------------------------------------------------------------------------------------------
+# More epochs
+# ------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_made_longer_is_the_run_begun_so(tmp_path, run, finished, shapes):
+    """The optimizer goes on as it was: all weights and figures equal, bit for bit."""
+    longer = write_config(tmp_path, shapes, SHORT | {"train.epochs": 4})
+    train.main(["--config", str(longer)])
+    resume(run, finished, "--set", "train.epochs=4")
+    assert_same_run(run, tmp_path / "runs" / "tiny")
+    assert json.loads((run / "config.json").read_text())["train"]["epochs"] == 4
+    # The config that begins with so many is its config from now on; the old one is not.
+    train.main(["--resume", str(run), "--config", str(longer)])
+    with pytest.raises(configs.ConfigError, match="expected at least the 4 epochs"):
+        resume(run, finished)
+
+
+def refused(tmp_path, shapes, changes, message):
+    train.main(["--config", str(write_config(tmp_path, shapes, SHORT | changes))])
+    run = tmp_path / "runs" / "tiny"
+    before = contents(run)
+    arguments = ["--resume", str(run), "--config", str(tmp_path / "tiny.py")]
+    with pytest.raises(configs.ConfigError, match=message) as caught:
+        train.main([*arguments, "--set", "train.epochs=9"])
+    assert "begin a new run with --set model.weights=" in str(caught.value)
+    assert contents(run) == before
+
+
+def test_a_schedule_that_ends_with_the_run_is_not_made_longer(tmp_path, shapes):
+    message = "rates of 9 epochs are others than those of 2 in the steps that are done"
+    refused(tmp_path, shapes, {"train.schedule": "cosine"}, message)
+
+
+def test_a_run_that_ended_early_is_not_made_longer(tmp_path, shapes):
+    changes = {"train.early_stopping": 1, "train.learning_rate": 1e-12}
+    refused(tmp_path, shapes, changes, r"ended by train\.early_stopping=1, not by its 2 epochs")
+
+
+def test_a_run_that_mixes_no_longer_is_not_made_longer(tmp_path, shapes):
+    changes = {"data.mixing.mixup": 0.5, "data.mixing.closing_epochs": 1}
+    refused(tmp_path, shapes, changes, "the last data.mixing.closing_epochs of a run see other")
+
+
+def test_a_run_does_not_get_shorter(run, finished):
+    with pytest.raises(configs.ConfigError, match=r"expected at least the 2 epochs .*, found 1"):
+        resume(run, finished, "--set", "train.epochs=1")
+
+
+# ------------------------------------------------------------------------------------------------
+# SIGHUP
+# ------------------------------------------------------------------------------------------------
+
+
+def test_a_closed_terminal_saves_first(tmp_path, shapes):
+    """The terminal of a process goes away, and with it all that it could write to."""
+    path = write_config(tmp_path, shapes, SHORT | {"train.epochs": 50})
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(ROOT)
+        script = "import train; train.main()"
+        os.execv(sys.executable, [sys.executable, "-c", script, "--config", str(path)])
+    seen = b""
+    with closing(os.fdopen(terminal, "rb", buffering=0)) as screen, suppress(OSError):
+        while b"epoch 2, loss" not in seen:
+            seen += screen.read(1000)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP, seen.decode()[-2000:]
+    progress = Checkpoint(tmp_path / "runs" / "tiny" / "checkpoints" / "last.npz").state["progress"]
+    assert progress["epoch"] >= 2
+    assert "SIGHUP: saved; go on with --resume" in diary(tmp_path / "runs" / "tiny")
+
+
+def test_a_run_that_cannot_be_resumed_ends_in_one_line(tmp_path):
+    """As its user sees it: status 1, no traceback."""
+    arguments = [sys.executable, "train.py", "--resume", str(tmp_path / "absent")]
+    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last == f"error: {tmp_path / 'absent'}: expected the folder of a run, found none"
