@@ -35,6 +35,7 @@ STANDS_FOR = {"PATH/TO/bccd": "datasets/bccd", "PATH": "datasets/bccd", "SOURCE"
 PARSED = (
     "-m benchmarks.", "-m core.weights import", "-m data.download", "-m docker.check",
     "-m images.make", "-m page", "visualize.py rtsp:", "visualize.py --camera",
+    "train.py --resume runs/mine --set",
 )  # fmt: skip
 # What installs and what only an engine can do; what it is about is there.
 SETS_UP = {
