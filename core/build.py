@@ -15,6 +15,7 @@ from core.anchors import AnchorGenerator
 from core.backbones.resnet import ResNet
 from core.box_coder import BoxCoder
 from core.heads import Head, prior_bias
+from core.layers import BatchNorm
 from core.losses import Criterion
 from core.necks.bifpn import BiFPN
 from core.necks.fpn import FPN
@@ -28,6 +29,7 @@ from core.targets import Atss, Matcher
 NECKS = {"fpn": FPN, "panet": PANet, "bifpn": BiFPN}
 # The largest detectors have 0.2 billion; in float32 these are 4 GB, to train three times that.
 MOST_WEIGHTS = 10**9
+FEWEST_IMAGES = 4  # a step that batch norms learn from without a warning: docs/accuracy.md
 
 
 def build_model(config: Model, num_classes: int, precision: str = "float32") -> RetinaNet:
@@ -130,6 +132,36 @@ def freeze(model: RetinaNet, parts: Iterable[str]) -> None:
         layer = getattr(model, name)
         for frozen in layer.parts[stage] if stage else [layer]:
             frozen.trainable = False
+
+
+def small_batch_warning(model: RetinaNet, batch_size: int) -> str | None:
+    """A line for the diary where batch norms learn from few images at once, or None.
+
+    model: as it is trained, its frozen parts frozen. batch_size: images a step.
+    docs/accuracy.md has what such batches cost and which of the settings helped.
+    """
+    parts = ("backbone", "neck", "class_head", "box_head")
+    live = [part for part in parts if _is_live(model, part)]
+    if not live or batch_size >= FEWEST_IMAGES:
+        return None
+    ways = [f"train.batch_size = {FEWEST_IMAGES} or more (train.accumulate does not help)"]
+    if "backbone" in live:
+        ways.append("model.bn_mode = frozen_stats with pretrained model.weights")
+    if "neck" in live:
+        ways.append("model.bifpn.norm = group")
+    images = "1 image" if batch_size == 1 else f"{batch_size} images"
+    return (
+        f"train.batch_size: the batch norms of {' and '.join(live)} see {images} a step, but "
+        "averages over many when they detect, so mAP may be far lower than the losses promise; set "
+        f"{', or '.join(ways)}"
+    )
+
+
+def _is_live(model: RetinaNet, part: str) -> bool:
+    """Whether a part has batch norms that normalise by the batch in training."""
+    kinds = (BatchNorm, keras.layers.BatchNormalization)
+    norms = [layer for layer in getattr(model, part)._flatten_layers() if isinstance(layer, kinds)]
+    return any(norm.trainable and getattr(norm, "mode", "live") == "live" for norm in norms)
 
 
 def require_parts(config: Config) -> None:

@@ -1,11 +1,21 @@
 """Config -> parts: what is refused before anything is built."""
 
 import time
+from types import SimpleNamespace
 
+import keras
 import pytest
 
 from configs import ConfigError, preset
-from core.build import MOST_WEIGHTS, build_model, require_size
+from core.build import (
+    FEWEST_IMAGES,
+    MOST_WEIGHTS,
+    build_model,
+    freeze,
+    require_size,
+    small_batch_warning,
+)
+from core.layers import BatchNorm
 
 pytestmark = pytest.mark.full
 
@@ -47,3 +57,63 @@ def test_the_count_is_a_lower_bound_of_the_model_s(neck, monkeypatch):
         require_size(config, 4)
     counted = int(str(caught.value).split("found ")[1].split(";")[0].replace(",", ""))
     assert 0.2 * built < counted <= built < MOST_WEIGHTS
+
+
+# ------------------------------------------------------------------------------------------------
+# Batch norms that see few images
+# ------------------------------------------------------------------------------------------------
+
+
+def model_of(**norms):
+    """Stands for a model, each of whose parts is one layer, by default a convolution."""
+    parts = dict.fromkeys(("backbone", "neck", "class_head", "box_head"))
+    layers = {name: norms.get(name) or keras.layers.Conv2D(1, 1) for name in parts}
+    return SimpleNamespace(**layers)
+
+
+@pytest.mark.parametrize(
+    ("norms", "named"),
+    [
+        ({}, None),
+        ({"backbone": BatchNorm("live")}, "backbone"),
+        ({"backbone": BatchNorm("frozen_stats")}, None),
+        ({"backbone": BatchNorm("frozen")}, None),
+        ({"backbone": BatchNorm("live", trainable=False)}, None),
+        ({"neck": keras.layers.GroupNormalization(1)}, None),
+        ({"neck": keras.layers.BatchNormalization()}, "neck"),
+        ({"backbone": keras.layers.BatchNormalization(), "neck": BatchNorm()}, "backbone and neck"),
+        ({"box_head": BatchNorm()}, "box_head"),
+    ],
+)
+def test_batch_norms_that_see_few_images_are_named_with_what_to_set(norms, named):
+    model = model_of(**norms)
+    assert small_batch_warning(model, FEWEST_IMAGES) is None
+    for size in range(1, FEWEST_IMAGES):
+        found = small_batch_warning(model, size)
+        if named is None:
+            assert found is None
+            continue
+        assert f"the batch norms of {named} see {size} image" in found
+        assert f"train.batch_size = {FEWEST_IMAGES} or more (train.accumulate does not" in found
+        assert ("model.bn_mode = frozen_stats" in found) == ("backbone" in named)
+        assert ("model.bifpn.norm = group" in found) == ("neck" in named)
+
+
+NARROW = {"model.neck_width": 32, "model.head_width": 32, "model.head_depth": 0}
+
+
+def test_a_resnet_s_batch_norms_are_live_until_all_of_it_is_frozen():
+    model = build_model(preset("shapes", NARROW).model, 2)
+    for parts in ((), ("backbone.stem", "backbone.stage1")):
+        freeze(model, parts)
+        assert "the batch norms of backbone see 1 image a" in small_batch_warning(model, 1)
+    freeze(model, ("backbone",))
+    assert small_batch_warning(model, 1) is None
+
+
+def test_a_bifpn_s_batch_norms_are_live_whatever_those_of_the_backbone_are():
+    changes = {"model.neck": "bifpn", "model.bifpn.repeats": 1, "model.bn_mode": "frozen_stats"}
+    model = build_model(preset("shapes", NARROW | changes).model, 2)
+    assert "the batch norms of neck see 1 image a step" in small_batch_warning(model, 1)
+    freeze(model, ("neck",))
+    assert small_batch_warning(model, 1) is None
