@@ -7,9 +7,26 @@
 What training, evaluate.py, visualize.py and a notebook share. Letters: D detections.
 """
 
+import functools
+import importlib.util
+import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
+
+if _strangers := [  # the imports below would fail somewhere deep inside
+    f"{name} from {file}"
+    for name in ("configs", "core", "data", "utils")
+    if (file := getattr(importlib.util.find_spec(name), "origin", None)) is None
+    or Path(file).resolve() != (Path(__file__).parent / name / "__init__.py").resolve()
+]:
+    raise ImportError(
+        f"detector.py: expected the packages of {Path(__file__).resolve().parent}, found "
+        f"{', '.join(_strangers)}: put that folder first on sys.path before anything imports what "
+        "has the same name, or use exported.py, which needs no other file"
+    )
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +38,6 @@ from configs import (
     ConfigError,
     adopt,
     assignment,
-    completed,
     differences,
     from_dict,
     override,
@@ -32,23 +48,43 @@ from core.build import build_model, build_postprocess
 from core.engine import compiled, predict
 from core.predictor import frozen
 from core.retinanet import RetinaNet
-from core.weights.store import DETECTOR, stated
+from core.weights.store import DETECTOR, conventions_of, stated
 from data.detections import DetectionTable
-from data.images import image_size
-from data.pipeline import checked, evaluation_batches
-from data.records import Dataset, Defects, Record, pack
-from data.render import Reader, resample
-from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
+from data.inputs import unlabelled
+from data.pipeline import detection_batches, detection_spec
+from data.records import Dataset
+from data.render import Reader
+from utils.checkpoints import Checkpoint, save_checkpoint
 from utils.devices import use_devices
 from utils.runs import latest_run, weights_file
 
 # Of a model's conventions, what may differ from the weights' without changing what they mean; where
 # they started from is none.
-FREE_TO_DETECT = ("resize", "detect", "weights", "aliases")
+FREE_TO_DETECT = ("resize", "detect", "weights", "aliases", "bits")
 # Images from which on 5 to 12 s of freezing are won back by some 25 ms an image (ResNet-50 at 416;
 # in bfloat16 40 ms), if memory allows 2 GB more: docs/performance.md.
 FREEZE_FROM = 400
 Step: TypeAlias = Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]  # batch -> detections
+
+
+class ForkedProcessError(RuntimeError):
+    """A detector in a process that was forked from one with a detector, where it would hang."""
+
+
+@functools.cache
+def first_process() -> int:
+    """The id of the process that asked first; one forked from it hears the same."""
+    return os.getpid()
+
+
+def require_own_process() -> None:
+    """Raises ForkedProcessError where TensorFlow's threads were left behind in the parent."""
+    if os.getpid() != first_process():
+        raise ForkedProcessError(
+            f"process {os.getpid()} was forked from {first_process()}, which had made a detector "
+            "already: TensorFlow would hang here; start processes by "
+            'multiprocessing.get_context("spawn"), or "forkserver", and load the detector in each'
+        )
 
 
 class Detector:
@@ -61,9 +97,11 @@ class Detector:
     def __init__(
         self, model: RetinaNet, classes: Sequence[str], config: Model, eager: bool = False
     ):
+        require_own_process()
         self.model, self.classes, self.config, self.eager = model, tuple(classes), config, eager
         self.postprocess = build_postprocess(config)
         self._compiled: Step | None = None
+        self._lock = threading.Lock()
 
     @classmethod
     def load(
@@ -82,19 +120,20 @@ class Detector:
         Raises CheckpointError if the file is damaged or holds no detector, ConfigError if `config`
         contradicts it, naming the field, or if it is missing for a part of your own.
         """
+        require_own_process()
         file = weights_file(path)
         checkpoint = Checkpoint(file)
-        if "model" not in checkpoint.state:
-            raise CheckpointError(f"{file}: no conventions of a detector inside, so it is none")
-        saved = completed(Model, checkpoint.state["model"])
-        config = adopt(config, stated(DETECTOR, saved)) if config else from_dict(Model, saved)
+        saved, classes = conventions_of(checkpoint)
+        if config:
+            config = adopt(config, stated(DETECTOR, saved))
+        else:
+            config = from_dict(Model, saved, f"{file}: model")
         config = override(config, changes or {}, "model.")
         for name, wanted, trained in differences(to_dict(config), saved):
             if name.split(".")[0] not in FREE_TO_DETECT:
                 raise ConfigError(
                     f"model.{name}: {file} was trained with {trained!r}, the config says {wanted!r}"
                 )
-        classes = checkpoint.state["classes"]
         model = build_model(config, len(classes), config.detect.precision)
         checkpoint.restore("model", model.variables)
         return cls(model, classes, config, eager)
@@ -105,48 +144,61 @@ class Detector:
         return {"model": to_dict(self.config), "classes": list(self.classes)}
 
     def save(self, path: str | Path) -> None:
+        require_own_process()
         save_checkpoint(path, {"model": self.model.variables}, self.conventions)
 
-    def detect(self, images: Sequence[str | Path], batch_size: int = 4) -> DetectionTable:
-        """Detections of image files, in their own pixels. Raises DatasetError for a bad file."""
-        return self.detect_dataset(unlabelled(images, self.classes), batch_size)
+    def detect(self, images: Any, batch_size: int = 4) -> DetectionTable:
+        """Detections of one image or several, in their own pixels.
+
+        images: a path, a (H, W, 3) uint8 RGB or a (H, W) grey array, or an image of PIL; or a list
+            of these, mixed as you like, or whatever else can be iterated. An image's id in the
+            table is its path, or its place among them.
+        The same pixels give the same detections to the bit, however they come; only a file that is
+        decoded at a reduced size (a JPEG of twice the input's sides or more), or an array that was
+        turned by an EXIF orientation before, is resized in other steps.
+        Raises ValueError for what is no image, DatasetError for a bad file.
+        """
+        dataset, read = unlabelled(images, self.classes, self.config.bits)
+        return self._detect(dataset, batch_size, self._predictor(len(dataset)), read)
 
     def detect_dataset(self, dataset: Dataset, batch_size: int = 4) -> DetectionTable:
         """Detections of a dataset's images, in their own pixels."""
-        batches = evaluation_batches(dataset, self.config.resize, batch_size=batch_size)
-        step = self._predictor(batches.element_spec, len(dataset))
-        found = ((batch["index"], step(batch)) for batch in checked(batches))
-        return gather_detections(found, dataset.image_ids, self.classes)
+        dataset = replace(dataset, bits=self.config.bits)
+        return self._detect(dataset, batch_size, self._predictor(len(dataset)))
 
     def detect_arrays(self, images: Sequence[np.ndarray], batch_size: int = 4) -> DetectionTable:
-        """Detections of images in memory, in their own pixels; their ids are "0", "1" ...
+        """`detect`, of images in memory; their ids are "0", "1" ..."""
+        return self.detect(images, batch_size)
 
-        images: (H, W, 3) uint8 RGB each, of any sizes.
-        What `detect` says of the same pixels in a file, to the bit; only a file that was decoded at
-        a reduced size (a JPEG of twice the input's sides or more) or turned by its EXIF orientation
-        is resized in other steps. Raises ValueError for no image, another shape or another type.
+    def array_detector(self, num_images: int, batch_size: int = 4) -> Callable[..., DetectionTable]:
+        """`detect` for many calls, as on a video; num_images: how many they are to be.
+
+        The graph is prepared once for all of them, and from `FREEZE_FROM` images on has the weights
+        of this moment built in.
         """
-        return self.array_detector(len(images), batch_size)(images)
+        step = self._predictor(num_images)
 
-    def array_detector(
-        self, num_images: int, batch_size: int = 4
-    ) -> Callable[[Sequence[np.ndarray]], DetectionTable]:
-        """`detect_arrays` for many calls, as on a video; num_images: how many they are to be."""
-        step: Step | None = None
-
-        def detect(images: Sequence[np.ndarray]) -> DetectionTable:
-            nonlocal step
-            dataset, read = in_memory(images, self.classes)
-            rule = self.config.resize
-            batches = evaluation_batches(dataset, rule, batch_size=batch_size, read=read)
-            step = step or self._predictor(batches.element_spec, num_images)
-            found = [(batch["index"], step(batch)) for batch in batches]
-            return gather_detections(found, dataset.image_ids, self.classes)
+        def detect(images: Any) -> DetectionTable:
+            dataset, read = unlabelled(images, self.classes, self.config.bits)
+            return self._detect(dataset, batch_size, step, read)
 
         return detect
 
-    def _predictor(self, element_spec: dict[str, tf.TensorSpec], num_images: int) -> Step:
+    def _detect(
+        self, dataset: Dataset, batch_size: int, step: Step, read: Reader | None = None
+    ) -> DetectionTable:
+        require_own_process()
+        batches = detection_batches(dataset, self.config.resize, batch_size=batch_size, read=read)
+        found = (
+            (batch.pop("index"), step({name: tf.constant(array) for name, array in batch.items()}))
+            for batch in batches
+        )
+        return gather_detections(found, dataset.image_ids, self.classes)
+
+    def _predictor(self, num_images: int) -> Step:
         """Batch -> detections: compiled once and for all weights, or frozen with the present."""
+        require_own_process()
+        spec = detection_spec(self.config.resize)
         flip, scales = self.config.detect.flip, self.config.detect.scales
 
         def step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -154,11 +206,12 @@ class Detector:
 
         # Kernels used at several scales do not take batch norms in: nothing is won by freezing.
         is_worth_it = num_images >= FREEZE_FROM and len(scales) == 1
-        if is_worth_it and not self.eager:
-            return frozen(step, self.model, element_spec)
-        if self._compiled is None:
-            self._compiled = compiled(step, element_spec, self.eager)
-        return self._compiled
+        with self._lock:  # of threads that come together one makes the graph
+            if is_worth_it and not self.eager:
+                return frozen(step, self.model, spec)
+            if self._compiled is None:
+                self._compiled = compiled(step, spec, self.eager)
+            return self._compiled
 
 
 def open_detector(
@@ -175,6 +228,7 @@ def open_detector(
         `FREE_TO_DETECT` may differ from what the weights were trained with.
     Raises ConfigError, CheckpointError or ValueError for what does not fit or is not there.
     """
+    require_own_process()
     use_devices()
     if weights is None:
         config = configs.load(config_file or "config.py")
@@ -202,7 +256,7 @@ def open_detector(
 
 
 def gather_detections(
-    found: Iterable[tuple[tf.Tensor, dict[str, tf.Tensor]]],
+    found: Iterable[tuple[np.ndarray, dict[str, tf.Tensor]]],
     image_ids: Sequence[str],
     classes: Sequence[str],
 ) -> DetectionTable:
@@ -211,47 +265,8 @@ def gather_detections(
     for index, detections in found:
         counts = detections["counts"].numpy()
         is_real = np.arange(detections["scores"].shape[1]) < counts[:, None]
-        columns["image"].append(np.repeat(index.numpy(), counts))
+        columns["image"].append(np.repeat(index, counts))
         for name in ("boxes", "scores", "labels"):
             columns[name].append(detections[name].numpy()[is_real])
     arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
     return DetectionTable(image_ids=tuple(image_ids), classes=tuple(classes), **arrays)
-
-
-def unlabelled(images: Sequence[str | Path], classes: Sequence[str]) -> Dataset:
-    """Image files as a dataset without objects; ids are the paths."""
-    return _without_objects(map(str, images), map(image_size, images), classes)
-
-
-def in_memory(images: Sequence[np.ndarray], classes: Sequence[str]) -> tuple[Dataset, Reader]:
-    """Images (H, W, 3) uint8 RGB as a dataset without objects, and what reads it in place of files.
-
-    Raises ValueError for no image, another shape or another type.
-    """
-    for index, image in enumerate(images):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            found = f"{image.shape} {image.dtype}"
-            raise ValueError(f"image {index}: expected (H, W, 3) uint8, found {found}")
-
-    def read(
-        index: int, source: np.ndarray, size: np.ndarray, antialias: bool, kept: int
-    ) -> np.ndarray:
-        return resample(np.ascontiguousarray(images[index]), size, antialias)
-
-    sizes = [(image.shape[1], image.shape[0]) for image in images]
-    return _without_objects(map(str, range(len(images))), sizes, classes), read
-
-
-def _without_objects(
-    names: Iterable[str], sizes: Iterable[tuple[int, int]], classes: Sequence[str]
-) -> Dataset:
-    nothing = {
-        "boxes": np.zeros([0, 4], np.float32),
-        "labels": np.zeros(0, np.int32),
-        "difficult": np.zeros(0, bool),
-    }
-    records = [
-        Record(name, name, width, height, **nothing)
-        for name, (width, height) in zip(names, sizes, strict=True)
-    ]
-    return pack("images", classes, records, Defects())

@@ -2,10 +2,18 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
@@ -16,13 +24,16 @@ import visualize
 from core.build import build_model
 from core.engine import predict
 from data.detections import DetectionTable, read_json
-from data.pipeline import evaluation_batches
+from data.inputs import unlabelled
+from data.pipeline import detection_batches, evaluation_batches
 from data.shapes import CLASSES, make_shapes
 from data.voc import read_voc
 from detector import Detector, gather_detections, open_detector
 from scoring import score, summarize
 from utils.checkpoints import CheckpointError, save_checkpoint
 
+pytestmark = pytest.mark.full
+ROOT = Path(detector_module.__file__).parent
 SMALL = {
     "model.neck_width": 8,
     "model.head_width": 8,
@@ -225,6 +236,285 @@ def test_padding_changes_no_detection_on_a_canvas_of_other_size(run, root):
     painted["images"] = tf.where(inside, batch["images"], painted["images"])
     clean, dirty = (predict(detector.model, detector.postprocess, b) for b in (batch, painted))
     np.testing.assert_array_equal(clean["scores"], dirty["scores"])
+
+
+# ------------------------------------------------------------------------------------------------
+# Images of a program's own
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def detector(run):
+    return Detector.load(run)
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """(80, 100, 3) uint8 RGB with colours that are no grey."""
+    rng = np.random.default_rng(2)
+    return cv2.resize(rng.integers(0, 255, (16, 20, 3), np.uint8), (100, 80))
+
+
+def assert_same(ours, theirs):
+    for name in ("image", "boxes", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), name)
+
+
+def test_one_image_is_a_list_of_one(detector, photo, tmp_path):
+    path = tmp_path / "photo.png"
+    cv2.imwrite(str(path), photo[..., ::-1])
+    expected = detector.detect([str(path)])
+    assert len(expected) == 7
+    assert expected.image_ids == (str(path),)
+    for image in (str(path), path, photo, PIL.Image.open(path)):
+        table = detector.detect(image)
+        assert_same(table, expected)
+        assert table.image_ids == (str(path) if isinstance(image, (str, Path)) else "0",)
+
+
+def test_several_images_of_any_kind_in_any_sequence(detector, photo, tmp_path):
+    path = tmp_path / "photo.bmp"
+    cv2.imwrite(str(path), photo[..., ::-1])
+    grey = photo[..., 0]
+    images = [photo, path, PIL.Image.fromarray(photo), grey, grey[..., None], photo[::-1]]
+    expected = detector.detect([photo, photo, photo, *[np.dstack([grey] * 3)] * 2, photo[::-1]])
+    array = np.empty(len(images), object)
+    array[:] = images
+    for several in (images, tuple(images), (image for image in images), deque(images), array):
+        table = detector.detect(several, batch_size=4)
+        assert table.image_ids == ("0", str(path), "2", "3", "4", "5")
+        assert_same(table, expected)
+    assert_same(detector.detect_arrays(images), expected)
+    assert_same(detector.array_detector(1)(images), expected)
+
+
+@pytest.mark.parametrize("resize", ["canvas", "short_long"])
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("RGB", "png"), ("RGBA", "png"), ("LA", "png"),
+     ("L", "png"), ("P", "png"), ("1", "png"), ("RGB", "bmp"), ("P", "bmp")],
+)  # fmt: skip
+def test_an_image_of_pil_gives_what_its_file_gives(mode, suffix, resize, run, photo, tmp_path):
+    path, other = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    image = PIL.Image.fromarray(photo)
+    if mode in ("RGBA", "LA"):
+        image.putalpha(PIL.Image.fromarray(photo[..., 1]))
+    image.convert(mode).save(path)
+    exif = PIL.Image.Exif()
+    exif[274] = 6  # a quarter turn
+    image.convert(mode).save(other, **({} if suffix == "bmp" else {"exif": exif}))
+    rule = {"resize": resize} | ({"resize.short": 64, "resize.long": 90} if "_" in resize else {})
+    pictures = [PIL.Image.open(path), PIL.Image.open(other)]
+    assert pictures[0].mode == mode
+    (ours, _), (theirs, _) = unlabelled(pictures, CLASSES), unlabelled([path, other], CLASSES)
+    np.testing.assert_array_equal(ours.sizes, theirs.sizes)
+    assert suffix == "bmp" or ours.sizes.tolist() == [[100, 80], [80, 100]]
+    rule = configs.override(configs.load(run / "config.json").model, rule).resize
+    batches = [
+        next(detection_batches(dataset, rule, batch_size=2, read=read))
+        for dataset, read in (unlabelled(pictures, CLASSES), unlabelled([path, other], CLASSES))
+    ]
+    for name, array in batches[0].items():
+        np.testing.assert_array_equal(array, batches[1][name], name)
+
+
+class Tensor:
+    """As of torch, which is iterated as its rows are."""
+
+    def numpy(self):
+        raise AssertionError("nothing is converted")
+
+    def __iter__(self):
+        raise AssertionError("nor is it taken apart")
+
+
+ANY = "a path, a (H, W, 3) or (H, W) uint8 array or a PIL image"
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (None, f"{ANY}, found None; cv2.imread returns None for a file it cannot read"),
+        (tf.zeros([4, 5, 3], tf.uint8), f"{ANY}, found a tensor; pass tensor.numpy()"),
+        (Tensor(), f"{ANY}, found a tensor; pass tensor.numpy()"),
+        (7, f"{ANY}, found int"),
+        (b"a.png", f"{ANY}, found bytes"),
+        ({"a": 1}, f"{ANY}, found dict"),
+        (np.zeros((2, 4, 5, 3), np.uint8),
+         f"{ANY}, found a batch of (2, 4, 5, 3) uint8; pass list(images)"),
+        (np.zeros((4, 5, 3), np.float32), f"{ANY}, found (4, 5, 3) float32; bring the values to "
+         "0-255, then image.astype(np.uint8)"),
+        (np.zeros((4, 5), np.uint16), f"{ANY}, found (4, 5) uint16; bring the values to "
+         "0-255, then image.astype(np.uint8)"),
+        (np.zeros((4, 5, 4), np.uint8),
+         "1 or 3 bands, (H, W, 3) or (H, W), found 4: (4, 5, 4) uint8"),
+        (np.zeros((4, 5, 2), np.uint8),
+         "1 or 3 bands, (H, W, 3) or (H, W), found 2: (4, 5, 2) uint8"),
+        (np.zeros((0, 5, 3), np.uint8), f"{ANY}, found (0, 5, 3) uint8"),
+        (np.zeros((), np.uint8), f"{ANY}, found () uint8"),
+        (PIL.Image.new("I;16", (4, 5)),
+         f"{ANY}, found a PIL image of mode I;16, whose values have no 8 bits"),
+        (PIL.Image.new("F", (4, 5)),
+         f"{ANY}, found a PIL image of mode F, whose values have no 8 bits"),
+    ],
+)  # fmt: skip
+def test_what_is_no_image_is_one_line(image, found, detector, photo):
+    for images, index in ((image, 0), ([photo, photo, image], 2)):
+        with pytest.raises(ValueError, match="expected") as caught:
+            detector.detect(images)
+        assert str(caught.value) == f"image {index}: expected {found}"
+
+
+@pytest.mark.parametrize("images", [[], (), np.zeros(0), iter([])])
+def test_no_image_at_all(images, detector):
+    with pytest.raises(ValueError, match="images: expected at least one, found no images"):
+        detector.detect(images)
+
+
+def test_a_picture_of_pil_that_ends_early_is_named(detector, photo, tmp_path):
+    path = tmp_path / "a.png"
+    PIL.Image.fromarray(photo).save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(
+        ValueError, match=r"image 1: .* PIL image of mode RGB .*truncated"
+    ) as caught:
+        detector.detect([photo, PIL.Image.open(path)])
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------
+# Threads and processes
+# ------------------------------------------------------------------------------------------------
+
+
+def test_eight_threads_on_a_new_detector_agree_with_one_to_the_bit(run, photo):
+    images = [np.roll(photo, 10 * i, axis=1)[: 80 - i] for i in range(8)]
+    alone = Detector.load(run)
+    expected = [alone.detect(image) for image in images]
+    detector, ready = Detector.load(run), threading.Barrier(8)
+
+    def work(number):
+        ready.wait()
+        return [detector.detect(images[(number + i) % 8]) for i in range(8)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for number, found in enumerate(pool.map(work, range(8))):
+            for i, table in enumerate(found):
+                assert_same(table, expected[(number + i) % 8])
+    assert detector._compiled.experimental_get_tracing_count() == 1
+
+
+def test_a_detector_in_another_process_than_its_own_is_refused(run, detector, photo, monkeypatch):
+    """Each use, in a line that says what to do; nothing of TensorFlow is asked before."""
+    detect = detector.array_detector(1)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    uses = [
+        lambda: detector.detect(photo), lambda: detector.detect_arrays([photo]),
+        lambda: detect([photo]), lambda: detector.array_detector(1), lambda: Detector.load(run),
+        lambda: detector.save(run / "other.npz"), lambda: open_detector(run, None, []),
+        lambda: Detector(detector.model, CLASSES, detector.config),
+    ]  # fmt: skip
+    for use in uses:
+        with pytest.raises(RuntimeError, match="process 1 was forked from ") as caught:
+            use()
+        assert 'multiprocessing.get_context("spawn"), or "forkserver"' in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+FORKING = """
+import multiprocessing, os, sys
+import numpy as np
+from detector import Detector
+
+def use(image):
+    try:
+        detector.detect(image)
+    except RuntimeError as error:
+        return str(error)
+
+def load(path):
+    try:
+        Detector.load(path)
+    except RuntimeError as error:
+        return str(error)
+
+detector = Detector.load(sys.argv[1])
+image = np.zeros((40, 50, 3), np.uint8)
+detector.detect(image)
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    print(pool.apply(use, [image]))
+    print(pool.apply(load, [sys.argv[1]]))
+print(len(detector.detect(image).image_ids))
+"""
+SPAWNING = """
+import multiprocessing, sys
+import numpy as np
+from detector import Detector
+
+def count(path):
+    return len(Detector.load(path).detect(np.zeros((40, 50, 3), np.uint8)).image_ids)
+
+if __name__ == "__main__":
+    print(count(sys.argv[1]))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.apply(count, sys.argv[1:]))
+"""
+
+
+def python(file, text, *arguments, path=(), timeout=300):
+    """Runs a program; path: of its modules, before the folder of the program itself."""
+    file.write_text(text)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    return subprocess.run(
+        [sys.executable, str(file), *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment,
+    )
+
+
+@pytest.mark.slow
+def test_a_forked_process_says_so_at_once_and_a_spawned_one_works(run, tmp_path):
+    done = python(tmp_path / "forking.py", FORKING, run, path=[ROOT])
+    assert done.returncode == 0, done.stderr
+    used, loaded, last = done.stdout.splitlines()
+    assert "was forked from" in used
+    assert "was forked from" in loaded
+    assert last == "1"
+    done = python(tmp_path / "spawning.py", SPAWNING, run, path=[ROOT])
+    assert done.stdout.split() == ["1", "1"], done.stderr
+
+
+IMPORTING = """
+import sys
+import {first}
+sys.path.append({root!r})
+import detector
+"""
+
+
+@pytest.mark.parametrize(
+    ("stranger", "first"),
+    [("utils.py", "os"), ("utils/__init__.py", "os"), ("data/__init__.py", "data"),
+     ("core.py", "os"), ("configs/__init__.py", "configs"), ("utils/a.py", "utils")],
+)  # fmt: skip
+def test_a_package_of_the_same_name_is_named_at_once(stranger, first, tmp_path):
+    """Also one that was imported before, and a folder without __init__.py."""
+    file = tmp_path / stranger
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("")
+    done = python(tmp_path / "program.py", IMPORTING.format(first=first, root=str(ROOT)))
+    name = stranger.split("/")[0].removesuffix(".py")
+    last = done.stderr.splitlines()[-1]
+    found = f"{name} from {None if stranger == 'utils/a.py' else file}"
+    assert last == (
+        f"ImportError: detector.py: expected the packages of {ROOT}, found {found}: put that "
+        "folder first on sys.path before anything imports what has the same name, or use "
+        "exported.py, which needs no other file"
+    )
+    assert "tensorflow" not in done.stderr, "nothing is waited for"
 
 
 # ------------------------------------------------------------------------------------------------

@@ -10,10 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from configs.checked import CALLABLE, ConfigError, adopt, differences, from_dict, to_dict
+from configs.checked import (
+    CALLABLE,
+    ConfigError,
+    adopt,
+    completed,
+    differences,
+    from_dict,
+    shown,
+    to_dict,
+)
 from configs.schema import Model
+from core.backbones.resnet import BLOCKS
 from core.weights.files import WeightsError
-from utils.checkpoints import Checkpoint, save_checkpoint
+from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 from utils.runs import weights_file
 
 DETECTOR, BACKBONE = "model", "backbone"  # groups of variables, and keys of a file's state
@@ -21,7 +31,7 @@ DETECTOR, BACKBONE = "model", "backbone"  # groups of variables, and keys of a f
 OF_BACKBONE = ("backbone", "bottleneck_stride", "bn_epsilon", "same_padding", "normalization")
 # What a model that starts from weights may have otherwise, because it does not change what they
 # mean, or because training changes it: anchors, where only their number matters (see `transfer`).
-FREE_TO_START = ("resize", "detect", "prior", "bn_mode", "anchors")
+FREE_TO_START = ("resize", "detect", "prior", "bn_mode", "anchors", "bits")
 
 
 def stated(kind: str, conventions: Mapping[str, Any]) -> Model:
@@ -36,9 +46,90 @@ def stated(kind: str, conventions: Mapping[str, Any]) -> Model:
             name: value
             for name, value in conventions.items()
             if (name in OF_BACKBONE if kind == BACKBONE else name not in ("weights", "aliases"))
-            and not str(value).startswith(CALLABLE)
+            and not (isinstance(value, str) and value.startswith(CALLABLE))
         },
     )
+
+
+def conventions_of(checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A detector's conventions, as `to_dict` makes them, and its classes.
+
+    Raises CheckpointError or ConfigError, naming the file, where there are none or they do not fit
+    the arrays: before anything is built, as a damaged file could ask for all memory.
+    """
+    file, state = checkpoint.path, checkpoint.state
+    if DETECTOR not in state:
+        raise CheckpointError(f"{file}: no conventions of a detector inside, so it is none")
+    try:
+        saved = completed(Model, state[DETECTOR])
+        model = stated(DETECTOR, saved)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    classes = _classes(file, state)
+    require_fit(file, checkpoint.arrays(DETECTOR), model, len(classes))
+    return saved, classes
+
+
+def _classes(file: Path, state: Mapping[str, Any]) -> tuple[str, ...]:
+    classes = state.get("classes")
+    if not isinstance(classes, list) or not classes:
+        raise CheckpointError(f"{file}: expected a list of classes, found {shown(classes)}")
+    for name in classes:
+        if not isinstance(name, str) or not name:
+            raise CheckpointError(f"{file}: expected names of classes, found {shown(name)}")
+    return tuple(classes)
+
+
+def require_fit(
+    file: Path, arrays: Mapping[str, np.ndarray], model: Model, num_classes: int
+) -> None:
+    """Raises CheckpointError where conventions speak of more or wider layers than a file holds.
+
+    arrays: by the paths of their variables. model: of `stated`; a backbone alone has no classes.
+    Looks at the last kernel of each chain of layers: a network that these fit is no larger than the
+    file, so that it may be built, and `Checkpoint.restore` compares the rest.
+    """
+    places = {path.removeprefix("retinanet/"): array for path, array in arrays.items()}
+    for place, expected in _last_kernels(model, num_classes).items():
+        found = places[place].shape if place in places else ()
+        is_met = len(found) == 4 and all(
+            channels in (None, there) for channels, there in zip(expected, found[2:], strict=True)
+        )
+        if not is_met:
+            channels = " to ".join("any" if e is None else str(e) for e in expected)
+            raise CheckpointError(
+                f"{file}: expected {place} of {channels} channels, as its conventions say, found "
+                f"{found or 'none'}"
+            )
+
+
+def _last_kernels(model: Model, num_classes: int) -> dict[str, tuple[int | None, int | None]]:
+    """Place of the last kernel of each chain of layers -> channels in and out; None: any.
+
+    Of parts of the user's own, which are not given, nothing is known.
+    """
+    kernels: dict[str, tuple[int | None, int | None]] = {}
+    if isinstance(model.backbone, str) and "backbone" in model.given:
+        blocks = BLOCKS[int(model.backbone.removeprefix("resnet"))]
+        kernels[f"backbone/layer3_{blocks[2] - 1}/conv2/kernel"] = 256, 256
+    if not num_classes:
+        return kernels
+    neck: int | None = None
+    if isinstance(model.neck, str) and "neck" in model.given:
+        neck = model.neck_width
+        layer = "p7"
+        if model.neck == "bifpn":
+            layer = f"round{model.bifpn.repeats - 1}_up7/conv"
+        kernels[f"neck/{layer}/kernel"] = neck, neck
+    width, depth = model.head_width, model.head_depth
+    num_anchors = len(model.anchors.ratios) * len(model.anchors.scales)
+    for head, outputs in (("class_head", num_classes), ("box_head", 4)):
+        inputs = neck
+        if depth:
+            kernels[f"{head}/conv{depth - 1}/kernel"] = width if depth > 1 else neck, width
+            inputs = width
+        kernels[f"{head}/output/kernel"] = inputs, num_anchors * outputs
+    return kernels
 
 
 @dataclass(frozen=True)
@@ -69,7 +160,8 @@ class Weights:
         file = weights_file(path)
         checkpoint = Checkpoint(file)
         state = checkpoint.state
-        kind = DETECTOR if state.get("classes") else BACKBONE
+        classes = _classes(file, state) if state.get("classes") else ()
+        kind = DETECTOR if classes else BACKBONE
         arrays, conventions = checkpoint.arrays(kind), state.get(kind)
         if not arrays or not isinstance(conventions, Mapping):
             raise WeightsError(f"{file}: expected weights with their conventions, found none")
@@ -77,8 +169,12 @@ class Weights:
             model = stated(kind, conventions)
         except ConfigError as error:
             raise WeightsError(f"{file}: {error}") from None
+        require_fit(file, arrays, model, len(classes))
+        origin = state.get("origin", {})
+        if not isinstance(origin, Mapping):
+            raise WeightsError(f"{file}: expected an origin by names, found {shown(origin)}")
         arrays = {path.removeprefix("retinanet/"): array for path, array in arrays.items()}
-        return cls(file, arrays, model, tuple(state.get("classes", ())), state.get("origin", {}))
+        return cls(file, arrays, model, classes, origin)
 
     def save(self, path: str | Path) -> None:
         """Writes a checkpoint file; of a detector one that evaluates and draws."""

@@ -1,0 +1,102 @@
+"""Detecting again and again takes no more memory than detecting a few times."""
+
+import gc
+import os
+import weakref
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import configs
+from core.build import build_model
+from detector import Detector
+from tests.test_detector import SMALL
+
+pytestmark = pytest.mark.full
+CLASSES = ("circle", "square")
+SHORT_LONG = {"resize": "short_long", "resize.short": 64, "resize.long": 96}
+
+
+@pytest.fixture(scope="module")
+def detectors(tmp_path_factory):
+    """Two of the same weights, by the kind of their resizing rule."""
+    path = tmp_path_factory.mktemp("memory") / "best.npz"
+    config = configs.preset("shapes", SMALL).model
+    Detector(build_model(config, len(CLASSES)), CLASSES, config).save(path)
+    return {"canvas": Detector.load(path), "short_long": Detector.load(path, changes=SHORT_LONG)}
+
+
+def resident():
+    """Bytes of this process that are in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def growths(call, first, num_calls, num_windows):
+    """MB that each of the windows of `num_calls` calls takes; call: of the number of the call."""
+    for number in range(first):
+        call(number)
+    found = []
+    for window in range(num_windows):
+        gc.collect()
+        before = resident()
+        for number in range(num_calls):
+            call(first + window * num_calls + number)
+        gc.collect()
+        found.append((resident() - before) / 1e6)
+    return found
+
+
+def frame(number, size=(480, 640)):
+    """Pixels that nobody has seen before."""
+    return np.full((*size, 3), number % 251, np.uint8)
+
+
+def calls(detector, kind, folder):
+    """A function of a number that detects once, in one of the ways there are."""
+    sizes = np.random.default_rng(0).integers(40, 500, [10**4, 2])
+    path = folder / "photo.png"
+    cv2.imwrite(str(path), frame(3))
+    of_video = detector.array_detector(10**2)
+    return {
+        "arrays": lambda number: detector.detect_arrays([frame(number)]),
+        "sizes": lambda number: detector.detect_arrays([frame(number, sizes[number])]),
+        "video": lambda number: of_video([frame(number)]),
+        "several": lambda number: detector.detect_arrays(
+            [frame(number, (90, 70)) for _ in range(6)]
+        ),
+        "file": lambda number: detector.detect([path]),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind"), [("canvas", "arrays"), ("canvas", "file"), ("short_long", "sizes")]
+)
+def test_four_hundred_images_take_no_memory(rule, kind, detectors, tmp_path):
+    """The median of windows, so that what the heap takes once does not count."""
+    found = growths(calls(detectors[rule], kind, tmp_path), first=60, num_calls=80, num_windows=5)
+    assert np.median(found) < 20 * 80 / 5000, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rule", "kind"),
+    [("canvas", kind) for kind in ("arrays", "video", "several", "file")]
+    + [("short_long", kind) for kind in ("sizes", "several")],
+)
+def test_five_thousand_images_take_less_than_20_mb(rule, kind, detectors, tmp_path):
+    call = calls(detectors[rule], kind, tmp_path)
+    (found,) = growths(call, first=200, num_calls=5000, num_windows=1)
+    assert found < 20
+
+
+def test_nothing_keeps_an_image_that_was_detected_on(detectors):
+    for several in (1, 6):
+        images = [frame(number) for number in range(several)]
+        references = [weakref.ref(image) for image in images]
+        detectors["canvas"].detect_arrays(images)
+        del images
+        gc.collect()
+        assert [reference() for reference in references] == [None] * several
