@@ -3,21 +3,21 @@
     python train.py                                            as config.py says
     python train.py --config configs/voc.py --set train.epochs=20 --set model.backbone=resnet18
     python train.py --resume runs/voc                          goes on where the run was stopped
+    python train.py --resume runs/voc --set train.epochs=40    trains longer, if the schedule can
     python train.py --eager                                    breakpoints work in model and losses
 
 A run leaves in <output>/<name>: config.json, diary.log, metrics.csv, curves.png, tensorboard/,
-checkpoints/ (best and last), samples/, evaluation/. The last line printed is the headline.
+checkpoints/ (best, last and the one before), samples/, evaluation/. The last line printed is the headline.
 """
 
 import argparse
-import hashlib
+import contextlib
 import json
-import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from loguru import logger
 
 import configs
 from configs import Config, ConfigError
-from configs.schema import FullPhase, Train
+from configs.schema import FullPhase, Model
 from core.build import (
     build_anchors,
     build_criterion,
@@ -42,6 +42,7 @@ from core.build import (
     freeze,
     num_updates,
     require_parts,
+    small_batch_warning,
     warmup_within,
 )
 from core.coverage import Coverage, anchor_coverage, atss_coverage
@@ -55,7 +56,9 @@ from core.weights.published import open_weights
 from core.weights.store import DETECTOR, Weights, stated
 from core.weights.transfer import class_sources, transfer
 from data.datasets import log_defects, prepare, read_split
+from data.depth import depth_of
 from data.detections import DetectionTable
+from data.limits import limits
 from data.pipeline import (
     checked,
     evaluation_batches,
@@ -70,20 +73,30 @@ from data.sampling import repeat_factors, samples_per_epoch
 from detector import Detector, gather_detections
 from evaluate import write_all
 from scoring import require_objects, score, summarize
+from training.extension import require_extensible
+from training.progress import (
+    BEST,
+    LAST,
+    SCALARS,
+    SUMMED,
+    Progress,
+    best_is_whole,
+    fingerprint,
+    newest_checkpoint,
+    put_aside,
+    require_same_data,
+    save_progress,
+)
 from utils.board import Board
-from utils.checkpoints import Checkpoint, save_checkpoint
+from utils.checkpoints import Checkpoint
 from utils.devices import use_devices
 from utils.diary import console, diary, progress_bar, versions
 from utils.draw import contact_sheet, write_image
-from utils.files import write_text
+from utils.files import WriteError, spare, write_text
 from utils.plots import training_curves
-from utils.runs import MetricsFile, StopSignal, new_run
+from utils.runs import MetricsFile, RunLock, StopSignal, new_run
 from visualize import with_truth
 
-SCALARS = ("loss", "class_loss", "box_loss", "positives", "foreground_loss")
-# Of training only: images that stay as they are have the same in each validation.
-ANCHORS = (*(f"positives_p{level}" for level in range(3, 8)), "ignored")
-SUMMED = SCALARS + ANCHORS  # a checkpoint has their sums in this order: new ones go to the end
 COLUMNS = (
     "epoch", "learning_rate", *SUMMED, "images_per_second", "data_wait", "seconds",
     *(f"val_{name}" for name in SCALARS), "val_map",
@@ -97,32 +110,57 @@ ADVICE = (
 def main(argv: list[str] | None = None) -> float:
     """Runs the command line; returns the headline's figure. Raises ValueError for bad input."""
     args = parse_arguments(argv)
-    config, checkpoint = choose(args)
-    device = use_devices()
-    weights = None
-    if config.model.weights and not checkpoint:
-        weights = open_weights(config.model.weights, config.model.backbone)
-        settled = weights.settle(config.model)
-        adopted = configs.differences(configs.to_dict(settled), configs.to_dict(config.model))
-        config = replace(config, model=settled)
-    classes = prepare(config.data)
-    train_set = read_split(config.data, config.data.train, classes)
-    val_set = read_split(config.data, config.data.val, classes)
-    check(config, train_set, val_set)
-    if weights:
-        class_sources(weights, classes, config.model.aliases)
-    # Only now a folder: a config or a dataset that cannot be leaves nothing behind.
-    run = Path(args.resume) if args.resume else new_run(config.output, config.name)
-    with diary(run / "diary.log"), StopSignal() as stop:
-        if not args.resume:
-            write_text(run / "config.json", json.dumps(configs.to_dict(config), indent=1))
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(RunLock(args.resume)) if args.resume else None
+        config, began = choose(args)
+        num_epochs = sum(phase.epochs for phase in config.train.all_phases())
+        checkpoint, warning = newest_checkpoint(lock.run, num_epochs) if lock else (None, "")
+        device = use_devices()
+        weights = None
+        if config.model.weights and not checkpoint:
+            weights = open_weights(config.model.weights, config.model.backbone)
+            settled = weights.settle(config.model)
+            adopted = configs.differences(configs.to_dict(settled), configs.to_dict(config.model))
+            config = replace(config, model=settled)
+        classes = prepare(config.data)
+        train_set = read_split(config.data, config.data.train, classes)
+        val_set = read_split(config.data, config.data.val, classes)
+        check(config, train_set, val_set)
+        depth = None if args.resume or config.model.bits else depth_of(train_set.images)
+        if depth:
+            config = configs.override(config, {"model.bits": depth.bits})
+        train_set = replace(train_set, bits=config.model.bits)
+        val_set = replace(val_set, bits=config.model.bits)
+        progress = Progress(data=fingerprint(train_set))
+        if checkpoint:
+            progress = Progress.of(checkpoint, num_epochs)
+            require_resumable(checkpoint, progress, config, began, train_set)
+        if weights:
+            class_sources(weights, classes, config.model.aliases)
+        # Only now a folder: a config or a dataset that cannot be leaves nothing behind.
+        lock = lock or stack.enter_context(RunLock(new_run(config.output, config.name)))
+        run = lock.run
+        stack.enter_context(diary(run / "diary.log"))
+        stop = stack.enter_context(StopSignal())
+        if config != began:
+            text = json.dumps(configs.to_dict(config), indent=1)
+            write_text(run / "config.json", text, durable=True)
         if args.eager:
             config = configs.override(config, {"train.eager": True})
         describe(config, device, train_set, val_set)
+        if depth:
+            told = "16-bit images: {}, read as {} bits (model.bits)"
+            logger.info(told, depth.describe(len(train_set)), depth.bits)
         if weights:
             settings = ", ".join(f"{name}={value}" for name, value, _ in adopted) or "nothing"
             logger.info("settings that follow the weights: {}", settings)
-        return train(run, config, train_set, val_set, weights, checkpoint, stop)
+        if warning:
+            logger.warning(warning)
+            put_aside(run / LAST)
+        try:
+            return train(lock, config, train_set, val_set, weights, checkpoint, progress, stop)
+        except WriteError as error:
+            raise error.also(f"then go on with --resume {run}") from error
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -133,33 +171,65 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", metavar="RUN", help="the folder of a run that was stopped")
     parser.add_argument("--eager", action="store_true", help="no compiled graph, for breakpoints")
     args = parser.parse_args(argv)
-    if args.resume and args.overrides:
-        parser.error("a resumed run keeps its settings: --set does not go with --resume")
+    for item in args.overrides if args.resume else ():
+        if not item.startswith("train.epochs="):
+            parser.error(
+                "a resumed run keeps its settings, but for train.epochs, which may grow; found "
+                f"--set {item}: to begin a new run from its weights: "
+                f"--set model.weights={args.resume}"
+            )
     return args
 
 
-def choose(args: argparse.Namespace) -> tuple[Config, Checkpoint | None]:
-    """The config, and where a resumed run was stopped, if it got as far as a checkpoint.
+def choose(args: argparse.Namespace) -> tuple[Config, Config | None]:
+    """The config, and the one that a resumed run began with.
 
-    Raises ConfigError where a config given for a resumed run is not the one it was started with.
+    Raises ConfigError where a config given for a resumed run is not the one it was started with; it
+    may have more epochs, see `require_extensible`.
     """
     if not args.resume:
         return configs.load(args.config or "config.py", args.overrides), None
     own = Path(args.resume) / "config.json"
-    config = configs.load(args.config or own)
-    if args.config and own.is_file():
-        saved = configs.completed(Config, json.loads(own.read_text(encoding="utf-8")))
-        # What it left open was settled when the run began.
-        settled = configs.adopt(config.model, stated(DETECTOR, saved["model"]))
-        config = replace(config, model=settled)
-    else:
-        saved = configs.to_dict(config)
+    config = configs.load(args.config or own, args.overrides)
+    if not (args.config and own.is_file()):
+        return config, configs.load(own) if own.is_file() else None
+    saved = configs.load_saved(own)
+    # What it left open was settled when the run began.
+    settled = configs.adopt(config.model, stated(DETECTOR, saved["model"]))
+    config = replace(config, model=settled)
     for name, wanted, started in configs.differences(configs.to_dict(config), saved):
+        if name != "train.epochs":
+            raise ConfigError(
+                f"{name}: {args.resume} was started with {started!r}, {args.config} says {wanted!r}"
+            )
+    return config, configs.override(config, {"train.epochs": saved["train"]["epochs"]})
+
+
+def require_resumable(
+    checkpoint: Checkpoint,
+    progress: Progress,
+    config: Config,
+    began: Config | None,
+    train_set: Dataset,
+) -> None:
+    """Raises CheckpointError or ConfigError unless a run can go on so with its settings and data.
+
+    began: the settings it had until now.
+    """
+    phases = [
+        (phase.epochs, steps_per_epoch(train_set, config.data, phase.batch_size))
+        for phase in config.train.all_phases()
+    ]
+    progress.require_within(checkpoint.path, phases)
+    require_same_data(checkpoint, progress, train_set)
+    conventions = configs.completed(Model, checkpoint.state.get("model", {}))
+    for name, ours, written in configs.differences(configs.to_dict(config.model), conventions):
         raise ConfigError(
-            f"{name}: {args.resume} was started with {started!r}, {args.config} says {wanted!r}"
+            f"model.{name}: {checkpoint.path} was written with {written!r}, the run's config says "
+            f"{ours!r}"
         )
-    last = Path(args.resume) / "checkpoints" / "last.npz"
-    return config, Checkpoint(last) if last.is_file() else None
+    if began and config.train.epochs != began.train.epochs:
+        require_extensible(config, began, progress, phases[0][1])
 
 
 def check(config: Config, train_set: Dataset, val_set: Dataset) -> None:
@@ -174,16 +244,17 @@ def check(config: Config, train_set: Dataset, val_set: Dataset) -> None:
 
 
 def train(
-    run: Path,
+    lock: RunLock,
     config: Config,
     train_set: Dataset,
     val_set: Dataset,
     weights: Weights | None,
     checkpoint: Checkpoint | None,
+    progress: Progress,
     stop: StopSignal,
 ) -> float:
     """The training run: model, phases of epochs, headline."""
-    settings, last = config.train, run / "checkpoints" / "last.npz"
+    settings, run = config.train, lock.run
 
     # ---- Model -------------------------------------------------------------------------------
     keras.utils.set_random_seed(settings.seed)
@@ -198,24 +269,26 @@ def train(
         logger.info("{} parameters", f"{model.count_params():,}")
 
     # ---- Where it was stopped ----------------------------------------------------------------
-    progress = Progress(data=fingerprint(train_set))
+    num_epochs = sum(phase.epochs for phase in settings.all_phases())
     if checkpoint:
         checkpoint.restore("model", model.variables)
-        progress = resumed(checkpoint, progress, train_set)
+        describe_resumed(run, progress, num_epochs, progress.is_stale(settings.early_stopping))
+    else:
+        groups = {"model": model.variables}
+        save_progress(run, groups, detector.conventions, progress, is_beginning=True)
     metrics = MetricsFile(run / "metrics.csv", progress.epoch)
     board = Board(run / "tensorboard")
     if not checkpoint:
         board.text("config", json.dumps(configs.to_dict(config), indent=1))
     read = image_reader(train_set, config.data.cache)
     validate = make_validation(detector, criterion, val_set, config)
-    num_epochs = sum(phase.epochs for phase in settings.all_phases())
     best = None
 
     # ---- Phases ------------------------------------------------------------------------------
     end = 0
     for phase in settings.all_phases():
         first, end = end, end + phase.epochs
-        if progress.epoch >= end or progress.is_stale(settings):
+        if progress.epoch >= end or progress.is_stale(settings.early_stopping):
             continue
         for layer, trainable in trains_by_itself.items():
             layer.trainable = trainable
@@ -230,7 +303,7 @@ def train(
         saved = {"model": model.variables, "optimizer": optimizer.variables}
 
         # ---- Epochs --------------------------------------------------------------------------
-        while progress.epoch < end and not progress.is_stale(settings):
+        while progress.epoch < end and not progress.is_stale(settings.early_stopping):
             title, start = f"epoch {progress.epoch + 1}/{num_epochs}", time.perf_counter()
             offset = (progress.epoch - first) * steps
             row = run_epoch(
@@ -240,10 +313,11 @@ def train(
                 stop=stop,
             )  # fmt: skip
             check_finite(saved, optimizer, progress)
+            lock.require_folder()
             if progress.step < steps:  # told to stop
-                save_checkpoint(last, saved, detector.conventions | {"progress": asdict(progress)})
+                save_progress(run, saved, detector.conventions, progress)
                 logger.warning("{}: saved; go on with --resume {}", stop.received, run)
-                sys.exit(143 if stop.received == "SIGTERM" else 130)
+                sys.exit(stop.exit_code)
             progress.finish_epoch()
             is_last, every = progress.epoch == num_epochs, settings.validate_every
             if is_last or (every and progress.epoch % every == 0):
@@ -253,31 +327,39 @@ def train(
                     report = summarize(scores, table)
                     if progress.is_better(scores.value):
                         best = scores, report, table
-                        detector.save(run / "checkpoints" / "best.npz")
+                        detector.save(run / BEST)
                 row |= {f"val_{name}": loss for name, loss in losses.items()}
                 row["val_map"] = scores.value
                 board.report(progress.epoch, report, histograms)
-                write_samples(run, board, progress.epoch, val_set, table, settings.sample_pictures)
+                with spare(f"the samples of epoch {progress.epoch}"):
+                    write_samples(
+                        run, board, progress.epoch, val_set, table, settings.sample_pictures
+                    )
             row["seconds"] = time.perf_counter() - start
             logger.info(describe_epoch(row, optimizer, offset + steps))
             metrics.add(row)
             board.row(row)
-            is_over = is_last or progress.is_stale(settings)
+            is_over = is_last or progress.is_stale(settings.early_stopping)
             if is_over or progress.epoch % settings.checkpoint_every == 0:
-                save_checkpoint(last, saved, detector.conventions | {"progress": asdict(progress)})
+                save_progress(run, saved, detector.conventions, progress)
 
     # ---- The end -----------------------------------------------------------------------------
     if progress.epoch < num_epochs:
         logger.info("no better mAP in {} validations: ended early", progress.stale)
     if best is None:  # found before the run was resumed
-        Checkpoint(run / "checkpoints" / "best.npz").restore("model", model.variables)
+        if progress.best_epoch:
+            Checkpoint(run / BEST).restore("model", model.variables)
+        else:  # and lost
+            detector.save(run / BEST)
         _, _, table = validate()
         scores = score(table, val_set, config)
         best = scores, summarize(scores, table), table
-    training_curves(run / "curves.png", metrics.columns())
+    with spare("the curves of this run"):
+        training_curves(run / "curves.png", metrics.columns())
     scores, report, table = best
     write_all(run / "evaluation", config.data.val, scores, report, table)
     console.print(scores.table())
+    lock.require_folder()
     logger.info("best epoch {} of {}; everything in {}", progress.best_epoch, num_epochs, run)
     print(scores.headline, flush=True)
     return scores.value
@@ -305,6 +387,8 @@ def begin_phase(
     """
     steps = steps_per_epoch(train_set, config.data, phase.batch_size)
     freeze(model, phase.freeze)
+    if warning := small_batch_warning(model, phase.batch_size):
+        logger.warning(warning)
     schedule = build_schedule(phase, steps * phase.epochs, config.train.accumulate)
     optimizer = build_optimizer(config, schedule, model)
     batches = training_batches(
@@ -325,65 +409,6 @@ def begin_phase(
         by_size=len(config.data.augment.canvas_scales) > 1,
     )
     return steps, schedule, optimizer, step, batches
-
-
-@dataclass
-class Progress:
-    """How far a run has come: all that a checkpoint needs beside the variables."""
-
-    data: str  # fingerprint of the training data
-    epoch: int = 0  # epochs done
-    step: int = 0  # steps done in the epoch after them
-    sums: list[float] = field(default_factory=lambda: [0.0] * len(SUMMED))  # over those steps
-    best: float = -1.0  # mAP of the best validation
-    best_epoch: int = 0
-    stale: int = 0  # validations since
-
-    def finish_epoch(self) -> None:
-        self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0] * len(SUMMED)
-
-    def is_better(self, value: float) -> bool:
-        """Notes the mAP of a validation and says whether it is the best so far."""
-        if value <= self.best:
-            self.stale += 1
-            return False
-        self.best, self.best_epoch, self.stale = value, self.epoch, 0
-        return True
-
-    def is_stale(self, settings: Train) -> bool:
-        """Whether early stopping ends the run."""
-        return bool(settings.early_stopping) and self.stale >= settings.early_stopping
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """Changes with any image id, box or label, so that a resumed run sees what it saw before."""
-    digest = hashlib.sha256("\n".join(dataset.image_ids).encode())
-    boxes = dataset.boxes.astype(np.float32)
-    for array in (dataset.row_splits, boxes, dataset.labels, dataset.difficult):
-        digest.update(array.tobytes())
-    if dataset.ignore.any():  # else the fingerprint of runs from before there were such regions
-        digest.update(dataset.ignore.tobytes())
-    return digest.hexdigest()[:16]
-
-
-def resumed(checkpoint: Checkpoint, fresh: Progress, dataset: Dataset) -> Progress:
-    """Where the checkpoint was written. Raises ValueError if the data is not what it was then."""
-    if checkpoint.state["classes"] != list(dataset.classes):
-        raise ValueError(
-            f"{checkpoint.path}: was trained on the classes {checkpoint.state['classes']}, "
-            f"{dataset.name} has {list(dataset.classes)}"
-        )
-    progress = Progress(**checkpoint.state["progress"])
-    # Of scalars that came since; of the steps done before it, an epoch has none.
-    missing = math.nan if progress.step else 0.0
-    progress.sums += [missing] * (len(SUMMED) - len(progress.sums))
-    if progress.data != fresh.data:
-        raise ValueError(
-            f"{checkpoint.path}: expected {dataset.name} as it was when the run began, found other "
-            "images, boxes or labels; start a new run"
-        )
-    logger.info("resumed after epoch {}, step {}", progress.epoch, progress.step)
-    return progress
 
 
 def run_epoch(
@@ -545,6 +570,11 @@ def describe(config: Config, device: str, train_set: Dataset, val_set: Dataset) 
             int(dataset.ignore.sum()), objects,
         )  # fmt: skip
         log_defects(dataset)
+        detect = config.model.detect
+        for _, text in limits(
+            dataset, detect.max_detections, detect.top_k, config.metric == "coco"
+        ):
+            logger.warning(text)
     if config.data.repeat_threshold:
         factors = repeat_factors(
             train_set, config.data.repeat_threshold, config.data.train_on_difficult
@@ -568,6 +598,19 @@ def describe(config: Config, device: str, train_set: Dataset, val_set: Dataset) 
         mixed = max(epochs - mixing.closing_epochs, 0)
         logger.info("images are mixed in the first {} of {} epochs", mixed, epochs)
     logger.info(coverage(train_set, config).line())
+
+
+def describe_resumed(run: Path, progress: Progress, num_epochs: int, is_stale: bool) -> None:
+    """Says where a run goes on, or that it is finished; forgets best weights that are gone."""
+    logger.info("resumed after epoch {}, step {}", progress.epoch, progress.step)
+    if progress.best_epoch and not best_is_whole(run):
+        progress.forget_best()
+    if progress.epoch >= num_epochs or is_stale:
+        logger.info(
+            "{} is finished: {} of {} epochs. Nothing is trained; for more epochs: --resume {} "
+            "--set train.epochs=N, or a new run from its weights: --set model.weights={}",
+            *(run, progress.epoch, num_epochs, run, run),
+        )
 
 
 def coverage(dataset: Dataset, config: Config) -> Coverage:

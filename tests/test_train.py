@@ -3,13 +3,11 @@
 import csv
 import functools
 import json
-import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -27,11 +25,10 @@ from core.build import build_model
 from core.layers import BatchNorm
 from core.losses import Criterion
 from core.targets import Matcher
-from data.datasets import read_split
 from data.shapes import CLASSES, make_shapes
 from utils import compare_runs
 from utils.board import panel
-from utils.checkpoints import Checkpoint, save_checkpoint
+from utils.checkpoints import Checkpoint
 from utils.reports import class_aps, headline_figures
 
 ROOT = Path(__file__).parents[1]
@@ -139,7 +136,7 @@ def reached():
 def kill(number=signal.SIGKILL):
     os.kill(os.getpid(), number)
 
-add, savez, save = train.LossWindow.add, np.savez, train.save_checkpoint
+add, savez, save = train.LossWindow.add, np.savez, train.save_progress
 
 def add_and_die(self, *args):
     add(self, *args)
@@ -153,12 +150,12 @@ def half_savez(file, **arrays):
         kill()
     savez(file, **arrays)
 
-def save_and_die(*args):
-    save(*args)
+def save_and_die(*args, **more):
+    save(*args, **more)
     if what == "saved" and reached():
         kill()
 
-train.LossWindow.add, np.savez, train.save_checkpoint = add_and_die, half_savez, save_and_die
+train.LossWindow.add, np.savez, train.save_progress = add_and_die, half_savez, save_and_die
 train.main()
 """
 
@@ -202,30 +199,27 @@ def read_board(folder: Path) -> dict[str, dict[int, np.ndarray]]:
 def test_killed_again_and_again_and_resumed_equals_the_undisturbed_run(
     tmp_path, shapes, undisturbed
 ):
+    """tests/test_kills.py does so at 25 random moments."""
     reference, _ = undisturbed
     path = write_config(tmp_path, shapes)
     folder = tmp_path / "runs" / "tiny"
-    last = folder / "checkpoints" / "last.npz"
+    last, previous = (folder / "checkpoints" / f"{name}.npz" for name in ("last", "previous"))
 
-    def progress():
-        state = Checkpoint(last).state["progress"]
+    def progress(file):
+        state = Checkpoint(file).state["progress"]
         return state["epoch"], state["step"]
 
-    call_train(["--config", path], expected=-9, dies="step-2")  # before the first checkpoint
-    resume = ["--resume", folder, "--config", path]
-    call_train(resume, expected=-9, dies="write-2")  # half of the first last.npz, after best.npz
+    call_train(["--config", path], expected=-9, dies="write-3")  # half of the first last.npz
     assert list(last.parent.glob(".part-*-last.npz"))
     assert not last.exists()
+    assert progress(previous) == (0, 0)
+    resume = ["--resume", folder, "--config", path]
     call_train(resume, expected=-9, dies="saved-1")  # at the border of the two phases
-    assert progress() == (1, 0)
-    call_train(resume, expected=-9, dies="step-2")  # in the middle of an epoch
-    call_train(resume, expected=-9, dies="write-1")  # while last.npz is overwritten
-    assert progress() == (1, 0)
+    assert progress(last) == (1, 0)
     call_train(resume, expected=143, dies="term-2")  # asked to stop: saves where it is
-    assert progress() == (1, 2)
-    # Asked to stop in the last step of an epoch: that epoch is finished first.
-    call_train(resume, expected=143, dies="term-1")
-    assert progress() == (2, 0)
+    assert (progress(last), progress(previous)) == ((1, 2), (1, 0))
+    call_train(resume, expected=-9, dies="write-1")  # while last.npz is overwritten
+    assert progress(last) == (1, 2)
     output = call_train(resume)
     assert output.strip().splitlines()[-1].startswith("VOC mAP@0.50: ")
     assert_same_run(folder, reference)
@@ -330,7 +324,7 @@ def test_a_frozen_backbone_stays_as_it_was_and_then_learns(undisturbed, tmp_path
     """In the first phase neither its weights nor its batch statistics move; in the second both."""
     reference, _ = undisturbed
     path = write_config(tmp_path, shapes)
-    call_train(["--config", path], expected=-9, dies="saved-1")
+    call_train(["--config", path], expected=-9, dies="saved-2")
     first, last = (
         np.load(folder / "checkpoints" / "last.npz")
         for folder in (tmp_path / "runs" / "tiny", reference)
@@ -476,7 +470,7 @@ def test_resume_refuses_other_settings(tmp_path, undisturbed, shapes):
     with pytest.raises(configs.ConfigError, match=r"train\.seed: .* was started with 0, .* says 5"):
         train.main(["--resume", str(folder), "--config", str(other)])
     with pytest.raises(SystemExit):
-        train.main(["--resume", str(folder), "--set", "train.epochs=5"])
+        train.main(["--resume", str(folder), "--set", "train.batch_size=5"])
 
 
 def test_a_user_s_own_parts_need_the_config_that_defines_them(tmp_path, shapes, undisturbed):
@@ -644,6 +638,15 @@ def test_a_shortened_warm_up_is_said(tmp_path, shapes):
     train.main(["--config", str(write_config(tmp_path, shapes, changes))])
     diary = (tmp_path / "runs" / "tiny" / "diary.log").read_text()
     assert "train.warmup_steps: 9 are more than half of the 1 updates of 1 epochs; 0 are" in diary
+    assert "batch norms" not in diary, "which see four images a step"
+
+
+def test_few_images_for_batch_norms_are_said_before_the_first_step(tmp_path, shapes):
+    changes = ONE_STEP | {"train.batch_size": 1, "data.limit": 1}
+    train.main(["--config", str(write_config(tmp_path, shapes, changes))])
+    diary = (tmp_path / "runs" / "tiny" / "diary.log").read_text()
+    line = "train.batch_size: the batch norms of backbone see 1 image a step"
+    assert line in diary.split("epoch 1, loss")[0]
 
 
 def test_a_run_with_atss_says_what_it_covers_and_learns(tmp_path, shapes):
@@ -655,19 +658,6 @@ def test_a_run_with_atss_says_what_it_covers_and_learns(tmp_path, shapes):
     assert float(row["positives"]) > 0
     for prefix in ("", "val_"):
         assert 0 < float(row[f"{prefix}foreground_loss"]) < float(row[f"{prefix}class_loss"])
-
-
-@pytest.mark.parametrize(("step", "missing"), [(0, 0.0), (2, math.nan)])
-def test_a_run_begun_with_fewer_scalars_is_resumed(tmp_path, shapes, step, missing):
-    """Of an epoch that is begun, what was not summed from its first step is no number."""
-    dataset = read_split(configs.load(write_config(tmp_path, shapes)).data, "train", CLASSES)
-    progress = train.Progress(data=train.fingerprint(dataset))
-    before = asdict(progress) | {"epoch": 1, "step": step, "sums": [3.0, 2.0]}
-    state = {"classes": list(dataset.classes), "progress": before}
-    save_checkpoint(tmp_path / "last.npz", {}, state)
-    resumed = train.resumed(Checkpoint(tmp_path / "last.npz"), progress, dataset)
-    expected = [3.0, 2.0, *[missing] * (len(train.SUMMED) - 2)]
-    np.testing.assert_array_equal(resumed.sums, expected)
 
 
 def test_other_data_than_before_is_refused(tmp_path, undisturbed, shapes):
