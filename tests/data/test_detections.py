@@ -152,20 +152,20 @@ def test_a_failed_write_leaves_the_old_files_and_nothing_else(tmp_path, monkeypa
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     repeat = "data.detections._devkit_lines"
 
-    def breaks_in_the_last_class(found, label):
+    def breaks_in_the_second_class(found, label):
         yield "000005 0.5 1 1 2 2\n"
-        if label == 2:
-            raise OSError("disk full")
+        if label == 1:
+            raise OSError(28, "disk full")
 
     def breaks(found, sizes):
         yield "["
         raise OSError("disk full")
 
-    monkeypatch.setattr(repeat, breaks_in_the_last_class)
+    monkeypatch.setattr(repeat, breaks_in_the_second_class)
     monkeypatch.setattr("data.detections._json_lines", breaks)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"comp4_det_test_traffic light\.txt: .*: disk full; "):
         write_devkit(tmp_path, "test", table(seed=1))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"found\.json: cannot be written: disk full; "):
         write_json(tmp_path / "found.json", table(seed=1), SIZES)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
