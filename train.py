@@ -7,7 +7,8 @@
     python train.py --eager                                    breakpoints work in model and losses
 
 A run leaves in <output>/<name>: config.json, diary.log, metrics.csv, curves.png, tensorboard/,
-checkpoints/ (best, last and the one before), samples/, evaluation/. The last line printed is the headline.
+checkpoints/ (best, last and the one before), samples/, evaluation/. The last line printed is the
+headline.
 """
 
 import argparse

@@ -1,11 +1,28 @@
-"""The folder of a run: its number, its metrics, and being told to stop."""
+"""The folder of a run: its number, its holder, its metrics, and being told to stop."""
 
+import errno
+import fcntl
 import os
+import re
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 
 import pytest
 
-from utils.runs import MetricsFile, StopSignal, latest_run, new_run, weights_file
+from utils.runs import (
+    MetricsFile,
+    RunError,
+    RunLock,
+    StopSignal,
+    latest_run,
+    new_run,
+    weights_file,
+)
+
+pytestmark = pytest.mark.quick
 
 
 def add_checkpoint(folder, name="last"):
@@ -69,6 +86,75 @@ def test_weights_are_the_best_else_the_last(tmp_path):
     assert weights_file(last) == last, "a file is taken at its word"
     with pytest.raises(ValueError, match="absent"):
         weights_file(tmp_path / "absent")
+
+
+# ------------------------------------------------------------------------------------------------
+# Locks
+# ------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys, time
+from utils.runs import RunLock
+with RunLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        found = f"found process {holder.pid} on {socket.gethostname()}; wait until it ends"
+        expected = f"{tmp_path}: expected no other process in this run, {found}"
+        with pytest.raises(RunError, match=re.escape(expected)):
+            RunLock(tmp_path).__enter__()
+    finally:
+        holder.kill()
+        holder.wait()
+    with RunLock(tmp_path):
+        assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
+    with RunLock(tmp_path):  # its file stays, the lock does not
+        pass
+
+
+def test_a_run_without_a_folder_has_no_lock(tmp_path):
+    with pytest.raises(RunError, match="absent: expected the folder of a run, found none"):
+        RunLock(tmp_path / "absent").__enter__()
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_said_and_used(number, tmp_path, monkeypatch):
+    def no_locks(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    told = []
+    monkeypatch.setattr("utils.runs.logger.warning", lambda text, *a: told.append(text.format(*a)))
+    with RunLock(tmp_path) as lock:
+        lock.require_folder()
+    assert told == [
+        f"{tmp_path / '.lock'}: no lock ({os.strerror(number)}): start no second --resume here"
+    ]
+
+
+@pytest.mark.parametrize("what", ["deleted", "moved", "another"])
+def test_a_folder_that_is_no_longer_there_is_noticed(what, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with RunLock(folder) as lock:
+        lock.require_folder()
+        if what == "deleted":
+            shutil.rmtree(folder)
+        else:
+            folder.rename(tmp_path / "elsewhere")
+        if what == "another":
+            shutil.copytree(tmp_path / "elsewhere", folder)
+        with pytest.raises(RunError, match="run: expected the folder in which this run began"):
+            lock.require_folder()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -143,20 +229,21 @@ def caught():
     numbers = []
     before = {
         number: signal.signal(number, lambda n, frame: numbers.append(n))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     yield numbers
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_first_signal_is_noted_the_second_goes_through(caught, number):
     """So that a run has time to save, and can still be killed while it does."""
     with StopSignal() as stop:
         assert stop.received is None
         os.kill(os.getpid(), number)
         assert stop.received == number.name
+        assert stop.exit_code == 128 + number
         assert caught == []
         os.kill(os.getpid(), number)
         assert caught == [number]
@@ -169,3 +256,11 @@ def test_handlers_are_put_back_after_an_error(caught):
         raise RuntimeError
     os.kill(os.getpid(), signal.SIGTERM)
     assert caught == [signal.SIGTERM]
+
+
+def test_under_nohup_a_closed_terminal_is_ignored(caught):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.received is None
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
