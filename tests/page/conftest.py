@@ -93,6 +93,12 @@ def picture():
     return make_picture
 
 
+@pytest.fixture(scope="session")
+def chunk():
+    """A function: type, contents -> a chunk of a PNG."""
+    return png_chunk
+
+
 def make_picture(width=200, height=100, suffix=".png", orientation=None):
     colors = np.random.default_rng(0).integers(60, 250, (4, 4, 3), np.uint8)
     pixels = cv2.resize(colors, (width, height), interpolation=cv2.INTER_NEAREST)

@@ -1,6 +1,7 @@
 """What answers the page: exact detections, refused requests, one picture at a time."""
 
 import http.client
+import os
 import re
 import select
 import socket
@@ -13,11 +14,18 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 import page.__main__ as program
 import page.server as served_by
 from page.server import WAITING, Limits, create_app, is_ours, listen, warm_up
+
+pytestmark = pytest.mark.full
+
+
+CANVAS = {"": "canvas", ".height": 64, ".width": 64}
 
 
 @pytest.fixture
@@ -130,6 +138,50 @@ def test_a_header_that_claims_a_giant_is_refused(client, told, picture):
     assert answer.status_code == 413
     assert answer.json["error"] == "expected at most 40 megapixels, found 42.0 (30000x1400)"
     assert not told.calls
+
+
+def test_a_picture_that_inflates_beyond_its_header_is_refused_at_once(tiny, picture, chunk):
+    """10 x 10 pixels, of which 200 KB inflate to 200 million bytes."""
+    client = create_app(tiny(), name="tiny").test_client()
+    data, packer = picture(10, 10), zlib.compressobj(9)
+    pixels = b"".join(packer.compress(bytes(1_000_000)) for _ in range(200)) + packer.flush()
+    start = data.index(b"IDAT") - 4
+    bomb = data[:start] + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    began, before = time.process_time(), resident()
+    answer = send(client, bomb)
+    assert answer.status_code == 400
+    assert answer.json["error"].startswith("expected 310 bytes of pixels, found more")
+    assert time.process_time() - began < 0.3  # inflating takes longer
+    assert resident() - before < 50e6
+    assert send(client, data).status_code == 200
+
+
+def resident():
+    """Bytes of memory that the process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def grows(client, num_pictures):
+    """Bytes by which the process grows while it detects in pictures that are never the same."""
+    rng, warm = np.random.default_rng(0), num_pictures // 2
+    for i in range(num_pictures):
+        if i == warm:
+            before = resident()
+        pixels = cv2.resize(rng.integers(0, 256, [8, 8, 3], np.uint8), (640, 480))
+        assert send(client, cv2.imencode(".bmp", pixels)[1].tobytes()).status_code == 200
+    return resident() - before
+
+
+def test_the_page_does_not_grow(tiny):
+    """200 pictures of 0.9 MB: kept, they would be 184 MB."""
+    client = create_app(tiny(**CANVAS), name="tiny").test_client()
+    assert grows(client, 400) < 20e6
+
+
+@pytest.mark.slow
+def test_the_page_does_not_grow_in_the_long_run(tiny):
+    client = create_app(tiny(**CANVAS), name="tiny").test_client()
+    assert grows(client, 3000) < 20e6
 
 
 def test_a_length_must_be_told(served):
