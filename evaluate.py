@@ -33,6 +33,7 @@ from data.detections import (
 )
 from data.detections_coco import read_coco_results, write_coco_results
 from data.detections_odgt import read_odgt, read_odgt_sizes, write_odgt
+from data.limits import limits
 from data.records import Dataset, DatasetError
 from detector import open_detector
 from scoring import Scores, draw, score, summarize
@@ -57,6 +58,9 @@ def main(argv: list[str] | None = None) -> float:
             )
             split = args.split or config.data.val
             dataset = read_split(config.data, split, detector.classes)
+            detect, is_coco = detector.config.detect, config.metric == "coco"
+            for _, text in limits(dataset, detect.max_detections, detect.top_k, is_coco):
+                logger.warning(text)
             start = time.perf_counter()
             table = detector.detect_dataset(dataset, config.evaluate.batch_size)
             logger.info("{:.1f} images/s", len(dataset) / (time.perf_counter() - start))

@@ -24,7 +24,7 @@ from data.images import ImageHeader, read_header
 from data.judge import Judge
 from data.reading import ImageFinder, check_size, files_in, find_images, in_threads, share
 from data.records import Dataset, DatasetError, assemble
-from data.texts import class_label, csv_fields, decimal, text_lines
+from data.texts import class_label, csv_fields, decimal, fit_names, text_lines
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "blank": " ", "pipe": "|"}
 NAMES = (
@@ -110,13 +110,13 @@ def read_csv(
     name = f"{root.resolve().name}/{_name(split)}"
     if classes is None:
         classes = _class_names(rows)
-        if not classes and rows:
-            raise DatasetError(f"{name}: no object in the split to take the classes from")
     found = _find_images(rows, path, _image_folders(root, path, _name(split), images), judge)
     ids = _image_ids(list(found), path.parent)
     index_of = {image: index for index, image in enumerate(found)}
     sizes = np.array([(i.header.width, i.header.height) for i in found.values()]).reshape(-1, 2)
     rows, boxes, labels = _objects([r for r in rows if r.image in found], classes, path, judge)
+    if not classes and found:
+        raise DatasetError(f"{name}: no object in the split to take the classes from")
     image_index = np.array([index_of[row.image] for row in rows], np.int64)
     boxes, is_good = judge.clip(boxes, sizes[image_index], lambda row: _where(path, rows[row]))
     return assemble(
@@ -343,8 +343,7 @@ def _row(fields: Sequence[str], columns: dict[str, int], line: int, path: Path) 
 
 
 def _class_names(rows: Sequence[_Row]) -> tuple[str, ...]:
-    names = {row.name for row in rows if any(row.corners) and not _is_zero(row)}
-    return tuple(sorted(names - {""}))
+    return fit_names(row.name for row in rows if any(row.corners) and not _is_zero(row))
 
 
 def _is_zero(row: _Row) -> bool:

@@ -47,14 +47,23 @@ from data.doctor.findings import (
     reader_findings,
 )
 from data.doctor.page import by_kind, render
-from data.doctor.pixels import file_findings, read_facts, same_across, same_files, same_within
+from data.doctor.pixels import (
+    depth_findings,
+    file_findings,
+    read_facts,
+    same_across,
+    same_files,
+    same_within,
+)
 from data.doctor.unlisted import unlisted_images
 from data.doctor.voc_files import voc_findings
+from data.limits import limits
 from data.pipeline import steps_per_epoch
 from data.records import Dataset, DatasetError, learnable
 from data.resize import at_input_size, padded_size
 from utils.diary import console, diary
 from utils.files import write_text
+from utils.names import printable
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,7 +81,8 @@ def main(argv: list[str] | None = None) -> int:
             proposed = anchors["proposed"]["line"] if anchors["proposed"] else "no other anchors"
             print(f"present: {anchors['line']}\nproposed: {proposed}", flush=True)
             return 0
-        findings = examine(config, datasets, args.pixels)
+        findings, bits = examine(config, datasets, args.pixels)
+        datasets = {split: replace(dataset, bits=bits) for split, dataset in datasets.items()}
         report = summarize(config, datasets, findings, anchors)
         out = Path(args.out) if args.out else Path(config.output) / "check"
         write_text(out / "report.json", json.dumps(report, indent=1))
@@ -113,8 +123,14 @@ def read(config: Config) -> dict[str, Dataset]:
     return {name: read_split(data, split, classes) for name, split in splits.items()}
 
 
-def examine(config: Config, datasets: dict[str, Dataset], pixels: bool) -> list[Finding]:
-    """All findings; pixels: whether images are decoded for it."""
+def examine(
+    config: Config, datasets: dict[str, Dataset], pixels: bool
+) -> tuple[list[Finding], int | None]:
+    """All findings, and the bits in use of 16-bit images as training would find them.
+
+    pixels: whether images are decoded for it; without, bits are what the config says.
+    """
+    bits = config.model.bits
     train, val = datasets["train"], datasets.get("val")
     if val is not None and _files(train) == _files(val):
         val = None
@@ -128,12 +144,15 @@ def examine(config: Config, datasets: dict[str, Dataset], pixels: bool) -> list[
         found += unlisted_images(datasets, reported)
     for split, dataset in datasets.items():
         found += box_findings(dataset, split)
+        found += limit_findings(config, dataset, split)
     found += class_findings(train, datasets.get("val", train))
     if val is None:
         text = f"{train.name}: train and val are the same: what is learnt by heart counts as known"
         found.append(Finding("train and val are the same split", "warning", "val", "", "", text))
     if pixels:
         facts = {split: read_facts(d.images, f"decoding {split}") for split, d in datasets.items()}
+        deep, bits = depth_findings(datasets, facts, bits)
+        found += deep
         for split, dataset in datasets.items():
             found += file_findings(dataset, facts[split], split)
             found += same_within(dataset, facts[split], split)
@@ -141,7 +160,17 @@ def examine(config: Config, datasets: dict[str, Dataset], pixels: bool) -> list[
             found += same_across(train, val, facts["train"], facts["val"])
     elif val is not None:
         found += same_files(train, val)
-    return found
+    return found, bits
+
+
+def limit_findings(config: Config, dataset: Dataset, split: str) -> list[Finding]:
+    """More objects in an image than detections are kept of it."""
+    detect = config.model.detect
+    is_coco = config.metric == "coco"
+    return [
+        Finding(kind, "warning", split, "", "", text)
+        for kind, text in limits(dataset, detect.max_detections, detect.top_k, is_coco)
+    ]
 
 
 def training_findings(config: Config, train: Dataset) -> list[Finding]:
@@ -268,7 +297,7 @@ def show(report: dict, findings: Sequence[Finding]) -> None:
     table = _table("findings", ["count"])
     table.add_column("for example", overflow="fold")
     for (severity, kind), group in by_kind(findings).items():
-        table.add_row(f"{severity}: {kind}", str(len(group)), escape(group[0].message))
+        table.add_row(f"{severity}: {kind}", str(len(group)), escape(printable(group[0].message)))
     console.print(table)
 
 

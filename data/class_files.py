@@ -4,7 +4,7 @@ import csv
 import re
 from pathlib import Path
 
-from data.records import DatasetError
+from data.records import DatasetError, require_fit_names
 from data.texts import csv_fields, text_lines
 
 _ID = re.compile(r"\d{1,9}", re.ASCII)
@@ -31,6 +31,7 @@ def read_class_file(path: str | Path) -> tuple[str, ...]:
     for (name, *_), where in zip(rows, places, strict=True):
         if not name:
             raise DatasetError(f"{where}: expected a class name, found none", "missing name")
+        require_fit_names([name], where)
         if name in first_of:
             message = f"class {name[:60]!r} is listed twice, first in {first_of[name]}"
             raise DatasetError(f"{where}: {message}")

@@ -28,12 +28,12 @@ from msgspec import Meta, Raw, Struct
 from data.images import MAX_PIXELS, read_header
 from data.judge import Judge
 from data.reading import ImageFinder, check_size, find_images, in_threads
-from data.records import Dataset, DatasetError, assemble, no_images
-from data.texts import choose_classes, numbered_lines
+from data.records import Dataset, DatasetError, assemble, no_images, require_fit_names
+from data.texts import OF_DATASET, choose_classes, numbered_lines
+from utils.reading import open_regular
 
 Entry = TypeVar("Entry")
 
-MAX_BYTES = 2**31  # of a file; COCO's largest, train2017, has 0.45e9
 CHUNK = 2**13  # entries that are objects at a time
 
 _Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -200,6 +200,7 @@ def _open(root: Path, split: str) -> _Source:
             raise DatasetError(f"{path}: {expected}, found {twice!r} twice", "duplicate id")
     if not categories:
         raise DatasetError(f"{path}: expected categories, found none")
+    require_fit_names([category.name for category in categories], f"{path}, categories")
     if split.lower().endswith(".json"):
         split = path.stem.removeprefix("instances_")
     return _Source(path, split, contents, categories)
@@ -232,10 +233,12 @@ def _find_file(root: Path, split: str) -> Path:
 
 def _decode_file(path: Path) -> _File:
     try:
-        with open(path, "rb") as file:
+        file = open_regular(path, OF_DATASET)  # COCO's largest, train2017, has 0.45e9 bytes
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
+    try:
+        with file:
             size = os.fstat(file.fileno()).st_size
-            if size > MAX_BYTES:
-                raise DatasetError(f"{path}: expected at most {MAX_BYTES} bytes, found {size}")
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or error}") from error

@@ -24,11 +24,13 @@ from data.images import ImageHeader, read_header
 from data.judge import Judge, have_area, shown
 from data.reading import ImageFinder, files_in, in_threads
 from data.records import Dataset, DatasetError, assemble
+from utils.reading import open_regular
 
 Decoded = TypeVar("Decoded")
 
 CLASSES = ("person", "head")
 PERSON_BOXES = {"full": "fbox", "visible": "vbox"}
+MAX_BYTES = 2**34  # of a file, which is read line by line
 MAX_LINE = 2**24  # bytes; CrowdHuman's longest line, of 391 people, has some 10**5
 MAX_ID = 200  # characters; file systems take 255 bytes
 MAX_COORDINATE = 2.0**24  # pixels; up to here float32 tells whole ones apart
@@ -196,7 +198,11 @@ def _read_lines(path: Path, judge: Judge) -> dict[str, tuple[str, list[msgspec.R
 def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(number from 1, bytes) of the lines that are not blank."""
     try:
-        with open(path, "rb") as file:
+        file = open_regular(path, MAX_BYTES)
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
+    try:
+        with file:
             for number, data in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
                 if len(data) > MAX_LINE:
                     expected = f"expected at most {MAX_LINE} bytes, found more"

@@ -12,7 +12,13 @@ from data.boxes_csv import DELIMITERS, csv_classes, read_csv
 from data.class_files import read_class_file
 from data.coco import coco_classes, read_coco
 from data.crowdhuman import read_crowdhuman
-from data.records import Dataset, DatasetError, concatenate, first_images
+from data.records import (
+    Dataset,
+    DatasetError,
+    concatenate,
+    first_images,
+    require_fit_names,
+)
 from data.shapes import make_shapes
 from data.texts import expected_one_of
 from data.voc import discover_classes, read_voc
@@ -31,6 +37,7 @@ def prepare(data: Data, split: str = "") -> tuple[str, ...]:
     """
     _generate(data)
     classes = data.classes
+    require_fit_names(classes, "data.classes")
     if data.class_file:
         classes = read_class_file(Path(data.root) / data.class_file)
     if data.format == "crowdhuman":

@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from data.records import DatasetError
+from data.texts import OF_DATASET
+from utils import reading
 from utils.files import naming, whole_file
 
 PREFIX = "comp4_det_"  # the VOC devkit's competition 4: detection, trained on any data
@@ -251,13 +253,16 @@ def _check_indices(name: str, indices: np.ndarray, count: int) -> None:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The content of a file of detections. Raises DatasetError if it cannot be read."""
+    """The content of a file of detections. Raises DatasetError if it cannot be read.
+
+    It must be a regular file of at most OF_DATASET bytes.
+    """
+    if not Path(path).exists():
+        raise DatasetError(f"{path}: expected a file of detections, found none")
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DatasetError(
-            f"{path}: expected a file of detections, found none ({error.strerror or error})"
-        ) from None
+        return reading.read_bytes(path, OF_DATASET)
+    except ValueError as error:
+        raise DatasetError(str(error)) from None
 
 
 def parse_json(data: bytes, kind: Any, where: str) -> Any:
@@ -447,7 +452,7 @@ def _devkit_lines(table: DetectionTable, label: int) -> Iterable[str]:
 
 def _read_class(columns: _Columns, path: Path, label: int, index_of: dict[str, int]) -> None:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_bytes(path).decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: expected UTF-8 text, found {error}") from None
     for number, line in enumerate(lines, start=1):

@@ -13,18 +13,22 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from utils.names import judge_class_names, printable
+
 DECIMALS = 9  # of a pixel: what a file says in decimals survives sums and differences to the digit
+BAD_NAME = "bad class name"  # a kind of defect
 OF_OBJECTS = ("boxes", "labels", "difficult", "ignore", "areas")  # arrays of one row an object
 
 
 class DatasetError(ValueError):
     """A dataset that cannot be read; the message names file, object, field, expected and found.
 
+    The message is one line fit for a terminal, whatever stands in files and their names.
     kind: what it is filed under in `Defects` where the reader drops the culprit and goes on.
     """
 
     def __init__(self, message: str, kind: str = "unreadable"):
-        super().__init__(message)
+        super().__init__(printable(message))
         self.kind = kind
 
 
@@ -155,10 +159,11 @@ def assemble(
     image_index: (T,) the image each object belongs to; boxes (T, 4) xyxy, labels (T,).
     difficult, ignore: (T,) bool, None: none is. areas: (T,), None: the boxes'.
     category_ids: None: 1 to K.
-    Raises DatasetError if there is no image, or an image id occurs twice.
+    Raises DatasetError if there is no image, an image id occurs twice or a class name is not fit.
     """
     if not len(images):
         raise no_images(name, defects)
+    require_fit_names(classes, name)
     _require_different(name, image_ids)
     boxes = np.round(np.asarray(boxes, np.float64).reshape(-1, 4), DECIMALS)
     if areas is None:
@@ -191,6 +196,14 @@ def no_images(name: str, defects: Defects) -> DatasetError:
     counts = ", ".join(f"{count} x {kind}" for kind, count in defects.counts().items())
     first = defects.messages[0][1]
     return DatasetError(f"{name}: no images left to read: {counts}; the first: {first}")
+
+
+def require_fit_names(classes: Sequence[str], where: str) -> None:
+    """Raises DatasetError for a class name that is not fit for files and terminals; see utils."""
+    try:
+        judge_class_names(classes, where)
+    except ValueError as error:
+        raise DatasetError(str(error), BAD_NAME) from error
 
 
 def _require_different(name: str, image_ids: Sequence[str]) -> None:

@@ -7,31 +7,36 @@ import csv
 import difflib
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data.records import DatasetError, Defects
+from data.records import BAD_NAME, DatasetError, Defects
+from utils.names import name_problem
+from utils.reading import read_bytes
 
 SHOWN = 60  # characters of a text of the file in a message
+OF_ONE_IMAGE, OF_DATASET = 2**26, 2**31  # bytes of an annotation file at most
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
-def text_lines(path: str | Path) -> list[str]:
+def text_lines(path: str | Path, most: int = OF_DATASET) -> list[str]:
     """The lines of a UTF-8 file, with or without BOM, ended by LF, CRLF or CR.
 
-    Raises DatasetError if the file cannot be read, is not UTF-8 or holds a NUL, with the line.
+    Raises DatasetError if it is no regular file, has more than `most` bytes, cannot be read, is
+    not UTF-8 or holds a NUL, with the line.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path, most)
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
+    try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"expected text in UTF-8, found the byte {data[error.start]:#04x}"
         raise DatasetError(f"{path}, line {line}: {message}") from error
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     if "\0" in text:
         line = next(number for number, line in enumerate(lines, start=1) if "\0" in line)
@@ -39,9 +44,9 @@ def text_lines(path: str | Path) -> list[str]:
     return lines
 
 
-def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
+def numbered_lines(path: str | Path, most: int = OF_DATASET) -> list[tuple[int, str]]:
     """(number from 1, trimmed text) of the lines that are not blank. Errors as `text_lines`."""
-    return [(n, line.strip()) for n, line in enumerate(text_lines(path), 1) if line.strip()]
+    return [(n, line.strip()) for n, line in enumerate(text_lines(path, most), 1) if line.strip()]
 
 
 def csv_fields(line: str, delimiter: str = ",") -> list[str]:
@@ -72,14 +77,25 @@ def quoted(text: str | None) -> str:
 def class_label(name: str | None, label_of: Mapping[str, int], where: str) -> int:
     """The label of a class.
 
-    where: file, object and field. Raises DatasetError of kind "missing name" or "unknown class",
-    with the close match.
+    where: file, object and field. Raises DatasetError of kind "missing name", BAD_NAME or "unknown
+    class", with the close match.
     """
     if not name:
         raise DatasetError(f"{where}: expected a class name, found none", "missing name")
     if name in label_of:
         return label_of[name]
+    problem = name_problem(name)
+    if problem:
+        raise DatasetError(f"{where}: {problem}", BAD_NAME)
     raise DatasetError(f"{where}: {expected_one_of(label_of, name)}", "unknown class")
+
+
+def fit_names(names: Iterable[str | None]) -> tuple[str, ...]:
+    """Those of the names found with objects that a class can have, sorted.
+
+    The others are judged object by object, by `class_label`.
+    """
+    return tuple(sorted({name for name in names if name and not name_problem(name)}))
 
 
 def choose_classes(

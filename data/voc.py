@@ -19,7 +19,8 @@ from data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageHeader, read_header
 from data.judge import MAX_OVERSHOOT, Judge
 from data.reading import check_size, files_in, in_threads, share
 from data.records import Dataset, DatasetError, Record, pack
-from data.texts import class_label, decimal, numbered_lines, quoted
+from data.texts import OF_ONE_IMAGE, class_label, decimal, fit_names, numbered_lines, quoted
+from utils.reading import read_bytes
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -102,13 +103,13 @@ def read_voc(
     name = f"{folder.root.resolve().name}/{split}"
     if classes is None:
         classes = _class_names([parts[0] for parts in loaded if isinstance(parts, tuple)])
-        if not classes and any(isinstance(parts, tuple) for parts in loaded):
-            raise DatasetError(f"{name}: no object in the split to take the classes from")
     label_of = {name: label for label, name in enumerate(classes)}
     records = [
         reader.record(image_id, parts, label_of)
         for image_id, parts in zip(ids, loaded, strict=True)
     ]
+    if not classes and any(isinstance(parts, tuple) for parts in loaded):
+        raise DatasetError(f"{name}: no object in the split to take the classes from")
     return pack(name, classes, [r for r in records if r is not None], reader.defects)
 
 
@@ -258,8 +259,9 @@ def parse_annotation(path: str | Path) -> Annotation:
     """Takes a VOC XML file apart without judging what it says.
 
     Children may come in any order. `<part>` boxes of the person layout task are no objects.
-    Raises DatasetError if the file cannot be read, is not XML, declares a document type (which VOC
-    does not need, and entity attacks do), or has a root other than `<annotation>`.
+    Raises DatasetError if it is no regular file of up to OF_ONE_IMAGE bytes, is not XML, declares a
+    document type (which VOC does not need, and entity attacks do), or has a root other than
+    `<annotation>`.
     """
     parser = etree.XMLParser(
         resolve_entities=False,
@@ -270,9 +272,11 @@ def parse_annotation(path: str | Path) -> Annotation:
         remove_pis=True,
     )
     try:
-        root = etree.fromstring(Path(path).read_bytes(), parser)
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror or error}", kind="unreadable XML") from error
+        data = read_bytes(path, OF_ONE_IMAGE)
+    except ValueError as error:
+        raise DatasetError(str(error), kind="unreadable XML") from error
+    try:
+        root = etree.fromstring(data, parser)
     except etree.XMLSyntaxError as error:
         problem = " ".join(str(error.msg).split())
         raise DatasetError(f"{path}: not an XML file: {problem}", kind="unreadable XML") from error
@@ -336,7 +340,7 @@ def _load(
 
 
 def _class_names(annotations: Sequence[Annotation]) -> tuple[str, ...]:
-    return tuple(sorted({o.name for a in annotations for o in a.objects if o.name}))
+    return fit_names(item.name for annotation in annotations for item in annotation.objects)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -21,8 +21,9 @@ import yaml
 from data.images import ImageHeader, read_header
 from data.judge import Judge
 from data.reading import ImageFinder, files_in, in_threads
-from data.records import Dataset, DatasetError, assemble, no_images
-from data.texts import choose_classes, numbered_lines
+from data.records import Dataset, DatasetError, assemble, no_images, require_fit_names
+from data.texts import OF_ONE_IMAGE, choose_classes, numbered_lines
+from utils.reading import read_bytes
 
 MAX_YAML_BYTES = 2**20
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml")
@@ -171,12 +172,9 @@ def describe(root: Path) -> Description:
 
 def _parse_yaml(path: Path) -> Description:
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_YAML_BYTES + 1)
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror or error}") from error
-    if len(data) > MAX_YAML_BYTES:
-        raise DatasetError(f"{path}: expected at most {MAX_YAML_BYTES} bytes, found more")
+        data = read_bytes(path, MAX_YAML_BYTES)
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
     try:
         content = yaml.load(data, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -203,6 +201,7 @@ def _class_names(names: object, path: Path) -> tuple[str, ...]:
         names = [names.get(str(index)) for index in range(len(names))]
     if not _is_texts(names) or not all(names) or not names:
         raise DatasetError(f"{path}: expected class names, a list or a mapping of 0, 1 ... to them")
+    require_fit_names(names, str(path))
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise DatasetError(f"{path}: expected different class names, found {twice!r} twice")
@@ -355,7 +354,7 @@ def _load(image: Path, label_of: dict[Path, Path], description: Description) -> 
     header = read_header(image)
     path = label_of.get(image.parent / image.stem)
     rows, defects = [], []
-    for number, text in numbered_lines(path) if path else []:
+    for number, text in numbered_lines(path, OF_ONE_IMAGE) if path else []:
         try:
             rows.append((*_parse_line(text, len(description.classes)), number))
         except DatasetError as error:

@@ -37,7 +37,7 @@ def open_regular(path: str | Path, most: int | None = None) -> BinaryIO:
             kind = next((name for is_kind, name in KINDS if is_kind(found.st_mode)), "another")
             raise ValueError(f"{path}: expected a regular file, found {kind}")
         if most is not None and found.st_size > most:
-            raise _too_large(path, most, f"{found.st_size / 2**20:,.1f} MiB")
+            raise _too_large(path, most, _size(found.st_size))
         return open(path, "rb")
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
@@ -59,7 +59,12 @@ def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
 
 
 def _too_large(path: str | Path, most: int, found: str) -> ValueError:
-    return ValueError(f"{path}: expected at most {most / 2**20:g} MiB, found {found}")
+    limit = f"{most / 2**20:g} MiB" if most >= 2**16 else f"{most} bytes"
+    return ValueError(f"{path}: expected at most {limit}, found {found}")
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count} bytes"
 
 
 def read_text(path: str | Path, most: int = MOST_BYTES) -> str:

@@ -64,7 +64,7 @@ def examples(findings: Sequence[Finding], datasets: Mapping[str, Dataset]) -> li
 def _picture(dataset: Dataset, shown: Shown) -> np.ndarray | None:
     """An image with all its boxes, or the part of it around the framed ones, SIDE px long."""
     try:
-        image = decode_image(dataset.images[shown.image])
+        image = decode_image(dataset.images[shown.image], dataset.bits)
     except DatasetError:
         return None
     height, width = image.shape[:2]

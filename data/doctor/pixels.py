@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from data.depth import bits_of
 from data.doctor.findings import Finding, Shown
-from data.images import EncodedImage, orient, read_image
+from data.images import EncodedImage, in_8_bits, orient, read_image
 from data.records import Dataset, DatasetError
 from utils.diary import progress_bar
 
@@ -29,13 +30,14 @@ NEAR_SHARE = 0.2
 SAME_SHAPE = 0.02  # of width / height, by which the same picture may differ in another size
 CHUNK = 1024  # thumbnails compared at a time
 SUFFIXES = {"JPEG": (".jpg", ".jpeg", ".jfif"), "PNG": (".png",), "BMP": (".bmp",)}
-PLAIN = "RGB"
+PLAIN, DEEP = "RGB", "16 bits a value"
 BECOMES = {
     "grayscale": "grey is repeated over the channels",
     "grayscale with alpha": "grey is repeated over the channels, alpha is dropped",
     "palette": "the palette is looked up",
     "RGB with alpha": "alpha is dropped, not blended",
     "CMYK": "it is converted to RGB",
+    DEEP: "the highest 8 of the bits in use are kept",
 }
 _MODES = {
     "1": "grayscale",
@@ -47,7 +49,6 @@ _MODES = {
     "CMYK": "CMYK",
     "YCCK": "CMYK",
 }
-_PNG_DEPTH = 24  # offset of a PNG's bits a value
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class ImageFacts:
     size: width, height. digest: of the pixels and their shape.
     thumbnail: (THUMBNAIL, THUMBNAIL, 3) uint8 RGB.
     format: "JPEG", "PNG" or "BMP", by content. colours: PLAIN or what it is instead.
-    orientation: the EXIF value.
+    orientation: the EXIF value. most: of a file of 16 bits a value the largest, else 0.
     """
 
     size: tuple[int, int]
@@ -66,6 +67,7 @@ class ImageFacts:
     format: str
     colours: str
     orientation: int
+    most: int = 0
 
 
 def read_facts(images: Sequence[str], title: str) -> list[ImageFacts | DatasetError]:
@@ -82,26 +84,30 @@ def read_facts(images: Sequence[str], title: str) -> list[ImageFacts | DatasetEr
 def _facts(path: str) -> ImageFacts | DatasetError:
     try:
         encoded = read_image(path)
-        pixels = np.ascontiguousarray(orient(encoded.decode(), encoded.header.orientation))
+        values = encoded.values()
+        pixels = np.ascontiguousarray(orient(values, encoded.header.orientation))
     except DatasetError as error:
         return error
     kind, colours = _stored_as(encoded)
+    most = int(values.max()) if values.dtype == np.uint16 else 0
+    shown = in_8_bits(pixels, bits_of(most))  # each by its own bits: the same picture looks alike
     size = encoded.header.width, encoded.header.height
     return ImageFacts(
         size=size,
         digest=hashlib.blake2b(pixels.data, digest_size=16, person=b"%dx%d" % size).digest(),
-        thumbnail=cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA),
+        thumbnail=cv2.resize(shown, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA),
         format=kind,
         colours=colours,
         orientation=encoded.header.orientation,
+        most=most,
     )
 
 
 def _stored_as(image: EncodedImage) -> tuple[str, str]:
     """The format and the colours of a file that decodes."""
     data = image.data
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[_PNG_DEPTH] == 16:
-        return "PNG", "16 bits a value"
+    if image.header.bits == 16:
+        return "PNG", DEEP
     kind = "JPEG" if image.can_be_reduced else "BMP" if data[:2] == b"BM" else "PNG"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large images: OpenCV has decoded it
@@ -148,8 +154,41 @@ def _remarks(
         text = f"{text} on it; they fit if they were drawn on the turned one"
         yield "EXIF orientation", "note", text
     if facts.colours != PLAIN:
-        becomes = BECOMES.get(facts.colours, "the high byte is kept")
-        yield "not plain RGB", "note", f"{facts.colours}: {becomes}"
+        yield "not plain RGB", "note", f"{facts.colours}: {BECOMES[facts.colours]}"
+
+
+def depth_findings(
+    datasets: Mapping[str, Dataset],
+    facts: Mapping[str, Sequence[ImageFacts | DatasetError]],
+    bits: int | None,
+) -> tuple[list[Finding], int | None]:
+    """What is in use of images of 16 bits a value, and how many bits training reads.
+
+    bits: `model.bits`; None: what train uses.
+    """
+    found, used = [], {}
+    for split, dataset in datasets.items():
+        decoded = _decoded(facts[split]).values()
+        values = [one.most for one in decoded if one.colours == DEEP]
+        used[split] = bits_of(max(values)) if values else None
+        if not values:
+            continue
+        text = f"{dataset.name}: 16-bit images: {len(values)} of {len(dataset)}, values up to "
+        text += f"{max(values)}: {used[split]} bits in use"
+        found.append(Finding("16-bit images", "note", split, "", "", text))
+        if len(values) < len(decoded):
+            text = f"{dataset.name}: {len(values)} images of 16 bits a value and "
+            text += f"{len(decoded) - len(values)} of 8: is the same thing as bright in both?"
+            found.append(Finding("images of 8 and of 16 bits", "warning", split, "", "", text))
+    if not any(used.values()):
+        return found, bits
+    bits = bits or used["train"]
+    for split, in_use in used.items():
+        if in_use != bits:
+            text = f"{datasets[split].name}: {in_use or 8} bits in use, others are read as "
+            text += f"{bits or 16} (model.bits, else as in train): is the same thing as bright?"
+            found.append(Finding("other bits than are read", "warning", split, "", "", text))
+    return found, bits
 
 
 # ------------------------------------------------------------------------------------------------

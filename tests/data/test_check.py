@@ -85,7 +85,7 @@ def config_of(root, **data):
 
 
 def examined(config, decode=True):
-    return check.examine(config, check.read(config), decode)
+    return check.examine(config, check.read(config), decode)[0]
 
 
 def would_train(config):

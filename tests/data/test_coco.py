@@ -543,7 +543,7 @@ def test_files_of_another_shape_are_refused_quickly(folder, name):
 
 
 def test_a_file_beyond_the_bound_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(coco, "MAX_BYTES", 100)
+    monkeypatch.setattr(coco, "OF_DATASET", 100)
     assert_refused(folder(instances()), "val.json: expected at most 100 bytes, found ")
 
 

@@ -217,11 +217,11 @@ def test_other_categories_are_counted(tmp_path):
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    for path in (tmp_path / "nowhere.json", tmp_path):
-        with pytest.raises(
-            DatasetError, match=f"{path}: expected a file of detections, found none"
-        ):
-            read(path)
+    path = tmp_path / "nowhere.json"
+    with pytest.raises(DatasetError, match=f"{path}: expected a file of detections, found none"):
+        read(path)
+    with pytest.raises(DatasetError, match=f"{tmp_path}: expected a regular file, found a folder"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("category_ids", [(1, 2), (1, 2, 2), (1, 2, 3, 4)])
