@@ -256,6 +256,8 @@ def _type(value: Any) -> str:
 # The conventions in a file
 # ------------------------------------------------------------------------------------------------
 
+_UNFIT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories
+_BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # turn what follows a name
 _INSIDE = "expected conventions inside, as export.py writes them"
 Rule: TypeAlias = tuple[str, Callable[[Any], bool]]  # what is expected, whether a value meets it
 
@@ -293,8 +295,9 @@ def _are_names(value: Any) -> bool:
 
 
 def is_printable(name: str) -> bool:
-    """Whether a class name has characters, none of which breaks a line or controls a terminal."""
-    return bool(name) and not {unicodedata.category(c) for c in name} & {"Cc", "Cs", "Zl", "Zp"}
+    """Whether a class name has characters, none of which controls a terminal or breaks its line."""
+    are_fit = all(unicodedata.category(c) not in _UNFIT and c not in _BIDI for c in name)
+    return bool(name.strip()) and are_fit
 
 
 _POSITIVE = _number(math.nextafter(0, 1), 1e9, "a number above 0, at most 1e9")

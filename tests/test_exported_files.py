@@ -241,6 +241,8 @@ CHANGES = {
     "classes:nothing": (["cat", ""], "a list of different names"),
     "classes:escape": (["cat", "\x1b[2J"], "without control characters"),
     "classes:newline": (["cat", "d\nog"], "without control characters"),
+    "classes:turned": (["cat", "d\u202eog"], "without control characters"),
+    "classes:blank": (["cat", " "], "without control characters"),
     "outputs": ("boxes", "expected "),
     "bits": (17, "null or a whole number from 8 to 16, found 17"),
     "strides": ([8, 16, 32, 64, 0], "a whole number from 1 to 1024"),

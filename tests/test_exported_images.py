@@ -251,6 +251,11 @@ def test_of_16_bits_those_in_use_are_seen(bits, bands, tmp_path):
     about = {"version": 1, "classes": ["cat"], "outputs": "detections", "bits": bits}
     ExportedDetector(run, about).detect(tmp_path / "a.png")
     np.testing.assert_array_equal(found[0][0], np.repeat(np.array(expected)[:, None], 3, axis=1))
+    pixels = RNG.integers(0, 65536, [40, 30, bands], np.uint16) >> RNG.integers(0, 9, [40, 30, 1])
+    cv2.imwrite(str(tmp_path / "a.png"), pixels.astype(np.uint16))
+    expected = data.images.decode_image(tmp_path / "a.png", bits)
+    np.testing.assert_array_equal(to_rgb(tmp_path / "a.png", "", used), expected)
+    assert expected.std() > 20
 
 
 def test_colours_of_16_bits_keep_their_order(tmp_path):
