@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from utils.files import write_error
+from utils.names import printable
 
 # A log file is no terminal and gets lines of a fixed width.
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
@@ -41,6 +42,8 @@ def diary(path: str | Path | None = None) -> Iterator[None]:
 
 
 def _show(text: str) -> None:
+    # A file's name may hold what moves a terminal's cursor.
+    text = printable(text, keep="\n\t")
     console.print(text, end="", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -51,6 +54,7 @@ class _File:
         self._path, self._num_lost, self._has_warned = Path(path), 0, False
 
     def __call__(self, line: str) -> None:
+        line = printable(line, keep="\n\t")
         gap = f"({self._num_lost} lines are missing here: they could not be written)\n"
         try:
             self._append((gap if self._num_lost else "") + line)

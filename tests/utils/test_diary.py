@@ -179,3 +179,13 @@ def test_the_progress_bar_shows_the_text_of_a_step():
     assert "epoch 1/2" in stream.getvalue()
     assert "2/4" in stream.getvalue()
     assert "loss 0.123" in stream.getvalue()
+
+
+def test_what_moves_a_cursor_is_shown_as_its_escape(screen, file):
+    """A file may be called so."""
+    with diary(file):
+        logger.info("{}: read", "gone\x1b[2J\x9b1A\u202e.jpg")
+        logger.info("two\nlines of the program")
+    for text in (screen.getvalue(), file.read_text(encoding="utf-8")):
+        assert "gone\\x1b[2J\\x9b1A\\u202e.jpg: read\n" in text
+        assert "two\nlines of the program\n" in text
