@@ -28,6 +28,9 @@ def diary(path: str | Path | None = None) -> Iterator[None]:
     logger.remove()
     sinks = [logger.add(_show, format="{time:HH:mm:ss} {message}", level="INFO", colorize=False)]
     if path is not None:
+        # Once, as a folder that is deleted later stays so; if it cannot be, the first line tells.
+        with contextlib.suppress(OSError):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
         line = "{time:YYYY-MM-DD HH:mm:ss} {level:<7} {message}"
         sinks.append(logger.add(_File(path), format=line, level="DEBUG"))
     try:
@@ -67,7 +70,6 @@ class _File:
                 self._has_warned = True
 
     def _append(self, text: str) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         with open(self._path, "ab", buffering=0) as file:
             end = file.tell()
             try:
