@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("configs", "core", "data", "utils")
 MAY_IMPORT = {

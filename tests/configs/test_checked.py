@@ -24,6 +24,8 @@ from configs.schema import (
     Train,
 )
 
+pytestmark = pytest.mark.full
+
 
 def refused(changes):
     """The message with which `changes` of the shapes preset are refused."""

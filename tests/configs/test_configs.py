@@ -11,6 +11,8 @@ import pytest
 import configs
 from configs import Config, ConfigError, from_dict, load, override, preset, to_dict
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from core.layers import BatchNorm, Conv2D, pad
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def rng():
@@ -109,6 +111,27 @@ def test_live_training_moves_the_statistics(x, rng):
         (layer.moving_mean, layer.moving_variance), before, batch, strict=True
     ):
         np.testing.assert_allclose(moving, 0.9 * old + 0.1 * new, rtol=1e-5)
+
+
+def test_a_batch_of_one_image_hides_its_level_and_detection_does_not(rng):
+    """The gap that mAP falls into at batch size 1, although the running statistics are right.
+
+    Images whose channels differ in their mean by more than within themselves: normalised one by
+    one the differences are gone, by the statistics of all they are the larger part of what is left.
+    """
+    levels = rng.normal(0, 3, size=(400, 1, 1, 2))
+    images = (levels + rng.normal(size=(400, 4, 4, 2))).astype(np.float32)
+    layer = BatchNorm(momentum=0.99)
+    layer.build(images.shape)
+    alone = np.concatenate([layer(image[None], training=True) for image in images])
+    np.testing.assert_allclose(alone.mean((1, 2)), 0, atol=1e-5)
+    within = images.var((1, 2), ddof=1).mean(0)
+    np.testing.assert_allclose(layer.moving_variance, within, rtol=0.15)
+    np.testing.assert_allclose(layer.moving_mean, images.mean((0, 1, 2)), atol=1)
+    detected = layer(images).numpy()
+    assert detected.mean((1, 2)).std() > 2.5
+    at_once = layer(images, training=True).numpy()
+    assert 0.8 < at_once.mean((1, 2)).std() < 1
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-5, 0.5])

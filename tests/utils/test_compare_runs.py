@@ -14,6 +14,8 @@ from configs import Config, to_dict
 from configs.schema import METRIC_OF_FORMAT
 from utils import compare_runs
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[2]
 CONFIG = {
     "name": "a",
