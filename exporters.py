@@ -30,9 +30,9 @@ from core.engine import candidates
 from core.retinanet import CAFFE_MEAN, TORCH_MEAN
 from data.resize import padded_size
 from detector import Detector
-from utils.files import whole_file, write_text
+from exported import VERSION, check_conventions
+from utils.files import naming, whole_file, write_bytes, write_error, write_text
 
-VERSION = 1  # of the conventions' layout; exported.py reads no other
 TFLITE_PRECISIONS = ("float32", "float16", "int8")
 ONNX_OPSET = 18
 # Python inside a graph: it is written as a number that only this process can look up.
@@ -48,17 +48,27 @@ class ExportError(ValueError):
 def conventions(detector: Detector, outputs: str) -> dict[str, Any]:
     """What an exported file says about itself, JSON-ready.
 
-    outputs: "detections", "candidates" (before NMS) or "network" (before decoding).
+    outputs: "detections", "candidates" (before NMS) or "network" (before decoding), which comes
+        with the size and padding of its input.
+    Raises ExportError for what `exported.py` would refuse.
     """
     model = to_dict(detector.config)
-    return {
+    about = {
         "version": VERSION,
         "classes": list(detector.classes),
         "boxes": "x1 y1 x2 y2 in pixels; (0, 0) is the top left corner of the top left pixel",
         "outputs": outputs,
         "strides": list(STRIDES),
+        "bits": model["bits"],
         **{name: model[name] for name in ("resize", "anchors", "coder", "detect")},
     }
+    if outputs == "network":
+        about["input_size"] = list(input_size(detector.config.resize))
+        about["padding"] = padding_color(detector.config.normalization)
+    try:
+        return check_conventions(json.loads(json.dumps(about)), outputs)
+    except ValueError as error:
+        raise ExportError(f"exported.py could not read the file: {error}") from error
 
 
 # ------------------------------------------------------------------------------------------------
@@ -142,7 +152,8 @@ def write_savedmodel(detector: Detector, path: str | Path) -> None:
 
     Signature "serving_default": images (B, H, W, 3) uint8 RGB -> what `detections` returns.
     Signature "conventions": nothing -> json () string, which assets.extra/conventions.json holds,
-    too. Raises ExportError for Python code in the graph, or where `path` is something else.
+    too. Raises ExportError for Python code in the graph, or where `path` is something else; as all
+    formats, WriteError where the disk refuses.
     """
     text = json.dumps(conventions(detector, "detections"), indent=1)
     archive = keras.export.ExportArchive()
@@ -150,7 +161,8 @@ def write_savedmodel(detector: Detector, path: str | Path) -> None:
     _require_portable(serve, detector)
     archive.add_endpoint("conventions", lambda: {"json": tf.constant(text)}, [])
     with _whole_savedmodel(Path(path)) as part:
-        archive.write_out(str(part), verbose=False)
+        with _refusals(detector, "a SavedModel"), _tensorflow_writes(Path(path)):
+            archive.write_out(str(part), verbose=False)
         write_text(part / "assets.extra" / "conventions.json", text)
 
 
@@ -195,16 +207,26 @@ def _whole_savedmodel(path: Path) -> Iterator[Path]:
     """`utils.files.whole_file` for the folder of a SavedModel, which takes an older one's place."""
     if path.exists() and not (path / "saved_model.pb").is_file():
         raise ExportError(f"{path}: expected nothing or a SavedModel to replace, found another")
-    path.parent.mkdir(parents=True, exist_ok=True)
     part, old = path.with_name(f".part-{path.name}"), path.with_name(f".old-{path.name}")
-    _settle(path, part, old)  # what a kill left
+    with naming(path, part):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _settle(path, part, old)  # what a kill left
+        try:
+            yield part
+            if path.exists():
+                os.replace(path, old)
+            os.replace(part, path)
+        finally:
+            _settle(path, part, old)
+
+
+@contextlib.contextmanager
+def _tensorflow_writes(path: Path) -> Iterator[None]:
+    """Makes a WriteError of `path` of TensorFlow's own errors of a disk, which are no OSErrors."""
     try:
-        yield part
-        if path.exists():
-            os.replace(path, old)
-        os.replace(part, path)
-    finally:
-        _settle(path, part, old)
+        yield
+    except tf.errors.OpError as error:
+        raise write_error(path, error) from error
 
 
 def _settle(path: Path, part: Path, old: Path) -> None:
@@ -235,15 +257,15 @@ def write_onnx(detector: Detector, path: str | Path, nms: str = "inside") -> Non
         "inside": (detections, "detections"),
         "outside": (unsuppressed, "candidates"),
     }[nms]
+    text = json.dumps(conventions(detector, outputs))
     function = tf.function(functools.partial(step, detector), [ANY_IMAGES], autograph=False)
     _require_portable(function, detector)
     with _refusals(detector, "ONNX"):
         model, _ = tf2onnx.convert.from_function(function, [ANY_IMAGES], opset=ONNX_OPSET)
         onnx.checker.check_model(model)  # tf2onnx leaves in what it does not know
-    text = json.dumps(conventions(detector, outputs))
-    onnx.helper.set_model_props(model, {"conventions": text})
-    with whole_file(path) as part:
-        onnx.save(model, str(part))
+        onnx.helper.set_model_props(model, {"conventions": text})
+        data = model.SerializeToString()
+    write_bytes(path, data)
 
 
 def unsuppressed(detector: Detector, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -286,6 +308,8 @@ def _refusals(detector: Detector, form: str) -> Iterator[None]:
     """Makes an ExportError of whatever a converter raises for a graph it cannot convert."""
     try:
         yield
+    except OSError:  # of the disk
+        raise
     except Exception as error:  # each converter has its own, without a common base
         # TFLite's says which operations in one line, and goes on with the whole network.
         named = re.search(r"^(?:Custom|Flex) ops: .*$", str(error), re.MULTILINE)
@@ -313,20 +337,16 @@ def write_tflite(detector: Detector, path: str | Path, precision: str = "float32
         expected = ", ".join(TFLITE_PRECISIONS)
         raise ExportError(f"precision: expected {expected} for TFLite, found {precision!r}")
     _require_plain(detector, "TFLite", precision="float32", flip=False, scales=(1.0,))
-    rule = detector.config.resize
-    height, width = input_size(rule)
+    about = conventions(detector, "network") | {"precision": precision}
+    height, width = about["input_size"]
     spec = tf.TensorSpec([1, height, width, 3], tf.float32, name="images")
     archive = keras.export.ExportArchive()
     network = archive.add_endpoint("serve", detector.model.__call__, [spec])
     _require_portable(network, detector)
     with _refusals(detector, "TFLite"), tempfile.TemporaryDirectory() as folder:
-        archive.write_out(folder, verbose=False)
+        with _tensorflow_writes(Path(folder)):
+            archive.write_out(folder, verbose=False)
         model = _converted(folder, precision)
-    about = conventions(detector, "network") | {
-        "input_size": [height, width],
-        "padding": padding_color(detector.config.normalization),
-        "precision": precision,
-    }
     with whole_file(path) as part:
         part.write_bytes(model)
         with zipfile.ZipFile(part, "a") as attached:

@@ -4,8 +4,10 @@ Up to two minutes on two cores: tf2onnx takes seconds for each graph, however sm
 """
 
 import argparse
+import contextlib
 import json
 import os
+import resource
 import runpy
 import shutil
 import subprocess
@@ -15,6 +17,7 @@ from pathlib import Path
 import cv2
 import keras
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import tensorflow as tf
@@ -30,9 +33,11 @@ from data.resize import fitted_size, padded_size
 from data.shapes import CLASSES, make_shapes
 from detector import Detector
 from exported import ExportedDetector
+from utils.files import WriteError
 
 pytest.importorskip("tf2onnx")
 pytest.importorskip("ai_edge_litert")
+pytestmark = pytest.mark.full
 
 RULES = {
     "canvas": Canvas(height=64, width=96),
@@ -149,7 +154,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """name -> path of all formats of one detector, and the detector."""
-    folder, detector = tmp_path_factory.mktemp("all"), tiny({"resize": RULES["canvas"]})
+    folder, detector = tmp_path_factory.mktemp("all"), tiny({"resize": RULES["canvas"], "bits": 12})
     return {name: write(detector, folder, name) for name in ALL}, detector
 
 
@@ -302,7 +307,8 @@ def test_every_file_says_what_it_is(name, files):
     model = ExportedDetector.load(paths[name])
     assert model.classes == CLASSES
     about, config = model.conventions, configs.to_dict(detector.config)
-    for part in ("resize", "anchors", "coder", "detect"):
+    assert exporters.conventions(detector, about["outputs"]).items() <= about.items()
+    for part in ("resize", "anchors", "coder", "detect", "bits"):
         assert about[part] == json.loads(json.dumps(config[part]))
     kinds = {
         "savedmodel": "detections",
@@ -462,6 +468,92 @@ def test_what_a_kill_left_of_a_replaced_savedmodel_goes(older):
         (part / "saved_model.pb").write_text("new")
     assert (older / "saved_model.pb").read_text() == "new"
     assert list(older.parent.iterdir()) == [older]
+
+
+# ------------------------------------------------------------------------------------------------
+# Disks that refuse
+# ------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def small_files(limit=20_000):
+    """Any file that grows beyond so many bytes fails as on a full disk, in C++ too."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+class NoArchive:
+    """In place of Keras' archive: writes nothing."""
+
+    def add_endpoint(self, *args, **kwargs):
+        pass
+
+    def write_out(self, *args, **kwargs):
+        pass
+
+
+def convert_nothing(paths, monkeypatch):
+    """Leaves out tracing and conversion, which take long; a SavedModel is still written."""
+    model = onnx.load(paths["detector.onnx"])
+    monkeypatch.setattr(exporters, "_converted", lambda *args: bytes(30_000))
+    monkeypatch.setattr("tf2onnx.convert.from_function", lambda *args, **kwargs: (model, None))
+    monkeypatch.setattr(exporters, "_require_portable", lambda *args: None)
+
+
+@pytest.mark.parametrize("name", ["savedmodel", "detector.onnx", "float32.tflite"])
+def test_a_disk_that_takes_no_more_is_named_and_the_older_file_stays(
+    name, files, tmp_path, monkeypatch
+):
+    convert_nothing(files[0], monkeypatch)
+    (shutil.copytree if name == "savedmodel" else shutil.copy)(files[0][name], tmp_path / name)
+    if name == "float32.tflite":  # before it a SavedModel is written elsewhere, see below
+        monkeypatch.setattr(keras.export, "ExportArchive", NoArchive)
+    with small_files(), pytest.raises(WriteError, match=r"cannot be written: .*large") as caught:
+        write(files[1], tmp_path, name)
+    assert str(caught.value).startswith(f"{tmp_path / name}")
+    assert "\n" not in str(caught.value)
+    assert ".part-" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert len(ExportedDetector.load(tmp_path / name).detect(np.zeros([9, 9, 3], np.uint8))) == 4
+
+
+def test_a_temporary_folder_that_takes_no_more_is_named(files, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(exporters.tempfile, "tempdir", str(tmp_path / "temporary"))
+    with small_files(), pytest.raises(WriteError, match=r"cannot be written: .*large") as caught:
+        write(files[1], tmp_path / "out", "float32.tflite")
+    assert str(caught.value).startswith(f"{tmp_path / 'temporary'}")
+    assert not list((tmp_path / "temporary").iterdir())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["savedmodel", "detector.onnx", "float32.tflite"])
+def test_what_is_in_the_way_is_named(name, files, tmp_path, monkeypatch):
+    convert_nothing(files[0], monkeypatch)
+    monkeypatch.setattr(keras.export, "ExportArchive", NoArchive)
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="a file is in the place of a folder") as caught:
+        write(files[1], tmp_path / "file", name)
+    assert str(caught.value).startswith(f"{tmp_path / 'file' / name}: ")
+    (tmp_path / name).mkdir()
+    error = exporters.ExportError if name == "savedmodel" else WriteError
+    with pytest.raises(error) as caught:
+        write(files[1], tmp_path, name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["file", name])
+
+
+def test_what_exported_py_would_refuse_is_not_written(tmp_path):
+    detector = tiny()
+    detector.classes = ("circle", "two\nlines")
+    for name in ("savedmodel", "detector.onnx", "float32.tflite"):
+        with pytest.raises(exporters.ExportError, match=r"^exported\.py could .*classes: expected"):
+            write(detector, tmp_path, name)
+    assert not list(tmp_path.iterdir())
 
 
 # ------------------------------------------------------------------------------------------------
