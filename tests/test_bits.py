@@ -66,40 +66,36 @@ def settings(root, output, **changes):
     } | changes  # fmt: skip
 
 
-@pytest.fixture
-def call(monkeypatch):
+def call(main, arguments, changes):
     """Runs a program's main with a config that no file can hold; returns what the diary said."""
+    lines, config = [], preset("shapes", changes)
+    load, remove = configs.load, logger.remove
 
-    def call(main, arguments, changes):
-        lines = []
-        load = configs.load
-        config = preset("shapes", changes)
-        made = lambda path=None, overrides=(): (  # noqa: E731
-            load(path, overrides) if str(path).endswith(".json") else
-            configs.override(config, dict(map(configs.assignment, overrides)))
-        )  # fmt: skip
-        monkeypatch.setattr(configs, "load", made)
-        remove = logger.remove
-        monkeypatch.setattr(logger, "remove", lambda *args: remove(*args) if args else None)
+    def made(path=None, overrides=()):
+        if str(path).endswith(".json"):
+            return load(path, overrides)
+        return configs.override(config, dict(map(configs.assignment, overrides)))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(configs, "load", made)
+        patched.setattr(logger, "remove", lambda *args: remove(*args) if args else None)
         handle = logger.add(lines.append, format="{message}")
         try:
             main(arguments)
         finally:
             remove(handle)
-        monkeypatch.undo()
-        return "".join(lines)
-
-    return call
+    return "".join(lines)
 
 
-@pytest.fixture
-def runs(sets, tmp_path, call):
+@pytest.fixture(scope="module")
+def runs(sets, tmp_path_factory):
     """A run on each, and its diary."""
-    told = {b: call(train.main, [], settings(sets[b], tmp_path / f"runs{b}")) for b in sets}
-    return {b: tmp_path / f"runs{b}" / "tiny" for b in sets}, told
+    folder = tmp_path_factory.mktemp("runs")
+    told = {b: call(train.main, [], settings(sets[b], folder / str(b))) for b in sets}
+    return {b: folder / str(b) / "tiny" for b in sets}, told
 
 
-def test_bits_are_found_saved_and_used_by_all(sets, runs, tmp_path, call):
+def test_bits_are_found_saved_and_used_by_all(sets, runs):
     folders, told = runs
     assert "16-bit images: 4 of 4, values up to 4095, read as 12 bits (model.bits)" in told[12]
     assert "16-bit" not in told[8]
@@ -110,10 +106,8 @@ def test_bits_are_found_saved_and_used_by_all(sets, runs, tmp_path, call):
     assert (loaded[8].config.bits, loaded[12].config.bits) == (None, 12)
     for ours, theirs in zip(*(loaded[b].model.variables for b in sets), strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-    for name in ("samples/epoch_0001.png", "metrics.csv"):
-        pictures = [folders[b] / name for b in sets]
-        if name.endswith(".png"):
-            assert pictures[0].read_bytes() == pictures[1].read_bytes()
+    pictures = [(folders[b] / "samples" / "epoch_0001.png").read_bytes() for b in sets]
+    assert pictures[0] == pictures[1]
     # Detection, too, by path.
     images = {b: sorted((sets[b] / "JPEGImages").iterdir()) for b in sets}
     tables = [loaded[b].detect(images[b]) for b in sets]
@@ -123,11 +117,11 @@ def test_bits_are_found_saved_and_used_by_all(sets, runs, tmp_path, call):
 
 
 @pytest.mark.parametrize("program", ["visualize", "split", "preview"])
-def test_pictures_show_what_the_detector_sees(sets, runs, tmp_path, call, program):
+def test_pictures_show_what_the_detector_sees(sets, runs, tmp_path, program):
     folders, _ = runs
     sheets = []
     for bits, root in sets.items():
-        out, changes = tmp_path / f"out{bits}", settings(root, tmp_path / f"runs{bits}")
+        out, changes = tmp_path / f"out{bits}", settings(root, tmp_path)
         weights = ["--weights", str(folders[bits]), "--config", "made", "--out", str(out)]
         if program == "visualize":
             call(visualize.main, [str(root / "JPEGImages"), *weights], changes)
@@ -140,7 +134,7 @@ def test_pictures_show_what_the_detector_sees(sets, runs, tmp_path, call, progra
     np.testing.assert_array_equal(sheets[0], sheets[1])
 
 
-def test_a_run_that_starts_from_another_follows_its_bits(sets, runs, tmp_path, call):
+def test_a_run_that_starts_from_another_follows_its_bits(sets, runs, tmp_path):
     folders, _ = runs
     weights = {"model.weights": str(folders[12])}
     told = call(train.main, [], settings(sets[12], tmp_path / "next", **weights))
@@ -153,9 +147,9 @@ def test_a_run_that_starts_from_another_follows_its_bits(sets, runs, tmp_path, c
     assert "read as 12 bits" in told
 
 
-def test_evaluation_of_another_number_of_bits_is_said(sets, runs, tmp_path, call):
+def test_evaluation_of_another_number_of_bits_is_said(sets, runs, tmp_path):
     folders, _ = runs
-    changes = settings(sets[12], tmp_path / "runs12")
+    changes = settings(sets[12], tmp_path)
     arguments = [str(folders[12]), "--config", "made", "--out", str(tmp_path / "eval")]
     assert "becomes white" not in call(evaluate.main, arguments, changes)
     arguments += ["--set", "model.bits=10"]

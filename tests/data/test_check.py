@@ -118,10 +118,7 @@ def plant_pair(name, box):
 def plant_png(mode, name="t03.png"):
     def plant(root):
         picture = Image.fromarray(pixels(3))
-        if mode == "16 bit":
-            data = np.random.default_rng(0).integers(0, 2**16, (H, W), np.uint16)
-            picture = Image.fromarray(data)
-        elif mode:
+        if mode:
             picture = picture.convert(mode)
         image(root, "t03").unlink()
         picture.save(root / "JPEGImages" / name, format="PNG")
@@ -221,7 +218,6 @@ PLANTS = {
     "a PNG named .jpg": (plant_png(None, "t03.jpg"), "mislabelled image file", JPG),
     "alpha": (plant_png("RGBA"), "not plain RGB", "JPEGImages/t03.png"),
     "a palette": (plant_png("P"), "not plain RGB", "JPEGImages/t03.png"),
-    "16 bits": (plant_png("16 bit"), "not plain RGB", "JPEGImages/t03.png"),
     "grey": (plant_grey_jpeg, "not plain RGB", JPG),
     "an orientation drawn without": (plant_orientation(6), "size disagrees with the image", XML),
     "an orientation of the same sides": (plant_orientation(3), "EXIF orientation", JPG),
@@ -613,3 +609,73 @@ def test_names_in_brackets_are_no_markup(tmp_path):
     settings = [f"data.{name}={value}" for name, value in given.items()]
     assert check.main([*arguments, *settings, "train.batch_size=1"]) == 0
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+# ------------------------------------------------------------------------------------------------
+# Bits in use, limits of detection
+# ------------------------------------------------------------------------------------------------
+
+
+def to_bits(root, stems, bits):
+    """Images of so many bits a value in the place of those there; 0 and the largest are in it."""
+    for number, stem in enumerate(stems):
+        values = np.random.default_rng(number).integers(0, 2**bits, (H, W), np.uint16)
+        values[0, :2] = 0, 2**bits - 1
+        image(root, stem).unlink()
+        Image.fromarray(values).save(root / "JPEGImages" / f"{stem}.png")
+
+
+def told(config, *kinds):
+    findings, bits = check.examine(config, check.read(config), True)
+    return bits, [(f.severity, f.split, f.message) for f in findings if f.kind in kinds]
+
+
+OF_BITS = ("16-bit images", "images of 8 and of 16 bits", "other bits than are read")
+
+
+def test_bits_in_use_are_said(root):
+    to_bits(root, TRAIN, 12)
+    to_bits(root, VAL, 12)
+    text = "16-bit images: {0} of {0}, values up to 4095: 12 bits in use"
+    expected = [
+        ("note", split, f"set/{split}: {text.format(count)}")
+        for split, count in (("train", len(TRAIN)), ("val", len(VAL)))
+    ]
+    assert told(config_of(root), *OF_BITS) == (12, expected)
+    fewer = configs.override(config_of(root), {"model.bits": 10})
+    bits, found = told(fewer, OF_BITS[2])
+    assert bits == 10
+    assert ["12 bits in use, others are read as 10" in text for _, _, text in found] == [True] * 2
+
+
+def test_mixed_bits_are_a_warning(root):
+    to_bits(root, TRAIN[:4], 12)
+    bits, found = told(config_of(root), *OF_BITS[1:])
+    assert bits == 12
+    assert [(severity, split) for severity, split, _ in found] == [
+        ("warning", "train"), ("warning", "val")
+    ]  # fmt: skip
+    assert "set/train: 4 images of 16 bits a value and 8 of 8" in found[0][2]
+    assert "set/val: 8 bits in use, others are read as 12" in found[1][2]
+    _, notes = told(config_of(root), "not plain RGB")
+    assert [text.split(": ", 1)[1] for _, _, text in notes] == [
+        "16 bits a value: the highest 8 of the bits in use are kept"
+    ] * 4
+
+
+def test_sets_of_8_bits_have_no_word_on_bits(root):
+    assert told(config_of(root), *OF_BITS) == (None, [])
+
+
+def test_more_objects_than_detections_are_kept(root):
+    annotate(root, "t03", *[obj() for _ in range(5)])
+    config = configs.override(config_of(root), {"model.detect.max_detections": 4})
+    _, found = told(config, "more objects than max_detections")
+    assert found == [
+        (
+            "warning",
+            "train",
+            "set/train: 1 of 12 images holds more than model.detect.max_detections=4 objects, "
+            "up to 5: set model.detect.max_detections=10 (model.detect.top_k=1000 holds)",
+        )
+    ]
