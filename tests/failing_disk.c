@@ -49,10 +49,14 @@ static void cut(char *text, const char *mark) {
 }
 
 static void settle(char *name) {
-    for (char *at; (at = strstr(name, ".part-")) && strlen(at) > 15 && at[14] == '-';)
-        memmove(at, at + 15, strlen(at + 15) + 1);
+    for (char *at = name; (at = strstr(at, ".part-"));)
+        if (strlen(at) > 15 && at[14] == '-')
+            memmove(at, at + 15, strlen(at + 15) + 1);
+        else
+            at++;
     cut(name, "tfevents");
     cut(name, ".tempstate");
+    cut(name, ".pb.tmp");
 }
 
 static int fails(int kind, const char *path) {

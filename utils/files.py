@@ -87,8 +87,8 @@ def naming(path: str | Path, part: Path) -> Iterator[None]:
     except OSError as error:
         names = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str)]
         inside = [Path(path) / name.relative_to(part) for name in names if _is_in(name, part)]
-        is_of_folder = any(_is_in(part, name) for name in names)
-        if inside or (not isinstance(error, WriteError) and (is_of_folder or not names)):
+        is_its_own = any(_is_in(part, name) or name == Path(path) for name in names)
+        if inside or (not isinstance(error, WriteError) and (is_its_own or not names)):
             raise write_error(inside[0] if inside else path, error) from error
         raise
 
