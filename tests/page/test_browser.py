@@ -14,6 +14,8 @@ import pytest
 from data.images import decode_image
 from utils.draw import class_colors
 
+pytestmark = pytest.mark.full
+
 REQUIRED = os.environ.get("REQUIRE_BROWSER") == "1"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 COLORS = class_colors(2)
