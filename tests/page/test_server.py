@@ -184,6 +184,21 @@ def test_the_page_does_not_grow_in_the_long_run(tiny):
     assert grows(client, 3000) < 20e6
 
 
+def test_a_picture_that_inflates_beyond_its_header_is_refused(client, told, picture):
+    """Of 1000x300 pixels, whose bytes might be many: 200 MiB of zeros follow."""
+    packer = zlib.compressobj(9, wbits=-15)
+    one = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    header = b"IHDR" + (1000).to_bytes(4, "big") + (300).to_bytes(4, "big") + b"\x08\2\0\0\0"
+    data = picture()[:8]
+    for chunk in (header, b"IDAT\x78\xda" + one * 200 + b"\x03\0" + bytes(4), b"IEND"):
+        data += (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    answer = send(client, data)
+    assert (answer.status_code, answer.json) == (
+        400, {"error": "expected 900300 bytes of pixels, found more: refused unread"}
+    )  # fmt: skip
+    assert not told.calls
+
+
 def test_a_length_must_be_told(served):
     connection = http.client.HTTPConnection("127.0.0.1", served.port)
     connection.request("POST", "/detect", iter([b"a", b"b"]), encode_chunked=True)
