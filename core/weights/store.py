@@ -24,6 +24,7 @@ from configs.schema import Model
 from core.backbones.resnet import BLOCKS
 from core.weights.files import WeightsError
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
+from utils.names import name_problem
 from utils.runs import weights_file
 
 DETECTOR, BACKBONE = "model", "backbone"  # groups of variables, and keys of a file's state
@@ -75,8 +76,10 @@ def _classes(file: Path, state: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(classes, list) or not classes:
         raise CheckpointError(f"{file}: expected a list of classes, found {shown(classes)}")
     for name in classes:
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str):
             raise CheckpointError(f"{file}: expected names of classes, found {shown(name)}")
+        if problem := name_problem(name):
+            raise CheckpointError(f"{file}: {problem}")
     return tuple(classes)
 
 
