@@ -14,7 +14,7 @@ Buffer = bytes | mmap.mmap
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> values a pixel; of a palette its index
-MAX_CHUNKS = 2**20  # writers put 8 KB and more into one: a GiB of them has 131,072
+MAX_CHUNKS = 2**17  # writers put 8 KB and more into one: as many are a GiB
 # Compressed, these hold texts, each of which libpng inflates to 8 MB and then drops.
 TEXTS = (b"zTXt", b"iTXt")
 # Of the bytes a header promises, how many compressed ones may take at most, and so many more: what
