@@ -33,7 +33,7 @@ from data.detections import (
 )
 from data.detections_coco import read_coco_results, write_coco_results
 from data.detections_odgt import read_odgt, read_odgt_sizes, write_odgt
-from data.limits import limits
+from data.object_counts import limits
 from data.records import Dataset, DatasetError
 from detector import open_detector
 from scoring import Scores, draw, score, summarize

@@ -56,10 +56,10 @@ from core.targets import Atss
 from core.weights.published import open_weights
 from core.weights.store import DETECTOR, Weights, stated
 from core.weights.transfer import class_sources, transfer
+from data.bit_depth import depth_of
 from data.datasets import log_defects, prepare, read_split
-from data.depth import depth_of
 from data.detections import DetectionTable
-from data.limits import limits
+from data.object_counts import limits
 from data.pipeline import (
     checked,
     evaluation_batches,

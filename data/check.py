@@ -57,7 +57,7 @@ from data.doctor.pixels import (
 )
 from data.doctor.unlisted import unlisted_images
 from data.doctor.voc_files import voc_findings
-from data.limits import limits
+from data.object_counts import limits
 from data.pipeline import steps_per_epoch
 from data.records import Dataset, DatasetError, learnable
 from data.resize import at_input_size, padded_size

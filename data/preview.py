@@ -27,8 +27,8 @@ import configs
 from configs import Config
 from configs.schema import Augment, Data, Mixing
 from core.weights.published import cache_folder, find, open_weights
+from data.bit_depth import depth_of
 from data.datasets import prepare, read_split
-from data.depth import depth_of
 from data.pipeline import checked, training_batches
 from data.records import Dataset
 from data.render import pad

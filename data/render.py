@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from loguru import logger
 
-from data.depth import depth_problem
+from data.bit_depth import depth_problem
 from data.images import REDUCTIONS, EncodedImage, ImageHeader, in_8_bits, orient, read_image
 from data.records import Dataset, DatasetError
 from data.views import View

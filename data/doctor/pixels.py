@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from data.depth import bits_of
+from data.bit_depth import bits_of
 from data.doctor.findings import Finding, Shown
 from data.images import EncodedImage, in_8_bits, orient, read_image
 from data.records import Dataset, DatasetError

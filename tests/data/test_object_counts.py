@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.limits import limits, objects_an_image, objects_of_a_class, rounded_up
+from data.object_counts import limits, objects_an_image, objects_of_a_class, rounded_up
 from data.records import Defects, Record, pack
 
 pytestmark = pytest.mark.quick

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
-from data import depth
-from data.depth import Depth, bits_of, depth_of, is_deep
+from data import bit_depth
+from data.bit_depth import Depth, bits_of, depth_of, is_deep
 from data.records import DatasetError, Defects, Record, pack
 from data.render import image_reader
 
@@ -71,10 +71,12 @@ def test_a_palette_and_a_png_by_another_name(write, tmp_path):
 
 
 def test_no_image_is_decoded_after_one_that_needs_all_bits(write, monkeypatch):
-    monkeypatch.setattr(depth, "PORTION", 2)
+    monkeypatch.setattr(bit_depth, "PORTION", 2)
     images = [write(f"{i}.png", deep(2**15 if i < 2 else 9)) for i in range(9)]
-    decoded, largest = [], depth.largest_value
-    monkeypatch.setattr(depth, "largest_value", lambda path: decoded.append(path) or largest(path))
+    decoded, largest = [], bit_depth.largest_value
+    monkeypatch.setattr(
+        bit_depth, "largest_value", lambda path: decoded.append(path) or largest(path)
+    )
     found = depth_of(images)
     assert (found.num_images, found.bits) == (9, 16)
     assert found.describe(9) == "9 of 9, all 16 bits in use"
