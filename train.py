@@ -76,20 +76,20 @@ from evaluate import write_all
 from scoring import require_objects, score, summarize
 from training.extension import require_extensible
 from training.progress import (
-    BEST,
     LAST,
     SCALARS,
     SUMMED,
     Progress,
-    best_is_whole,
+    find_best,
     fingerprint,
     newest_checkpoint,
     put_aside,
     require_same_data,
+    save_best,
     save_progress,
 )
 from utils.board import Board
-from utils.checkpoints import Checkpoint
+from utils.checkpoints import Checkpoint, CheckpointError
 from utils.devices import use_devices
 from utils.diary import console, diary, progress_bar, versions
 from utils.draw import contact_sheet, write_image
@@ -114,8 +114,10 @@ def main(argv: list[str] | None = None) -> float:
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(RunLock(args.resume)) if args.resume else None
         config, began = choose(args)
-        num_epochs = sum(phase.epochs for phase in config.train.all_phases())
-        checkpoint, warning = newest_checkpoint(lock.run, num_epochs) if lock else (None, "")
+        checkpoint, progress, warning = None, None, ""
+        if lock:
+            num_epochs = sum(phase.epochs for phase in config.train.all_phases())
+            checkpoint, progress, warning = newest_checkpoint(lock.run, num_epochs)
         device = use_devices()
         weights = None
         if config.model.weights and not checkpoint:
@@ -127,41 +129,45 @@ def main(argv: list[str] | None = None) -> float:
         train_set = read_split(config.data, config.data.train, classes)
         val_set = read_split(config.data, config.data.val, classes)
         check(config, train_set, val_set)
-        depth = None if args.resume or config.model.bits else depth_of(train_set.images)
-        if depth:
+        depth = None if args.resume else depth_of(train_set.images)
+        if depth and not config.model.bits:
             config = configs.override(config, {"model.bits": depth.bits})
         train_set = replace(train_set, bits=config.model.bits)
         val_set = replace(val_set, bits=config.model.bits)
-        progress = Progress(data=fingerprint(train_set))
-        if checkpoint:
-            progress = Progress.of(checkpoint, num_epochs)
+        if checkpoint and progress:
             require_resumable(checkpoint, progress, config, began, train_set)
+        progress = progress or Progress(data=fingerprint(train_set))
         if weights:
             class_sources(weights, classes, config.model.aliases)
         # Only now a folder: a config or a dataset that cannot be leaves nothing behind.
-        lock = lock or stack.enter_context(RunLock(new_run(config.output, config.name)))
+        lock = lock or stack.enter_context(RunLock(begin_run(config)))
         run = lock.run
         stack.enter_context(diary(run / "diary.log"))
         stop = stack.enter_context(StopSignal())
-        if config != began:
-            text = json.dumps(configs.to_dict(config), indent=1)
-            write_text(run / "config.json", text, durable=True)
+        if args.resume and config != began:
+            write_config(run, config)
         if args.eager:
             config = configs.override(config, {"train.eager": True})
         describe(config, device, train_set, val_set)
         if depth:
             told = "16-bit images: {}, read as {} bits (model.bits)"
-            logger.info(told, depth.describe(len(train_set)), depth.bits)
+            logger.info(told, depth.describe(len(train_set)), config.model.bits)
+            if depth.bits > (config.model.bits or depth.bits):
+                told = "model.bits={}: brighter values become white; model.bits={} shows them all"
+                logger.warning(told, config.model.bits, depth.bits)
         if weights:
             settings = ", ".join(f"{name}={value}" for name, value, _ in adopted) or "nothing"
             logger.info("settings that follow the weights: {}", settings)
+        if lock.warning:
+            logger.warning(lock.warning)
         if warning:
             logger.warning(warning)
             put_aside(run / LAST)
         try:
             return train(lock, config, train_set, val_set, weights, checkpoint, progress, stop)
         except WriteError as error:
-            raise error.also(f"then go on with --resume {run}") from error
+            error.also(f"then go on with --resume {run}")
+            raise
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -180,6 +186,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                 f"--set model.weights={args.resume}"
             )
     return args
+
+
+def begin_run(config: Config) -> Path:
+    """Makes the folder of a new run with its config.json; without that there is no run."""
+    run = new_run(config.output, config.name)
+    try:
+        write_config(run, config)
+    except WriteError:
+        run.rmdir()
+        raise
+    return run
+
+
+def write_config(run: Path, config: Config) -> None:
+    write_text(run / "config.json", json.dumps(configs.to_dict(config), indent=1), durable=True)
 
 
 def choose(args: argparse.Namespace) -> tuple[Config, Config | None]:
@@ -223,7 +244,10 @@ def require_resumable(
     ]
     progress.require_within(checkpoint.path, phases)
     require_same_data(checkpoint, progress, train_set)
-    conventions = configs.completed(Model, checkpoint.state.get("model", {}))
+    try:
+        conventions = configs.completed(Model, checkpoint.state.get("model"))
+    except ConfigError as error:
+        raise ConfigError(f"{checkpoint.path}: {error}") from None
     for name, ours, written in configs.differences(configs.to_dict(config.model), conventions):
         raise ConfigError(
             f"model.{name}: {checkpoint.path} was written with {written!r}, the run's config says "
@@ -273,7 +297,7 @@ def train(
     num_epochs = sum(phase.epochs for phase in settings.all_phases())
     if checkpoint:
         checkpoint.restore("model", model.variables)
-        describe_resumed(run, progress, num_epochs, progress.is_stale(settings.early_stopping))
+        go_on(run, progress, num_epochs, progress.is_stale(settings.early_stopping))
     else:
         groups = {"model": model.variables}
         save_progress(run, groups, detector.conventions, progress, is_beginning=True)
@@ -297,9 +321,11 @@ def train(
         steps, schedule, optimizer, step, batches = begin_phase(
             config, phase, epochs, model, criterion, train_set, progress.step, read
         )
-        if checkpoint and (progress.epoch, progress.step) > (first, 0):
-            checkpoint.restore("optimizer", optimizer.variables)
-        checkpoint = None  # its arrays are no longer needed
+        if checkpoint:
+            if (progress.epoch, progress.step) > (first, 0):
+                checkpoint.restore("optimizer", optimizer.variables)
+            checkpoint.clear()
+            checkpoint = None
         stream = iter(checked(batches))
         saved = {"model": model.variables, "optimizer": optimizer.variables}
 
@@ -328,7 +354,8 @@ def train(
                     report = summarize(scores, table)
                     if progress.is_better(scores.value):
                         best = scores, report, table
-                        detector.save(run / BEST)
+                        weights_now = {"model": model.variables}
+                        save_best(run, weights_now, detector.conventions, progress)
                 row |= {f"val_{name}": loss for name, loss in losses.items()}
                 row["val_map"] = scores.value
                 board.report(progress.epoch, report, histograms)
@@ -348,10 +375,7 @@ def train(
     if progress.epoch < num_epochs:
         logger.info("no better mAP in {} validations: ended early", progress.stale)
     if best is None:  # found before the run was resumed
-        if progress.best_epoch:
-            Checkpoint(run / BEST).restore("model", model.variables)
-        else:  # and lost
-            detector.save(run / BEST)
+        find_best(run, progress).restore("model", model.variables)
         _, _, table = validate()
         scores = score(table, val_set, config)
         best = scores, summarize(scores, table), table
@@ -388,7 +412,7 @@ def begin_phase(
     """
     steps = steps_per_epoch(train_set, config.data, phase.batch_size)
     freeze(model, phase.freeze)
-    if warning := small_batch_warning(model, phase.batch_size):
+    if warning := small_batch_warning(config.model, model, phase.batch_size):
         logger.warning(warning)
     schedule = build_schedule(phase, steps * phase.epochs, config.train.accumulate)
     optimizer = build_optimizer(config, schedule, model)
@@ -601,17 +625,25 @@ def describe(config: Config, device: str, train_set: Dataset, val_set: Dataset) 
     logger.info(coverage(train_set, config).line())
 
 
-def describe_resumed(run: Path, progress: Progress, num_epochs: int, is_stale: bool) -> None:
-    """Says where a run goes on, or that it is finished; forgets best weights that are gone."""
+def go_on(run: Path, progress: Progress, num_epochs: int, is_stale: bool) -> None:
+    """Says where a run goes on, or that it is finished; forgets best weights that are gone.
+
+    Raises CheckpointError for a finished run without them.
+    """
     logger.info("resumed after epoch {}, step {}", progress.epoch, progress.step)
-    if progress.best_epoch and not best_is_whole(run):
-        progress.forget_best()
     if progress.epoch >= num_epochs or is_stale:
+        find_best(run, progress)
         logger.info(
             "{} is finished: {} of {} epochs. Nothing is trained; for more epochs: --resume {} "
             "--set train.epochs=N, or a new run from its weights: --set model.weights={}",
             *(run, progress.epoch, num_epochs, run, run),
         )
+    elif progress.best_epoch:
+        try:
+            find_best(run, progress)
+        except CheckpointError as error:
+            logger.warning("{}: the next validation's weights are the best so far", error)
+            progress.forget_best()
 
 
 def coverage(dataset: Dataset, config: Config) -> Coverage:

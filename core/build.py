@@ -134,24 +134,24 @@ def freeze(model: RetinaNet, parts: Iterable[str]) -> None:
             frozen.trainable = False
 
 
-def small_batch_warning(model: RetinaNet, batch_size: int) -> str | None:
+def small_batch_warning(config: Model, model: RetinaNet, batch_size: int) -> str | None:
     """A line for the diary where batch norms learn from few images at once, or None.
 
     model: as it is trained, its frozen parts frozen. batch_size: images a step.
-    docs/accuracy.md has what such batches cost and which of the settings helped.
+    docs/accuracy.md has what such batches cost.
     """
     parts = ("backbone", "neck", "class_head", "box_head")
     live = [part for part in parts if _is_live(model, part)]
     if not live or batch_size >= FEWEST_IMAGES:
         return None
     ways = [f"train.batch_size = {FEWEST_IMAGES} or more (train.accumulate does not help)"]
-    if "backbone" in live:
+    if "backbone" in live and not callable(config.backbone):
         ways.append("model.bn_mode = frozen_stats with pretrained model.weights")
-    if "neck" in live:
+    if "neck" in live and config.neck == "bifpn":
         ways.append("model.bifpn.norm = group")
-    images = "1 image" if batch_size == 1 else f"{batch_size} images"
+    images = f"{batch_size} image{'s' * (batch_size > 1)}"
     return (
-        f"train.batch_size: the batch norms of {' and '.join(live)} see {images} a step, but "
+        f"train.batch_size: the batch norms of {' and '.join(live)} see {images} a step, but use "
         "averages over many when they detect, so mAP may be far lower than the losses promise; set "
         f"{', or '.join(ways)}"
     )

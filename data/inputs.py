@@ -34,7 +34,7 @@ def unlabelled(
     if not images:
         raise ValueError("images: expected at least one, found no images")
     memory: dict[int, tuple[np.ndarray, int]] = {}
-    records = []
+    records, names = [], []
     for index, image in enumerate(images):
         if isinstance(image, (str, os.PathLike)):
             name = os.fspath(image)
@@ -42,8 +42,11 @@ def unlabelled(
         else:
             name, memory[index] = str(index), as_stored(image, index)
             height, width, _ = orient(*memory[index]).shape
-        records.append(Record(name, name, width, height, **_no_objects()))
-    dataset = replace(pack("images", classes, records, Defects()), bits=bits)
+        records.append(Record(name, str(index), width, height, **_no_objects()))
+        names.append(name)
+    dataset = pack("images", classes, records, Defects())
+    # Only here, as the same image may come twice.
+    dataset = replace(dataset, image_ids=tuple(names), bits=bits)
     from_file = image_reader(dataset)
 
     def read(

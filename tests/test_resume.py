@@ -19,6 +19,7 @@ import train
 from data.shapes import make_shapes
 from tests.test_train import ROOT, assert_same_run, write_config
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
+from utils.files import WriteError
 from utils.runs import RunError, RunLock
 
 pytestmark = pytest.mark.full
@@ -97,13 +98,28 @@ def test_a_finished_run_says_so_and_trains_nothing(run, finished):
         assert after[path] == before[path]
 
 
-def test_best_weights_that_are_gone_are_the_last_ones(run, finished):
+def test_best_weights_that_are_gone_end_a_finished_run_and_begin_anew_in_another(run, finished):
+    """The run is gone back to its first epoch, which was its best one; the second is, then."""
     (run / "checkpoints" / "best.npz").unlink()
+    with pytest.raises(CheckpointError, match=r"best\.npz: no such checkpoint"):
+        resume(run, finished)
+    shutil.copy(run / "checkpoints" / "previous.npz", run / "checkpoints" / "last.npz")
     resume(run, finished)
-    assert "best.npz: no such checkpoint" in diary(run)
+    assert "best.npz: no such checkpoint: the next validation's weights are" in diary(run)
     last, best = (Checkpoint(run / "checkpoints" / f"{n}.npz") for n in ("last", "best"))
+    assert best.state["epoch"] == last.state["progress"]["best_epoch"] == 2
     for name, array in last.arrays("model").items():
         np.testing.assert_array_equal(best.arrays("model")[name], array)
+
+
+def test_a_disk_that_does_not_take_the_config_leaves_no_run(tmp_path, shapes, monkeypatch):
+    def full(*args):
+        raise WriteError(28, "No space left on device", tmp_path / "config.json")
+
+    monkeypatch.setattr(train, "write_config", full)
+    with pytest.raises(WriteError):
+        train.main(["--config", str(write_config(tmp_path, shapes, SHORT))])
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def edit_state(path, change):

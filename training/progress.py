@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from loguru import logger
 
 from data.records import Dataset
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
@@ -145,8 +144,8 @@ def save_progress(
         save_checkpoint(run / LAST, groups, state, keep=run / PREVIOUS)
 
 
-def newest_checkpoint(run: Path, num_epochs: int) -> tuple[Checkpoint | None, str]:
-    """What a run of so many epochs goes on from, and a warning if that is not last.npz.
+def newest_checkpoint(run: Path, num_epochs: int) -> tuple[Checkpoint | None, Progress | None, str]:
+    """What a run of so many epochs goes on from, and a warning if last.npz was lost.
 
     None: it has not come to a checkpoint, and begins anew. Raises RunError where it has made
     progress and neither file can be used.
@@ -159,10 +158,13 @@ def newest_checkpoint(run: Path, num_epochs: int) -> tuple[Checkpoint | None, st
         except CheckpointError as error:
             problems.append(str(error))
             continue
+        is_first = not (progress.epoch or progress.step or has_epochs(run))
+        if not problems or (is_first and not os.path.lexists(run / LAST)):
+            return checkpoint, progress, ""
         where = f"goes on from {name}: epoch {progress.epoch}, step {progress.step}"
-        return checkpoint, f"{problems[0]}; {where}" if problems else ""
-    if not has_progress(run):
-        return None, ""
+        return checkpoint, progress, f"{problems[0]}; {where}"
+    if not (has_epochs(run) or any(os.path.lexists(run / name) for name in (LAST, PREVIOUS))):
+        return None, None, ""
     advice = ""
     if (run / BEST).is_file():
         advice = f"; to begin a new run from its weights: --set model.weights={run / BEST}"
@@ -171,12 +173,11 @@ def newest_checkpoint(run: Path, num_epochs: int) -> tuple[Checkpoint | None, st
     )
 
 
-def has_progress(run: Path) -> bool:
-    """Whether a run has left a checkpoint, whole or not, or an epoch in metrics.csv."""
-    if any(os.path.lexists(run / name) for name in (LAST, PREVIOUS, BEST)):
-        return True
+def has_epochs(run: Path) -> bool:
+    """Whether a run has finished an epoch: it left best weights or a row in metrics.csv."""
     metrics = run / "metrics.csv"
-    return metrics.exists() and len(metrics.read_bytes().splitlines()) > 1
+    has_rows = metrics.is_file() and len(metrics.read_bytes().splitlines()) > 1
+    return has_rows or os.path.lexists(run / BEST)
 
 
 def put_aside(path: Path) -> None:
@@ -200,11 +201,23 @@ def require_same_data(checkpoint: Checkpoint, progress: Progress, dataset: Datas
         )
 
 
-def best_is_whole(run: Path) -> bool:
-    """Whether the best weights, if there are to be some, are still there; a warning if not."""
-    try:
-        Checkpoint(run / BEST)
-    except CheckpointError as error:
-        logger.warning("{}: the next validation's weights are the best from here on", error)
-        return False
-    return True
+def save_best(
+    run: Path, groups: Mapping[str, Sequence], conventions: Mapping[str, Any], progress: Progress
+) -> None:
+    """Writes best.npz, which says of which epoch it is."""
+    save_checkpoint(run / BEST, groups, {**conventions, "epoch": progress.epoch})
+
+
+def find_best(run: Path, progress: Progress) -> Checkpoint:
+    """The best weights of a run that goes on.
+
+    Raises CheckpointError where they are gone, damaged or of an epoch that is to come: a kill may
+    have come between them and the progress.
+    """
+    best = Checkpoint(run / BEST)
+    epoch = best.state.get("epoch", progress.best_epoch)  # earlier versions did not say
+    if epoch != progress.best_epoch:
+        raise CheckpointError(
+            f"{best.path}: expected the weights of epoch {progress.best_epoch}, found {epoch!r}"
+        )
+    return best

@@ -4,6 +4,7 @@ Groups of variables are saved as flat lists, in order, under their paths: `tf.tr
 silently skips layers that a subclassed Keras model holds in lists.
 """
 
+import errno
 import json
 import os
 import re
@@ -18,6 +19,10 @@ import numpy as np
 from utils.files import whole_file
 
 REAL_NUMBERS = "fiu"  # kinds of NumPy's types that a variable can be given: no text, no complex
+
+
+# Errors of a disk or of permissions: the file itself may be whole.
+UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
 
 class CheckpointError(ValueError):
@@ -62,7 +67,10 @@ def _keep(path: Path, older: str | Path) -> None:
 
 
 class Checkpoint:
-    """A checkpoint read from a file; raises CheckpointError if it is missing or damaged."""
+    """A checkpoint read from a file.
+
+    Raises CheckpointError if it is missing or damaged, OSError if it cannot be read now.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -82,8 +90,15 @@ class Checkpoint:
         except FileNotFoundError:
             raise CheckpointError(f"{path}: no such checkpoint") from None
         except Exception as error:  # what NumPy raises for a damaged file is anybody's guess
+            number = getattr(error, "errno", None)
+            if number in UNREADABLE:
+                raise OSError(number, os.strerror(number), str(path)) from None
             problem = " ".join(str(error).split()) or type(error).__name__
             raise CheckpointError(f"{path}: no whole checkpoint ({problem})") from None
+
+    def clear(self) -> None:
+        """Forgets the arrays, once they are no longer needed."""
+        self._arrays = {}
 
     def arrays(self, group: str) -> dict[str, np.ndarray]:
         """The arrays of a group by the paths of their variables."""

@@ -24,6 +24,7 @@ ADVICE = {
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 FULL = (errno.ENOSPC, errno.EDQUOT)
+OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)  # what systems say of a rename onto a filled folder
 
 
 class WriteError(OSError):
@@ -54,7 +55,7 @@ def _remarks(number: int | None, path: Path) -> list[str]:
     if number is None or number in FULL:
         parts.append(f"{shutil.disk_usage(folder).free / 1e6:,.1f} MB are free in {folder}")
     advice = ADVICE.get(number or 0, "")
-    if path.is_file() and advice != IN_THE_WAY:
+    if os.path.isfile(path) and advice != IN_THE_WAY:
         parts.append("the older file is still whole")
     return [*parts, advice.format(folder=folder)]
 
@@ -97,9 +98,9 @@ def _is_in(path: Path, folder: Path) -> bool:
     return path.is_relative_to(folder)
 
 
-def _beside(path: Path) -> Path:
+def _beside(path: Path, kind: str = "part") -> Path:
     """A hidden name of this call alone; it ends as `path` does and is no longer than allowed."""
-    return path.with_name(f".part-{secrets.token_hex(4)}-{path.name[-60:]}")
+    return path.with_name(f".{kind}-{secrets.token_hex(4)}-{path.name[-60:]}")
 
 
 @contextlib.contextmanager
@@ -139,10 +140,14 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
+def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     """Yields a folder beside `path` to fill; it takes the place of `path` if all goes well.
 
-    path: new, or an empty folder. Else as `whole_file`; an error names the file below `path`.
+    path: new, or an empty folder; with `replace` also a filled one, which is removed once the new
+    one is in its place. Else as `whole_file`; an error names the file below `path`.
+    No system call swaps two folders everywhere: between two renames there is none at `path`. A
+    kill right there leaves the older one whole as `.old-*` and the new one as `.part-*`, both
+    beside `path`, and the user has to rename one of them. A kill later may leave an `.old-*`.
     """
     target = Path(path).resolve()  # not to replace a link
     part = _beside(target)
@@ -150,9 +155,36 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         with naming(path, part):
             part.mkdir(parents=True)
             yield part
-            os.replace(part, target)
+            if replace:
+                _replace_folder(part, target, path)
+            else:
+                os.replace(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _replace_folder(part: Path, target: Path, path: str | Path) -> None:
+    """Renames `part` to `target`, the resolved `path`, and removes the folder that was there.
+
+    That one comes back if `part` cannot take its place; an error says where it is if it cannot.
+    """
+    old = _beside(target, "old")
+    if target.is_dir():
+        # Another writer may have moved it aside just now.
+        with naming(path, target), contextlib.suppress(FileNotFoundError):
+            os.replace(target, old)
+    try:
+        os.replace(part, target)
+    except OSError as error:
+        if error.errno in OCCUPIED:  # another writer's folder came in between
+            shutil.rmtree(old, ignore_errors=True)
+            return _replace_folder(part, target, path)
+        with contextlib.suppress(OSError):
+            os.replace(old, target)
+        if old.exists():
+            raise write_error(path, error).also(f"the older folder is now {old}") from error
+        raise
+    return shutil.rmtree(old, ignore_errors=True)
 
 
 def write_bytes(path: str | Path, data: bytes, durable: bool = False) -> None:

@@ -15,14 +15,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from loguru import logger
-
 from utils.files import whole_file, write_error
 from utils.reading import read_text
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 # What flock says where the file system of a shared disk has no locks.
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+TRAINED = ("checkpoints/best.npz", "checkpoints/last.npz")  # previous.npz may be untrained
 
 
 class RunError(ValueError):
@@ -32,13 +33,16 @@ class RunError(ValueError):
 def new_run(output: str | Path, name: str) -> Path:
     """Makes <output>/<name>, or <name>-2, -3 ... if that is taken."""
     number = 1
-    while True:
-        folder = Path(output) / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
+    try:
+        Path(output).mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = Path(output) / (name if number == 1 else f"{name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
             number += 1
+    except OSError as error:
+        raise write_error(output, error) from None
 
 
 class RunLock:
@@ -46,47 +50,52 @@ class RunLock:
 
     An flock on `.lock`: it ends with the process, however that ends. Raises RunError naming the
     holder's process and host. Other hosts see it where the file system passes locks on (NFS 4,
-    most cluster disks); where it has no locks at all, a warning says so and the run goes on.
+    most cluster disks); where it has no locks at all, the run goes on with a `warning`.
     """
 
     def __init__(self, run: str | Path):
-        self.run = Path(run)
+        self.run, self.warning = Path(run), ""
         self.path = self.run / ".lock"
 
     def __enter__(self) -> Self:
-        if not self.run.is_dir():
+        if not os.path.isdir(self.run):
             raise RunError(f"{self.run}: expected the folder of a run, found none")
-        self._file = open(self.path, "a+", encoding="utf-8", errors="replace")
+        try:
+            self._file = open(self.path, "a+", encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise write_error(self.path, error) from None
+        self._folder = os.open(self.run, os.O_RDONLY)  # its inode is nobody else's while it is open
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 self._file.seek(0)
                 holder = self._file.read(200).strip() or "an unknown process"
-                self._file.close()
+                self.__exit__()
                 raise RunError(
                     f"{self.run}: expected no other process in this run, found {holder}; wait "
                     "until it ends, or stop it"
                 ) from None
-            reason = error.strerror
-            logger.warning("{}: no lock ({}): start no second --resume here", self.path, reason)
+            reason = f"no lock ({error.strerror})"
+            self.warning = f"{self.path}: {reason}: start no second --resume here"
         try:
             self._file.truncate(0)
             self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             self._file.flush()
         except OSError as error:
+            self.__exit__()
             raise write_error(self.path, error) from None
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._file.close()
+        os.close(self._folder)
+        with contextlib.suppress(OSError):  # the name of its holder, which a full disk did not take
+            self._file.close()
 
     def require_folder(self) -> None:
         """Raises RunError if the folder was deleted, moved or replaced since."""
-        ours = os.fstat(self._file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            found = self.path.stat()
-            if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if os.path.samestat(os.stat(self.run), os.fstat(self._folder)):
                 return
         raise RunError(
             f"{self.run}: expected the folder in which this run began, found it deleted or moved "
@@ -95,12 +104,12 @@ class RunLock:
 
 
 def latest_run(output: str | Path, name: str) -> Path:
-    """The last of <name>, <name>-2 ... that has a checkpoint. Raises ValueError if none has."""
+    """The last of <name>, <name>-2 ... that has trained weights. Raises ValueError if none has."""
     pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
     found = {}
     for folder in Path(output).glob("*"):
         match = pattern.fullmatch(folder.name)
-        if match and any(folder.glob("checkpoints/*.npz")):
+        if match and any((folder / path).is_file() for path in TRAINED):
             found[int(match[1] or 1)] = folder
     if not found:
         raise ValueError(f"{Path(output) / name}: no run with a checkpoint; train one or name one")
@@ -113,11 +122,8 @@ def weights_file(path: str | Path) -> Path:
     Raises ValueError where there is none.
     """
     path = Path(path)
-    if path.is_file():
-        return path
-    trained = [f"checkpoints/{name}.npz" for name in ("best", "last", "previous")]
-    for name in (*trained, "weights.npz"):
-        if (path / name).is_file():
+    for name in ("", *TRAINED, "weights.npz"):
+        if os.path.isfile(path / name):  # False for a name that is too long, too
             return path / name
     raise ValueError(
         f"{path}: expected a run, imported weights or a checkpoint, found none; for published names"

@@ -86,10 +86,11 @@ def model_of(**norms):
     ],
 )
 def test_batch_norms_that_see_few_images_are_named_with_what_to_set(norms, named):
+    config = preset("shapes", {"model.neck": "bifpn"}).model
     model = model_of(**norms)
-    assert small_batch_warning(model, FEWEST_IMAGES) is None
+    assert small_batch_warning(config, model, FEWEST_IMAGES) is None
     for size in range(1, FEWEST_IMAGES):
-        found = small_batch_warning(model, size)
+        found = small_batch_warning(config, model, size)
         if named is None:
             assert found is None
             continue
@@ -102,18 +103,28 @@ def test_batch_norms_that_see_few_images_are_named_with_what_to_set(norms, named
 NARROW = {"model.neck_width": 32, "model.head_width": 32, "model.head_depth": 0}
 
 
+def test_parts_of_ones_own_are_not_told_to_set_what_does_not_reach_them():
+    config = preset("shapes", {"model.backbone": BatchNorm, "model.neck": BatchNorm}).model
+    model = model_of(backbone=BatchNorm(), neck=BatchNorm())
+    found = small_batch_warning(config, model, 1)
+    assert "the batch norms of backbone and neck see 1 image a step" in found
+    assert "model." not in found
+
+
 def test_a_resnet_s_batch_norms_are_live_until_all_of_it_is_frozen():
-    model = build_model(preset("shapes", NARROW).model, 2)
+    config = preset("shapes", NARROW).model
+    model = build_model(config, 2)
     for parts in ((), ("backbone.stem", "backbone.stage1")):
         freeze(model, parts)
-        assert "the batch norms of backbone see 1 image a" in small_batch_warning(model, 1)
+        assert "the batch norms of backbone see 1 image a" in small_batch_warning(config, model, 1)
     freeze(model, ("backbone",))
-    assert small_batch_warning(model, 1) is None
+    assert small_batch_warning(config, model, 1) is None
 
 
 def test_a_bifpn_s_batch_norms_are_live_whatever_those_of_the_backbone_are():
     changes = {"model.neck": "bifpn", "model.bifpn.repeats": 1, "model.bn_mode": "frozen_stats"}
-    model = build_model(preset("shapes", NARROW | changes).model, 2)
-    assert "the batch norms of neck see 1 image a step" in small_batch_warning(model, 1)
+    config = preset("shapes", NARROW | changes).model
+    model = build_model(config, 2)
+    assert "the batch norms of neck see 1 image a step" in small_batch_warning(config, model, 1)
     freeze(model, ("neck",))
-    assert small_batch_warning(model, 1) is None
+    assert small_batch_warning(config, model, 1) is None

@@ -1,5 +1,6 @@
 """Where a run goes on: two generations, none of them trusted before it is read."""
 
+import errno
 import json
 import math
 import os
@@ -15,11 +16,13 @@ from training.progress import (
     PREVIOUS,
     SUMMED,
     Progress,
+    find_best,
     fingerprint,
-    has_progress,
+    has_epochs,
     newest_checkpoint,
     put_aside,
     require_same_data,
+    save_best,
     save_progress,
 )
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
@@ -116,8 +119,8 @@ def test_the_older_is_used_with_a_warning(run, damage):
         last.unlink()
     if damage == "a folder":
         last.mkdir()
-    checkpoint, warning = newest_checkpoint(run, 9)
-    assert epoch_of(checkpoint) == 1
+    checkpoint, progress, warning = newest_checkpoint(run, 9)
+    assert epoch_of(checkpoint) == progress.epoch == 1
     assert warning.startswith(f"{last}: ")
     assert warning.endswith("goes on from checkpoints/previous.npz: epoch 1, step 0")
     put_aside(last)
@@ -127,8 +130,8 @@ def test_the_older_is_used_with_a_warning(run, damage):
 
 
 def test_the_newest_is_used_without_a_word(run):
-    checkpoint, warning = newest_checkpoint(run, 9)
-    assert (epoch_of(checkpoint), warning) == (2, "")
+    checkpoint, progress, warning = newest_checkpoint(run, 9)
+    assert (epoch_of(checkpoint), progress.epoch, warning) == (2, 2, "")
 
 
 @pytest.mark.parametrize("left", [BEST, "metrics.csv", "damaged"])
@@ -147,13 +150,60 @@ def test_where_a_run_has_progress_nothing_begins_anew(run, left):
 
 
 def test_a_run_without_progress_begins_anew(tmp_path):
-    assert newest_checkpoint(tmp_path, 9) == (None, "")
+    assert newest_checkpoint(tmp_path, 9) == (None, None, "")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / ".part-1234-previous.npz").write_bytes(b"PK half")
     (tmp_path / "metrics.csv").write_text("epoch,loss\n")
     (tmp_path / "config.json").write_text("{}")
-    assert not has_progress(tmp_path)
-    assert newest_checkpoint(tmp_path, 9) == (None, "")
+    assert not has_epochs(tmp_path)
+    assert newest_checkpoint(tmp_path, 9) == (None, None, "")
+
+
+def save_beginning(run):
+    groups = {"model": [Variable(0)]}
+    save_progress(run, groups, {"classes": ["a"]}, Progress("abc"), is_beginning=True)
+
+
+def test_a_run_killed_in_its_first_epoch_has_lost_nothing(tmp_path):
+    save_beginning(tmp_path)
+    checkpoint, progress, warning = newest_checkpoint(tmp_path, 9)
+    assert (epoch_of(checkpoint), progress.epoch, warning) == (0, 0, "")
+    (tmp_path / "metrics.csv").write_text("epoch,loss\n1,0.5\n")
+    assert "last.npz: no such checkpoint; goes on from" in newest_checkpoint(tmp_path, 9)[2]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_disk_that_fails_is_no_damage(run, number, monkeypatch):
+    """Else a sound last.npz would be put aside."""
+
+    def failing(*args, **more):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(np, "load", failing)
+    with pytest.raises(OSError, match=r"last\.npz") as caught:
+        newest_checkpoint(run, 9)
+    assert caught.value.errno == number
+
+
+# ------------------------------------------------------------------------------------------------
+# The best weights
+# ------------------------------------------------------------------------------------------------
+
+
+def test_best_weights_say_their_epoch(run):
+    progress = Progress("abc", 3, best=0.5, best_epoch=3)
+    save_best(run, {"model": [Variable(3)]}, {}, progress)
+    progress.epoch = 5
+    (array,) = find_best(run, progress).arrays("model").values()
+    assert (array == 3).all()
+    progress.best_epoch = 2
+    with pytest.raises(CheckpointError, match=r"best\.npz: expected .* of epoch 2, found 3"):
+        find_best(run, progress)
+    save_checkpoint(run / BEST, {"model": [Variable(3)]}, {})  # of an earlier version
+    find_best(run, progress)
+    (run / BEST).unlink()
+    with pytest.raises(CheckpointError, match=r"best\.npz: no such checkpoint"):
+        find_best(run, progress)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -57,6 +57,28 @@ def test_the_latest_run_is_the_highest_number_with_a_checkpoint(tmp_path):
     assert latest_run(tmp_path, "voc2") == tmp_path / "voc2"
 
 
+def test_a_run_that_has_just_begun_is_not_the_latest(tmp_path):
+    """Its previous.npz has weights that nothing has trained yet."""
+    best = add_checkpoint(tmp_path / "voc", "best")
+    add_checkpoint(tmp_path / "voc-2", "previous")
+    add_checkpoint(tmp_path / "voc-3", ".part-0123-last")
+    assert latest_run(tmp_path, "voc") == best.parents[1]
+    with pytest.raises(ValueError, match="voc-2: expected a run"):
+        weights_file(tmp_path / "voc-2")
+
+
+def test_where_no_folder_can_be_made_there_is_no_run(tmp_path):
+    (tmp_path / "gone").symlink_to(tmp_path / "absent")
+    (tmp_path / "file").write_text("")
+    for output in ("gone", "file"):
+        with pytest.raises(OSError, match=f"{output}: cannot be written: File exists"):
+            new_run(tmp_path / output, "voc")
+    with pytest.raises(OSError, match=r"file/runs: cannot be written: Not a directory"):
+        new_run(tmp_path / "file" / "runs", "voc")
+    with pytest.raises(ValueError, match="expected a run"):
+        weights_file("w" * 300)
+
+
 def test_a_name_is_no_pattern(tmp_path):
     add_checkpoint(tmp_path / "a[1]")
     add_checkpoint(tmp_path / "v1x0")
@@ -124,6 +146,15 @@ def test_a_run_without_a_folder_has_no_lock(tmp_path):
     with pytest.raises(RunError, match="absent: expected the folder of a run, found none"):
         RunLock(tmp_path / "absent").__enter__()
     assert not (tmp_path / "absent").exists()
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(OSError, match=r"\.lock: cannot be written: Is a directory"):
+        RunLock(tmp_path).__enter__()
+
+
+def test_a_lock_that_is_deleted_is_no_folder_that_is_gone(tmp_path):
+    with RunLock(tmp_path) as lock:
+        (tmp_path / ".lock").unlink()
+        lock.require_folder()
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
@@ -132,13 +163,11 @@ def test_a_disk_without_locks_is_said_and_used(number, tmp_path, monkeypatch):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    told = []
-    monkeypatch.setattr("utils.runs.logger.warning", lambda text, *a: told.append(text.format(*a)))
     with RunLock(tmp_path) as lock:
         lock.require_folder()
-    assert told == [
-        f"{tmp_path / '.lock'}: no lock ({os.strerror(number)}): start no second --resume here"
-    ]
+    reason = os.strerror(number)
+    expected = f"{tmp_path / '.lock'}: no lock ({reason}): start no second --resume here"
+    assert lock.warning == expected
 
 
 @pytest.mark.parametrize("what", ["deleted", "moved", "another"])
