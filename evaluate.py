@@ -33,6 +33,7 @@ from data.detections import (
 )
 from data.detections_coco import read_coco_results, write_coco_results
 from data.detections_odgt import read_odgt, read_odgt_sizes, write_odgt
+from data.files import open_data
 from data.object_counts import limits
 from data.records import Dataset, DatasetError
 from detector import open_detector
@@ -153,10 +154,10 @@ def is_of_images(path: Path) -> bool:
 
 
 def beginning(path: Path) -> bytes:
-    """Raises DatasetError where there is no such file."""
-    if not path.is_file():
+    """The first bytes of a file of detections. Raises DatasetError if it cannot be read."""
+    if not path.exists():
         raise DatasetError(f"{path}: no such file or folder of detections")
-    with open(path, "rb") as file:
+    with open_data(path) as file:
         return file.read(4096)
 
 

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.files import open_data
 from data.images import UNREADABLE, read_image
 from data.png import SIGNATURE
-from data.records import DatasetError
-from utils.reading import open_regular
 
 # In a PNG the header's chunk comes first: of its 25 bytes the 17th says how many bits a value has.
 _START, _DEPTH = SIGNATURE + b"\0\0\0\rIHDR", 24
@@ -40,11 +39,8 @@ def bits_of(value: int) -> int:
 
 def is_deep(path: str) -> bool:
     """Whether a file is a PNG of 16 bits a value. Raises DatasetError if it cannot be read."""
-    try:
-        with open_regular(path) as file:
-            start = file.read(_DEPTH + 1)
-    except (OSError, ValueError) as error:
-        raise DatasetError(str(error), UNREADABLE) from error
+    with open_data(path, kind=UNREADABLE) as file:
+        start = file.read(_DEPTH + 1)
     return start.startswith(_START) and start[_DEPTH] == 16
 
 

@@ -25,12 +25,12 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Raw, Struct
 
+from data.files import open_data
 from data.images import MAX_PIXELS, read_header
 from data.judge import Judge
 from data.reading import ImageFinder, check_size, find_images, in_threads
 from data.records import Dataset, DatasetError, assemble, no_images, require_fit_names
 from data.texts import OF_DATASET, choose_classes, numbered_lines
-from utils.reading import open_regular
 
 Entry = TypeVar("Entry")
 
@@ -232,16 +232,9 @@ def _find_file(root: Path, split: str) -> Path:
 
 
 def _decode_file(path: Path) -> _File:
-    try:
-        file = open_regular(path, OF_DATASET)  # COCO's largest, train2017, has 0.45e9 bytes
-    except ValueError as error:
-        raise DatasetError(str(error)) from error
-    try:
-        with file:
-            size = os.fstat(file.fileno()).st_size
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror or error}") from error
+    with open_data(path, OF_DATASET) as file:  # COCO's largest, train2017, has 0.45e9 bytes
+        size = os.fstat(file.fileno()).st_size
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     if data[: len(BOM_UTF8)] == BOM_UTF8:
         data = data[len(BOM_UTF8) :]
     try:
@@ -262,7 +255,7 @@ def _chunks(
         numbers: Collection[int] = range(start, start + len(chunk))
         try:
             entries = of_all.decode(b"[" + b",".join(chunk) + b"]")
-        except _BAD_JSON:  # which one it is
+        except _BAD_JSON:  # decode one by one to find the bad entry
             good: dict[int, Entry] = {}
             for number in numbers:
                 try:

@@ -20,11 +20,11 @@ from typing import NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
+from data.files import open_data
 from data.images import ImageHeader, read_header
 from data.judge import Judge, have_area, shown
 from data.reading import ImageFinder, files_in, in_threads
 from data.records import Dataset, DatasetError, assemble
-from utils.reading import open_regular
 
 Decoded = TypeVar("Decoded")
 
@@ -197,21 +197,14 @@ def _read_lines(path: Path, judge: Judge) -> dict[str, tuple[str, list[msgspec.R
 
 def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(number from 1, bytes) of the lines that are not blank."""
-    try:
-        file = open_regular(path, MAX_BYTES)
-    except ValueError as error:
-        raise DatasetError(str(error)) from error
-    try:
-        with file:
-            for number, data in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
-                if len(data) > MAX_LINE:
-                    expected = f"expected at most {MAX_LINE} bytes, found more"
-                    raise DatasetError(f"{path}, line {number}: {expected}")
-                data = data.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").strip()
-                if data:
-                    yield number, data
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror or error}") from error
+    with open_data(path, MAX_BYTES) as file:
+        for number, data in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
+            if len(data) > MAX_LINE:
+                expected = f"expected at most {MAX_LINE} bytes, found more"
+                raise DatasetError(f"{path}, line {number}: {expected}")
+            data = data.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").strip()
+            if data:
+                yield number, data
 
 
 def _decode(decoder: msgspec.json.Decoder[Decoded], data: bytes, where: str, kind: str) -> Decoded:

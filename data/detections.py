@@ -22,9 +22,9 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
+from data.files import read_data
 from data.records import DatasetError
-from data.texts import OF_DATASET
-from utils import reading
+from data.texts import OF_DATASET, text_lines
 from utils.files import naming, whole_file
 
 PREFIX = "comp4_det_"  # the VOC devkit's competition 4: detection, trained on any data
@@ -135,7 +135,7 @@ def read_json(
 
 def read_json_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
     """{image id: (width, height)} of the images of `write_json`'s file. Errors as `read_json`."""
-    entries = parse_json(read_bytes(path), list[_ImageSize], str(path))
+    entries = parse_json(read_data(path, OF_DATASET), list[_ImageSize], str(path))
     for number, entry in enumerate(entries):
         if not (0 < entry.width < 2**31 and 0 < entry.height < 2**31):
             where = f"{path}: entry {number} (image_id {entry.image_id!r})"
@@ -250,19 +250,6 @@ def _check_indices(name: str, indices: np.ndarray, count: int) -> None:
     if wrong.size:
         row = wrong[0]
         raise ValueError(f"{name}: expected 0 to {count - 1}, found {indices[row]} in row {row}")
-
-
-def read_bytes(path: str | Path) -> bytes:
-    """The content of a file of detections. Raises DatasetError if it cannot be read.
-
-    It must be a regular file of at most OF_DATASET bytes.
-    """
-    if not Path(path).exists():
-        raise DatasetError(f"{path}: expected a file of detections, found none")
-    try:
-        return reading.read_bytes(path, OF_DATASET)
-    except ValueError as error:
-        raise DatasetError(str(error)) from None
 
 
 def parse_json(data: bytes, kind: Any, where: str) -> Any:
@@ -397,7 +384,7 @@ def _json_lines(table: DetectionTable, sizes: np.ndarray) -> Iterable[str]:
 
 
 def _load_json(path: str | Path) -> list:
-    entries = parse_json(read_bytes(path), Any, str(path))
+    entries = parse_json(read_data(path, OF_DATASET), Any, str(path))
     if not isinstance(entries, list):
         raise DatasetError(
             f"{path}: expected a list, one entry an image, found a {type(entries).__name__}"
@@ -451,11 +438,7 @@ def _devkit_lines(table: DetectionTable, label: int) -> Iterable[str]:
 
 
 def _read_class(columns: _Columns, path: Path, label: int, index_of: dict[str, int]) -> None:
-    try:
-        lines = read_bytes(path).decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: expected UTF-8 text, found {error}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         if not line.strip():
             continue
         # From the right: an image id may hold blanks, the five numbers cannot.

@@ -18,12 +18,13 @@ import numpy as np
 from data.detections import (
     DetectionTable,
     parse_json,
-    read_bytes,
     write_files,
     xywh_boxes,
     xywh_table,
 )
+from data.files import read_data
 from data.records import DatasetError
+from data.texts import OF_DATASET
 
 
 class _Entry(msgspec.Struct, gc=False):
@@ -69,7 +70,7 @@ def read_coco_results(
     do not fit the classes.
     """
     ids = _checked_ids(category_ids, classes)
-    entries = parse_json(read_bytes(path), list[_Entry], str(path))
+    entries = parse_json(read_data(path, OF_DATASET), list[_Entry], str(path))
     index_of = {image_id: index for index, image_id in enumerate(image_ids)}
     label_of = {category_id: label for label, category_id in enumerate(ids)}
     image = np.array([index_of.get(str(entry.image_id), -1) for entry in entries], np.int64)

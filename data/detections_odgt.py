@@ -21,13 +21,14 @@ from data.detections import (
     check_complete,
     checked_sizes,
     parse_json,
-    read_bytes,
     rows_by_image,
     write_files,
     xywh_boxes,
     xywh_table,
 )
+from data.files import read_data
 from data.records import DatasetError
+from data.texts import OF_DATASET
 
 
 class _Box(msgspec.Struct, gc=False):
@@ -115,7 +116,7 @@ def read_odgt_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
 
 
 def _read_lines(path: str | Path) -> Iterable[tuple[int, _Line]]:
-    for number, text in enumerate(read_bytes(path).split(b"\n"), start=1):
+    for number, text in enumerate(read_data(path, OF_DATASET).split(b"\n"), start=1):
         if text.strip():
             yield number, parse_json(text, _Line, f"{path}, line {number}")
 

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 
 from data import png
+from data.files import open_data, read_data
 from data.records import DatasetError
-from utils.reading import open_regular, read_bytes
 
 IMAGE_SUFFIXES = (
     ".jpg",
@@ -149,10 +149,7 @@ def in_8_bits(values: np.ndarray, bits: int | None) -> np.ndarray:
 
 def read_image(path: str | Path) -> EncodedImage:
     """Raises DatasetError as `decode_image` does, but does not notice corrupt pixels."""
-    try:
-        data = read_bytes(path, MAX_BYTES)
-    except ValueError as error:
-        raise DatasetError(str(error), UNREADABLE) from error
+    data = read_data(path, MAX_BYTES, UNREADABLE)
     header = _parse_header(data, path)
     return EncodedImage(path, _harmless(data, header, path), header)
 
@@ -196,18 +193,11 @@ def check_inflation(path: str | Path) -> None:
 
 def read_header(path: str | Path) -> ImageHeader:
     """Like `image_size`, with the EXIF orientation and the bits of a value."""
-    try:
-        file = open_regular(path, MAX_BYTES)
-    except ValueError as error:
-        raise DatasetError(str(error), UNREADABLE) from error
-    try:
-        with file:
-            if not file.seek(0, 2):  # mmap refuses an empty file
-                return _parse_header(b"", path)
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _parse_header(data, path)
-    except OSError as error:
-        raise _unreadable(path, error.strerror or str(error)) from error
+    with open_data(path, MAX_BYTES, UNREADABLE) as file:
+        if not file.seek(0, 2):  # mmap refuses an empty file
+            return _parse_header(b"", path)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _parse_header(data, path)
 
 
 def _unreadable(path: str | Path, problem: str) -> DatasetError:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from data.boxes_csv import csv_classes
+from data.files import read_data
 from data.records import DatasetError
 from data.texts import OF_DATASET
 from data.yolo import CLASS_NAMES, SPLITS, describe
-from utils.reading import read_bytes
 
 SOURCES = ("voc", "coco", "csv", "yolo", "crowdhuman")
 FLAT_VOC = ("*.xml", "[Aa]nnotations/*.xml", "annots/*.xml", "labels/*.xml")
@@ -108,7 +108,7 @@ def _image_sets(files: Sequence[Path]) -> list[str]:
         stem
         for stem, path in stems.items()
         if stem.rpartition("_")[2] not in stems.keys() - {stem}
-        or not re.match(r"\S+\s+-?[01]\s", read_bytes(path, OF_DATASET).decode("utf-8", "replace"))
+        or not re.match(r"\S+\s+-?[01]\s", read_data(path, OF_DATASET).decode("utf-8", "replace"))
     ]
 
 

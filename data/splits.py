@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
+from data.files import open_data
 from data.records import Dataset
 
 ENDING = 4096  # bytes at the end of a file that tell most from others of their length
@@ -31,7 +32,7 @@ def stratified_splits(
     Files of the same bytes stay on one side.
     Who goes where follows from the images' ids, contents and classes and the seed, from no order.
     Returns J arrays of indices, ascending. Raises ValueError for other fractions and where a split
-    would get no image, OSError for a file that cannot be read.
+    would get no image, DatasetError for a file that cannot be read.
     """
     if not make_whole(fractions):
         found = ", ".join(f"{fraction:g}" for fraction in fractions)
@@ -59,10 +60,10 @@ def same_content(paths: Sequence[str]) -> list[list[int]]:
     """The indices of the files in groups of the same bytes.
 
     Most files are told apart by their length and a look at their end; only what agrees in both is
-    read. Raises OSError for a file that cannot be read.
+    read. Raises DatasetError for a file that cannot be read.
     """
     groups = [list(range(len(paths)))]
-    for key in (os.path.getsize, _ending, _digest):
+    for key in (_length, _ending, _digest):
         groups = [part for group in groups for part in _parted(group, paths, key)]
     return groups
 
@@ -78,14 +79,19 @@ def _parted(
     return list(parts.values())
 
 
+def _length(path: str) -> int:
+    with open_data(path) as file:
+        return file.seek(0, os.SEEK_END)
+
+
 def _ending(path: str) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(max(os.path.getsize(path) - ENDING, 0))
+    with open_data(path) as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - ENDING, 0))
         return file.read(ENDING)
 
 
 def _digest(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with open_data(path) as file:
         return hashlib.file_digest(file, "blake2b").digest()
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from data.files import read_data_text
 from data.records import BAD_NAME, DatasetError, Defects
 from utils.names import name_problem
-from utils.reading import read_bytes
 
 SHOWN = 60  # characters of a text of the file in a message
 OF_ONE_IMAGE, OF_DATASET = 2**26, 2**31  # bytes of an annotation file at most
@@ -27,16 +27,7 @@ def text_lines(path: str | Path, most: int = OF_DATASET) -> list[str]:
     Raises DatasetError if it is no regular file, has more than `most` bytes, cannot be read, is
     not UTF-8 or holds a NUL, with the line.
     """
-    try:
-        data = read_bytes(path, most)
-    except ValueError as error:
-        raise DatasetError(str(error)) from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        message = f"expected text in UTF-8, found the byte {data[error.start]:#04x}"
-        raise DatasetError(f"{path}, line {line}: {message}") from error
+    text = read_data_text(path, most).removeprefix("\ufeff")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     if "\0" in text:
         line = next(number for number, line in enumerate(lines, start=1) if "\0" in line)

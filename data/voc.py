@@ -15,12 +15,12 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 from lxml import etree
 
+from data.files import read_data
 from data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageHeader, read_header
 from data.judge import MAX_OVERSHOOT, Judge
 from data.reading import check_size, files_in, in_threads, share
 from data.records import Dataset, DatasetError, Record, pack
 from data.texts import OF_ONE_IMAGE, class_label, decimal, fit_names, numbered_lines, quoted
-from utils.reading import read_bytes
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -271,10 +271,7 @@ def parse_annotation(path: str | Path) -> Annotation:
         remove_comments=True,
         remove_pis=True,
     )
-    try:
-        data = read_bytes(path, OF_ONE_IMAGE)
-    except ValueError as error:
-        raise DatasetError(str(error), kind="unreadable XML") from error
+    data = read_data(path, OF_ONE_IMAGE, kind="unreadable XML")
     try:
         root = etree.fromstring(data, parser)
     except etree.XMLSyntaxError as error:

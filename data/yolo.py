@@ -18,12 +18,12 @@ from typing import TypeGuard
 import numpy as np
 import yaml
 
+from data.files import read_data
 from data.images import ImageHeader, read_header
 from data.judge import Judge
 from data.reading import ImageFinder, files_in, in_threads
 from data.records import Dataset, DatasetError, assemble, no_images, require_fit_names
 from data.texts import OF_ONE_IMAGE, choose_classes, numbered_lines
-from utils.reading import read_bytes
 
 MAX_YAML_BYTES = 2**20
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml")
@@ -171,10 +171,7 @@ def describe(root: Path) -> Description:
 
 
 def _parse_yaml(path: Path) -> Description:
-    try:
-        data = read_bytes(path, MAX_YAML_BYTES)
-    except ValueError as error:
-        raise DatasetError(str(error)) from error
+    data = read_data(path, MAX_YAML_BYTES)
     try:
         content = yaml.load(data, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

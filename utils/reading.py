@@ -8,8 +8,9 @@ import os
 import re
 import stat
 from collections import Counter
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 MOST_BYTES = 16 * 2**20  # of a text file: parsed, it takes some 20 times as much
 MOST_LEVELS = 64  # of objects and lists inside each other in JSON; ours have fewer than ten
@@ -24,7 +25,7 @@ KINDS = (
 )
 
 
-def open_regular(path: str | Path, most: int | None = None) -> BinaryIO:
+def open_regular(path: str | Path, most: int | None = None) -> BufferedReader:
     """Opens a regular file of at most `most` bytes; None: of any size.
 
     Raises ValueError naming the file if it is absent, of another kind, larger or not to be read.

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
 from data.doctor.findings import Finding, Shown, image_named
+from data.files import read_data
 from data.reading import files_in, in_threads
 from data.records import Dataset, DatasetError
 from data.texts import OF_ONE_IMAGE
 from data.voc import ANNOTATION_FOLDERS, IMAGE_FOLDERS, Annotation, parse_annotation
-from utils.reading import read_bytes
 
 XML = (".xml",)
 _PATH = re.compile(r"<path>\s*([^<]*?)\s*</path>")
@@ -61,7 +61,7 @@ def _of_annotation(
 
     if annotation.size != (None, None) and all(side in ("", "0") for side in annotation.size):
         yield note("size not filled in", "size", "expected the image's, found 0x0 or nothing")
-    stated = _PATH.search(read_bytes(annotation.path, OF_ONE_IMAGE).decode("utf-8", "replace"))
+    stated = _PATH.search(read_data(annotation.path, OF_ONE_IMAGE).decode("utf-8", "replace"))
     for field, text in (
         ("filename", annotation.filename),
         ("path", html.unescape(stated[1]) if stated else None),

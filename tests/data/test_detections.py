@@ -252,7 +252,7 @@ def test_wrong_json_is_named(tmp_path, content, message):
 
 
 def test_a_missing_json_file_is_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"nowhere.json: expected a file of detections"):
+    with pytest.raises(DatasetError, match=r"nowhere.json: cannot be read .No such file"):
         read_json(tmp_path / "nowhere.json", ["a"], ["dog"])
 
 

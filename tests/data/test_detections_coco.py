@@ -218,7 +218,7 @@ def test_other_categories_are_counted(tmp_path):
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
     path = tmp_path / "nowhere.json"
-    with pytest.raises(DatasetError, match=f"{path}: expected a file of detections, found none"):
+    with pytest.raises(DatasetError, match=f"{path}: cannot be read .No such file"):
         read(path)
     with pytest.raises(DatasetError, match=f"{tmp_path}: expected a regular file, found a folder"):
         read(tmp_path)

@@ -1,0 +1,109 @@
+"""Files of a dataset that are absent, of another kind or too large, through every reader."""
+
+import ast
+import os
+from pathlib import Path
+
+import pytest
+
+from data.bit_depth import is_deep
+from data.coco import read_coco
+from data.detections import read_json
+from data.files import open_data, read_data, read_data_text
+from data.images import read_header, read_image
+from data.records import DatasetError
+from data.splits import same_content
+from data.texts import text_lines
+from data.voc import parse_annotation
+from evaluate import read_detections
+
+pytestmark = pytest.mark.quick
+
+ROOT = Path(__file__).parents[2]
+READERS = {
+    "open_data": lambda path: open_data(path).__enter__(),
+    "read_data": lambda path: read_data(path, 9),
+    "read_data_text": lambda path: read_data_text(path, 9),
+    "text_lines": text_lines,
+    "read_image": read_image,
+    "read_header": read_header,
+    "is_deep": lambda path: is_deep(str(path)),
+    "parse_annotation": parse_annotation,
+    "read_json": lambda path: read_json(path, ["a"], ["cat"]),
+    "same_content": lambda path: same_content([str(path)] * 2),
+    "read_detections": lambda path: read_detections(path, "val", None),
+}
+IMAGES = ("read_image", "read_header", "is_deep")
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("found", ["a named pipe", "a device"])
+def test_another_kind_of_file_is_named_and_not_waited_for(tmp_path, name, found):
+    """Before, dividing a dataset waited for a pipe for ever; evaluate.py found "no such file"."""
+    path = tmp_path / "file"
+    os.mkfifo(path) if found == "a named pipe" else path.symlink_to("/dev/null")
+    with pytest.raises(DatasetError) as caught:
+        READERS[name](path)
+    assert str(caught.value) == f"{path}: expected a regular file, found {found}"
+    assert caught.value.kind == {
+        "parse_annotation": "unreadable XML",
+        **dict.fromkeys(IMAGES, "unreadable image"),
+    }.get(name, "unreadable")
+
+
+@pytest.mark.parametrize("name", READERS.keys() - {"read_detections"})
+def test_an_absent_file_is_named(tmp_path, name):
+    path = tmp_path / "file"
+    with pytest.raises(DatasetError) as caught:
+        READERS[name](path)
+    assert str(caught.value) == f"{path}: cannot be read (No such file or directory)"
+
+
+def test_a_file_may_be_as_large_as_is_said_and_no_larger(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"123456789")
+    assert read_data(path, 9) == b"123456789"
+    assert read_data_text(path, 9) == "123456789"
+    with open_data(path, 9) as file:
+        assert file.read() == b"123456789"
+    for read in (read_data, read_data_text, lambda *args: open_data(*args).__enter__()):
+        with pytest.raises(DatasetError, match="file: expected at most 8 bytes, found 9 bytes"):
+            read(path, 8)
+
+
+def test_what_fails_while_a_file_is_read(tmp_path):
+    """A disk's error is one of the file; a mistake of the reader's own stays what it is."""
+    path = tmp_path / "file"
+    path.write_bytes(b"1")
+    message = r"file: cannot be read \(Input/output error\)"
+    with pytest.raises(DatasetError, match=message) as one, open_data(path, kind="a kind"):
+        raise OSError(5, "Input/output error")
+    assert one.value.kind == "a kind"
+    with pytest.raises(ValueError, match=r"^mine$") as other, open_data(path):
+        raise ValueError("mine")
+    assert type(other.value) is ValueError
+
+
+def test_the_line_of_a_bad_byte_is_the_right_one_behind_a_byte_order_mark(tmp_path):
+    """Before, the mark's three bytes were not counted, so that the line before was named."""
+    path = tmp_path / "file"
+    path.write_bytes(b"\xef\xbb\xbfa\n\xff\n")
+    with pytest.raises(DatasetError, match="file, line 2: expected text in UTF-8, found the byte"):
+        text_lines(path)
+
+
+def test_an_instances_file_without_a_byte(tmp_path):
+    (tmp_path / "train.json").touch()
+    with pytest.raises(DatasetError, match=r"train\.json: not a COCO instances file"):
+        read_coco(tmp_path, "train")
+
+
+def test_readers_open_files_by_this_module_only():
+    """`utils.reading` raises ValueError, which no reader may drop or count as a defect."""
+    for path in (ROOT / "data").glob("**/*.py"):
+        modules = {
+            node.module
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom)
+        }
+        assert path.name == "files.py" or "utils.reading" not in modules, path
