@@ -30,7 +30,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -126,6 +126,7 @@ def _require_rows(found: Arrays, num_classes: int) -> None:
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
 _JPEG_END = 0xD9
 _EXIF_ORIENTATION_TAG = 274
+_BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II": "little", b"MM": "big"}
 _FLIPS = ((1, 1), (1, -1), (-1, -1), (-1, 1))  # steps of rows and columns, orientations 1 to 4
 TAKEN = "a path, an array (H, W, 3) uint8 RGB or (H, W) gray, or a PIL image"
 
@@ -181,20 +182,35 @@ def _array(image: Any) -> np.ndarray:
 
 
 def _from_pil(image: Any) -> np.ndarray:
-    """(H, W, 3) uint8 of a PIL image, turned as its EXIF orientation says."""
+    """(H, W, 3) uint8 of a PIL image, turned as the EXIF block of its file says."""
     if image.mode[0] in "IF":
         hint = "bring the values to 0-255, then .convert('L')"
         raise ValueError(f"expected a PIL image of 8 bits, found mode {image.mode}: {hint}")
     try:
         pixels = _from_cmyk(image) if image.mode == "CMYK" else np.asarray(image.convert("RGB"))
-        orientation = image.getexif().get(_EXIF_ORIENTATION_TAG)
     except (OSError, SyntaxError) as error:  # a file that PIL opened but reads only now
         raise ValueError(f"expected an image, found one that PIL cannot read: {error}") from error
     if not pixels.size:
         raise ValueError(f"expected a PIL image with pixels, found size {image.size}")
-    orientation = orientation if orientation in range(1, 9) else 1
+    # image.getexif() looks into XMP, too, which turns no image that is passed as a path.
+    orientation = _exif_orientation(image.info.get("exif") or b"")
     rows, columns = _FLIPS[(orientation - 1) % 4]
     return (pixels.transpose(1, 0, 2) if orientation > 4 else pixels)[::rows, ::columns]
+
+
+def _exif_orientation(block: bytes) -> int:
+    """Orientation 1 to 8 in an EXIF block; 1 where it holds none."""
+    tiff = block.removeprefix(b"Exif\0\0")
+    order = _BYTE_ORDERS.get(tiff[:2])
+    if order is None:
+        return 1
+    directory = int.from_bytes(tiff[4:8], order)
+    count = int.from_bytes(tiff[directory : directory + 2], order)
+    for start in range(directory + 2, min(directory + 2 + 12 * count, len(tiff)), 12):
+        if int.from_bytes(tiff[start : start + 2], order) == _EXIF_ORIENTATION_TAG:
+            value = int.from_bytes(tiff[start + 8 : start + 10], order)
+            return value if 1 <= value <= 8 else 1
+    return 1
 
 
 def _from_cmyk(image: Any) -> np.ndarray:

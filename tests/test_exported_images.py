@@ -8,9 +8,10 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import data.images
+from data.inputs import as_stored
 from exported import ExportedDetector, to_rgb
 
 pytestmark = pytest.mark.quick
@@ -211,6 +212,69 @@ def test_files_and_pil_images_are_turned_as_by_the_pipeline(orientation, tmp_pat
         expected = data.images.decode_image(path)
         np.testing.assert_array_equal(to_rgb(path, "", 16), expected)
         np.testing.assert_array_equal(to_rgb(Image.open(path), "", 16), expected)
+
+
+def with_exif(path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(RGB).save(path, exif=exif)
+    return Image.open(path)
+
+
+def with_xmp_alone(path):
+    """As editors write it; PNG holds it as text."""
+    xmp = '<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    if path.suffix == ".png":
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", xmp)
+        Image.fromarray(RGB).save(path, pnginfo=text)
+    else:
+        Image.fromarray(RGB).save(path, xmp=xmp.encode())
+    image = Image.open(path)
+    assert image.getexif()[274] == 6
+    return image
+
+
+def set_in_memory(path):
+    Image.fromarray(RGB).save(path)
+    image = Image.open(path)
+    image.getexif()[274] = 6
+    return image
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize(
+    ("make", "size"), [(with_exif, (70, 50)), (with_xmp_alone, (50, 70)), (set_in_memory, (50, 70))]
+)
+def test_an_opened_image_is_turned_as_its_file_is_here_and_by_the_detector(
+    make, size, suffix, tmp_path
+):
+    path = tmp_path / f"photo{suffix}"
+    expected = data.images.orient(*as_stored(make(path), 0))
+    assert expected.shape[:2] == size
+    np.testing.assert_array_equal(to_rgb(make(path), "", 16), expected)
+    np.testing.assert_array_equal(to_rgb(path, "", 16), data.images.decode_image(path))
+    np.testing.assert_array_equal(to_rgb(path, "", 16), expected)
+
+
+BLOCKS = {
+    "nothing": b"",
+    "no TIFF": b"Exif\0\0ab",
+    "little endian": b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0",
+    "big endian": b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0",
+    "nine": b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0",
+    "cut": b"II*\0\x08\0\0\0\xff\xff",
+    "far away": b"II*\0\xff\xff\xff\xff\x01\0",
+}
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_an_exif_block_says_the_same_here_and_to_the_detector(kind):
+    image = Image.fromarray(RGB)
+    image.info["exif"] = BLOCKS[kind]
+    pixels, orientation = as_stored(image, 0)
+    assert orientation == (6 if "endian" in kind else 1)
+    np.testing.assert_array_equal(to_rgb(image, "", 16), data.images.orient(pixels, orientation))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
