@@ -145,9 +145,9 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
 
     path: new, or an empty folder; with `replace` also a filled one, which is removed once the new
     one is in its place. Else as `whole_file`; an error names the file below `path`.
-    No system call swaps two folders everywhere: between two renames there is none at `path`. A
-    kill right there leaves the older one whole as `.old-*` and the new one as `.part-*`, both
-    beside `path`, and the user has to rename one of them. A kill later may leave an `.old-*`.
+    Replacing takes two renames, and between them nothing is at `path`. After a kill at that moment
+    both folders are whole beside it, the older one as `.old-*` and the new one as `.part-*`, and
+    the user has to rename one of them. A kill later may leave an `.old-*`, which may be deleted.
     """
     target = Path(path).resolve()  # not to replace a link
     part = _beside(target)
@@ -166,25 +166,34 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
 def _replace_folder(part: Path, target: Path, path: str | Path) -> None:
     """Renames `part` to `target`, the resolved `path`, and removes the folder that was there.
 
-    That one comes back if `part` cannot take its place; an error says where it is if it cannot.
+    Moves the older folder back if that fails or is interrupted. Raises WriteError, which says
+    where the older folder is if it cannot be moved back.
     """
     old = _beside(target, "old")
-    if target.is_dir():
-        # Another writer may have moved it aside just now.
-        with naming(path, target), contextlib.suppress(FileNotFoundError):
-            os.replace(target, old)
     try:
+        if target.is_dir():
+            # Another writer may have moved it aside since.
+            with naming(path, target), contextlib.suppress(FileNotFoundError):
+                os.replace(target, old)
         os.replace(part, target)
+    except BaseException as error:  # Ctrl-C, too
+        if not isinstance(error, OSError) or error.errno not in OCCUPIED:
+            _move_back(old, target, path)
+            raise
+        # Another writer put a whole folder there between the two renames: that one goes, too.
+        shutil.rmtree(old, ignore_errors=True)
+        _replace_folder(part, target, path)
+    else:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _move_back(old: Path, target: Path, path: str | Path) -> None:
+    if not old.exists():  # the rename that failed is the one that moves it aside
+        return
+    try:
+        os.replace(old, target)
     except OSError as error:
-        if error.errno in OCCUPIED:  # another writer's folder came in between
-            shutil.rmtree(old, ignore_errors=True)
-            return _replace_folder(part, target, path)
-        with contextlib.suppress(OSError):
-            os.replace(old, target)
-        if old.exists():
-            raise write_error(path, error).also(f"the older folder is now {old}") from error
-        raise
-    return shutil.rmtree(old, ignore_errors=True)
+        raise write_error(path, error).also(f"the older folder is now {old}") from error
 
 
 def write_bytes(path: str | Path, data: bytes, durable: bool = False) -> None:

@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,154 @@ def test_a_folder_is_whole_or_not_there_and_errors_name_the_file_in_it(tmp_path)
         assert raised.value.filename == str(wanted)
         assert str(raised.value).startswith(f"{wanted}: cannot be written: {FULL}; ")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["set"]
+
+
+@pytest.fixture
+def older(tmp_path):
+    """A folder that is there, the only thing in its folder."""
+    write_text(tmp_path / "model" / "a.txt", "older")
+    write_text(tmp_path / "model" / "b.txt", "of the older one alone")
+    return tmp_path / "model"
+
+
+def contents(folder):
+    """Relative path -> text of every file, hidden ones too."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+OLDER = {"model/a.txt": "older", "model/b.txt": "of the older one alone"}
+
+
+def test_a_folder_replaces_an_older_one_whole(older):
+    with whole_folder(older, replace=True) as part:
+        write_text(part / "a.txt", "newer")
+        assert contents(older) == {"a.txt": "older", "b.txt": "of the older one alone"}
+    assert contents(older.parent) == {"model/a.txt": "newer"}
+    assert list(older.parent.iterdir()) == [older]
+
+
+def test_a_folder_replaces_an_older_one_only_if_told_to(older):
+    with pytest.raises(WriteError, match="not empty"), whole_folder(older) as part:
+        write_text(part / "a.txt", "newer")
+    assert contents(older.parent) == OLDER
+
+
+def test_a_folder_replaces_no_file(tmp_path):
+    write_text(tmp_path / "model", "a file")
+    with (
+        pytest.raises(WriteError, match="a file is in the place of a folder"),
+        whole_folder(tmp_path / "model", replace=True) as part,
+    ):
+        write_text(part / "a.txt", "newer")
+    assert contents(tmp_path) == {"model": "a file"}
+
+
+def test_a_link_to_the_older_folder_stays_a_link(older):
+    link = older.with_name("link")
+    link.symlink_to("model")
+    with whole_folder(link, replace=True) as part:
+        write_text(part / "a.txt", "newer")
+    assert link.is_symlink()
+    assert contents(older) == {"a.txt": "newer"}
+    assert sorted(older.parent.iterdir()) == [link, older]
+
+
+def test_of_two_writers_of_one_folder_the_last_to_end_wins(older):
+    with whole_folder(older, replace=True) as first:
+        write_text(first / "a.txt", "first")
+        with whole_folder(older, replace=True) as second:
+            write_text(second / "a.txt", "second")
+            assert first.is_dir()
+        assert contents(older) == {"a.txt": "second"}
+    assert contents(older.parent) == {"model/a.txt": "first"}
+    assert list(older.parent.iterdir()) == [older]
+
+
+def test_a_folder_that_comes_between_the_two_renames_is_replaced_too(older, monkeypatch):
+    """Another writer finds the place empty, and is done before this one goes on."""
+    replace = os.replace
+
+    def slow(source, target):
+        replace(source, target)
+        if source == older:
+            monkeypatch.setattr(os, "replace", replace)
+            with whole_folder(older, replace=True) as part:
+                write_text(part / "a.txt", "another's")
+
+    monkeypatch.setattr(os, "replace", slow)
+    with whole_folder(older, replace=True) as part:
+        write_text(part / "a.txt", "this one's")
+    assert contents(older.parent) == {"model/a.txt": "this one's"}
+    assert list(older.parent.iterdir()) == [older]
+
+
+def test_many_writers_of_one_folder_at_once_leave_one_whole(older):
+    def write(number):
+        for _ in range(20):
+            with whole_folder(older, replace=True) as part:
+                for name in "abc":
+                    write_text(part / name, f"{number}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    found = contents(older)
+    assert sorted(found) == ["a", "b", "c"]
+    assert len(set(found.values())) == 1
+    assert list(older.parent.iterdir()) == [older]
+
+
+def test_an_older_folder_stays_if_writing_the_new_one_fails(older):
+    with (
+        pytest.raises(RuntimeError),
+        whole_folder(older, replace=True) as part,
+    ):
+        write_half(part / "a.txt")
+    assert contents(older.parent) == OLDER
+    assert list(older.parent.iterdir()) == [older]
+
+
+@pytest.mark.parametrize(
+    "failing", [["model"], ["model", ".old-"], [".part-"], [".part-", ".old-"]]
+)
+def test_an_older_folder_stays_if_a_rename_fails(older, monkeypatch, failing):
+    """failing: which renames do, by how the names of what is renamed begin."""
+
+    def replace(source, target, move=os.replace):
+        if source.parent == older.parent and source.name.startswith(tuple(failing)):
+            raise OSError(errno.ENOSPC, FULL, str(source), None, str(target))
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.chdir(older.parent)  # the user's name of the folder is a relative one
+    with (
+        pytest.raises(WriteError, match=f"^model: cannot be written: {FULL}; ") as raised,
+        whole_folder("model", replace=True) as part,
+    ):
+        write_text(part / "a.txt", "newer")
+    (kept,) = older.parent.iterdir()
+    if failing == [".part-", ".old-"]:
+        assert str(raised.value).endswith(f"; the older folder is now {kept}")
+        kept.rename(older)
+    else:
+        assert "now" not in str(raised.value)
+    assert contents(older.parent) == OLDER
+
+
+def test_an_older_folder_stays_if_a_rename_is_interrupted(older, monkeypatch):
+    def replace(source, target, move=os.replace):
+        move(source, target)
+        if source == older:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt), whole_folder(older, replace=True) as part:
+        write_text(part / "a.txt", "newer")
+    assert contents(older.parent) == OLDER
+    assert list(older.parent.iterdir()) == [older]
 
 
 def test_a_relative_folder_keeps_its_name_in_messages(tmp_path, monkeypatch):
