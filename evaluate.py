@@ -109,10 +109,10 @@ def _refuse_of_a_model(parser: argparse.ArgumentParser, args: argparse.Namespace
     if args.weights:
         parser.error("either weights or --detections")
     if args.eager:
-        parser.error("--eager is of a model: --detections runs none")
+        parser.error("--eager needs a model; --detections does not run one")
     for item in args.overrides:
         if item.startswith(("model.", "evaluate.batch_size")):
-            parser.error(f"--set {item} is of a model: --detections runs none")
+            parser.error(f"--set {item} needs a model; --detections does not run one")
 
 
 def read_detections(path: str | Path, split: str, dataset: Dataset) -> DetectionTable:

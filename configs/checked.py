@@ -46,7 +46,10 @@ class ConfigError(ValueError):
 
 
 class UnusedError(ConfigError):
-    """A setting that would do nothing beside others. field: dotted, as the class that checks it."""
+    """A setting that other settings make ineffective.
+
+    field: its name as the class that checks it sees it, dotted.
+    """
 
     def __init__(self, field: str, message: str):
         super().__init__(message)
@@ -260,8 +263,8 @@ def override(config: Group, changes: Mapping[str, Any], prefix: str = "") -> Gro
     """Returns a copy of a config with dotted fields changed: {"train.epochs": 20}.
 
     A group's own value is set before its fields, so {"train.schedule": "step",
-    "train.schedule.factor": 0.2} works in any order. What `config` had and would do nothing beside
-    the changes becomes the default. Raises ConfigError for an unknown field, with the choices, and
+    "train.schedule.factor": 0.2} works in any order. A setting of `config` that the changes make
+    ineffective becomes the default. Raises ConfigError for an unknown field, with the choices, and
     for a value that does not fit.
     """
     names = [field.name for field in dataclasses.fields(config)]
@@ -339,7 +342,7 @@ def assignment(item: str) -> tuple[str, Text]:
 def adopt(mine: Group, theirs: Checked) -> Group:
     """`mine`, with what was given in `theirs` wherever nothing was given in `mine`.
 
-    Of `theirs` what would do nothing beside `mine` is left out.
+    Settings of `theirs` that `mine` makes ineffective are left out.
     """
     if type(mine) is not type(theirs):
         return mine

@@ -26,8 +26,10 @@ def train_step(
     optimizer: keras.optimizers.Optimizer,
     batch: dict[str, tf.Tensor],
 ) -> dict[str, tf.Tensor]:
-    """A batch for the optimizer, which updates the model's trainable weights, or does so every few
-    batches; returns the criterion's scalars."""
+    """Runs forward and backward on one batch and applies the gradients (accumulated if configured).
+
+    Returns the criterion's scalars.
+    """
     with tf.GradientTape() as tape:
         outputs = model(batch["images"], batch["sizes"], training=True)
         losses = criterion(outputs, batch)

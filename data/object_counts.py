@@ -26,18 +26,22 @@ def limits(
     counts = objects_an_image(dataset)
     most, found = int(counts.max(initial=0)), []
     wanted_top_k = rounded_up(MANY * most) if top_k < FEWEST * most else top_k
-    top_k_text = f"model.detect.top_k={wanted_top_k}"
     if most > max_detections:
+        advice = f"set model.detect.max_detections={rounded_up(HEADROOM * most)}"
+        if wanted_top_k == top_k:
+            advice += f"; model.detect.top_k={top_k} is enough"
+        else:
+            advice += f" and model.detect.top_k={wanted_top_k}"
         text = (
             f"{_images(dataset, counts, max_detections)} more than model.detect.max_detections="
-            f"{max_detections} objects, up to {most}: set model.detect.max_detections="
-            f"{rounded_up(HEADROOM * most)} ({top_k_text}{' holds' * (wanted_top_k == top_k)})"
+            f"{max_detections} objects, up to {most}: {advice}"
         )
         found.append(("more objects than max_detections", text))
     if wanted_top_k != top_k:
         text = (
-            f"{_images(dataset, counts, top_k // FEWEST)} more objects than half of "
-            f"model.detect.top_k={top_k}, the candidates of a level, up to {most}: set {top_k_text}"
+            f"{_images(dataset, counts, top_k // FEWEST)} more than {top_k // FEWEST} objects, up "
+            f"to {most}; model.detect.top_k={top_k} keeps fewer than {FEWEST} candidates per "
+            f"object: set model.detect.top_k={wanted_top_k}"
         )
         found.append(("more objects than candidates", text))
     of_class = objects_of_a_class(dataset) if is_coco else counts[:0]

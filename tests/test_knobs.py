@@ -719,9 +719,9 @@ def test_a_setting_that_only_fails_is_named(monkeypatch):
 FLAGS = [
     (train.main, "--resume x --set train.epochs=3", "--set does not go with --resume"),
     (evaluate.main, "runs/x --detections y", "either weights or --detections"),
-    (evaluate.main, "--detections y --eager", "--eager is of a model"),
-    (evaluate.main, "--detections y --set model.detect.top_k=9", "top_k=9 is of a model"),
-    (evaluate.main, "--detections y --set evaluate.batch_size=9", "batch_size=9 is of a model"),
+    (evaluate.main, "--detections y --eager", "--eager needs a model"),
+    (evaluate.main, "--detections y --set model.detect.top_k=9", "top_k=9 needs a model"),
+    (evaluate.main, "--detections y --set evaluate.batch_size=9", "batch_size=9 needs a model"),
     (evaluate.main, "--metric voc --set evaluate.metric=coco", "either --metric or --set"),
     (visualize.main, "photo.jpg --split val", "either a source or"),
     (check.main, "--anchors --out x", "neither --out nor --no-pixels"),

@@ -79,7 +79,7 @@ class GroundTruth:
 
     @property
     def excused(self) -> np.ndarray:
-        """(T,) bool: what must not be found: difficult objects and regions to ignore."""
+        """(T,) bool: objects that need not be found (difficult, ignored)."""
         return self.difficult | self.ignore
 
     def __len__(self) -> int:

@@ -185,7 +185,7 @@ def _class_names(
     known: Format,
     classes: Sequence[str] | None,
 ) -> tuple[str, ...]:
-    """Names of the class outputs; says what to say where the file cannot tell."""
+    """Names of the class outputs. Raises WeightsError asking for --classes if the file has none."""
     num_anchors = build_anchors(model).num_anchors
     outputs, deltas = (
         len(arrays.get(f"{head}/output/bias", ())) for head in ("class_head", "box_head")

@@ -104,7 +104,7 @@ def download(published: Published) -> Path:
 
 
 def open_weights(source: str, backbone: object = "resnet50", **options: Any) -> Weights:
-    """Weights by a name of the list, or of a file of another project, an imported folder, a run.
+    """Loads weights by published name, or from another project's file, an imported folder or a run.
 
     backbone: which one "imagenet" means. options: of `import_file`, for what is imported.
     Raises ValueError for what is neither, and what download and import raise.

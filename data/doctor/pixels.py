@@ -177,18 +177,27 @@ def depth_findings(
         text += f"{max(values)}: {used[split]} bits in use"
         found.append(Finding("16-bit images", "note", split, "", "", text))
         if len(values) < len(decoded):
-            text = f"{dataset.name}: {len(values)} images of 16 bits a value and "
-            text += f"{len(decoded) - len(values)} of 8: is the same thing as bright in both?"
+            text = f"{dataset.name}: {len(values)} images have 16 bits a value and "
+            text += f"{len(decoded) - len(values)} have 8; check that both are equally bright"
             found.append(Finding("images of 8 and of 16 bits", "warning", split, "", "", text))
     if not any(used.values()):
         return found, bits
     bits = bits or used["train"]
     for split, in_use in used.items():
         if in_use != bits:
-            text = f"{datasets[split].name}: {in_use or 8} bits in use, others are read as "
-            text += f"{bits or 16} (model.bits, else as in train): is the same thing as bright?"
+            text = f"{datasets[split].name}: {_other_bits(in_use, bits or 16)}; check the cameras"
             found.append(Finding("other bits than are read", "warning", split, "", "", text))
     return found, bits
+
+
+def _other_bits(in_use: int | None, bits: int) -> str:
+    """Says how a split's bits differ from those that are read; in_use: None for 8-bit files."""
+    if in_use is None:
+        return f"all files have 8 bits, while 16-bit images are read as {bits} (model.bits)"
+    found = f"uses {in_use} bits but is read as {bits} (model.bits)"
+    if in_use < bits:
+        return f"{found}, so it will look darker"
+    return f"{found}, so values above {2**bits - 1} become white"
 
 
 # ------------------------------------------------------------------------------------------------

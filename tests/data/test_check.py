@@ -645,7 +645,14 @@ def test_bits_in_use_are_said(root):
     fewer = configs.override(config_of(root), {"model.bits": 10})
     bits, found = told(fewer, OF_BITS[2])
     assert bits == 10
-    assert ["12 bits in use, others are read as 10" in text for _, _, text in found] == [True] * 2
+    text = "uses 12 bits but is read as 10 (model.bits), so values above 1023 become white"
+    assert [message for _, _, message in found] == [
+        f"set/{split}: {text}; check the cameras" for split in ("train", "val")
+    ]
+    more = configs.override(config_of(root), {"model.bits": 14})
+    assert {message.split(": ", 1)[1] for _, _, message in told(more, OF_BITS[2])[1]} == {
+        "uses 12 bits but is read as 14 (model.bits), so it will look darker; check the cameras"
+    }
 
 
 def test_mixed_bits_are_a_warning(root):
@@ -655,8 +662,8 @@ def test_mixed_bits_are_a_warning(root):
     assert [(severity, split) for severity, split, _ in found] == [
         ("warning", "train"), ("warning", "val")
     ]  # fmt: skip
-    assert "set/train: 4 images of 16 bits a value and 8 of 8" in found[0][2]
-    assert "set/val: 8 bits in use, others are read as 12" in found[1][2]
+    assert "set/train: 4 images have 16 bits a value and 8 have 8" in found[0][2]
+    assert "set/val: all files have 8 bits, while 16-bit images are read as 12" in found[1][2]
     _, notes = told(config_of(root), "not plain RGB")
     assert [text.split(": ", 1)[1] for _, _, text in notes] == [
         "16 bits a value: the highest 8 of the bits in use are kept"
@@ -676,6 +683,6 @@ def test_more_objects_than_detections_are_kept(root):
             "warning",
             "train",
             "set/train: 1 of 12 images holds more than model.detect.max_detections=4 objects, "
-            "up to 5: set model.detect.max_detections=10 (model.detect.top_k=1000 holds)",
+            "up to 5: set model.detect.max_detections=10; model.detect.top_k=1000 is enough",
         )
     ]

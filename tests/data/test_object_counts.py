@@ -43,7 +43,7 @@ def test_images_with_more_objects_than_detections_are_named_with_what_to_set():
     split = dataset((375, 0, 0), (60, 41, 0), (50, 50, 80), (3, 0, 0))
     assert messages(split, 100, 1000) == [
         "bccd/test: 2 of 4 images hold more than model.detect.max_detections=100 objects, up to "
-        "375: set model.detect.max_detections=600 (model.detect.top_k=1000 holds)"
+        "375: set model.detect.max_detections=600; model.detect.top_k=1000 is enough"
     ]
     assert messages(split, 375, 1000) == []
 
@@ -51,13 +51,13 @@ def test_images_with_more_objects_than_detections_are_named_with_what_to_set():
 def test_candidates_are_compared_too():
     split = dataset((501, 0, 0), (3, 0, 0))
     assert messages(split, 1000, 1000) == [
-        "bccd/test: 1 of 2 images holds more objects than half of model.detect.top_k=1000, the "
-        "candidates of a level, up to 501: set model.detect.top_k=3000"
+        "bccd/test: 1 of 2 images holds more than 500 objects, up to 501; model.detect.top_k=1000 "
+        "keeps fewer than 2 candidates per object: set model.detect.top_k=3000"
     ]
     assert messages(dataset((500, 0, 0)), 1000, 1000) == []
     both = messages(split, 100, 1000)
     assert len(both) == 2
-    assert both[0].endswith("set model.detect.max_detections=800 (model.detect.top_k=3000)")
+    assert both[0].endswith("set model.detect.max_detections=800 and model.detect.top_k=3000")
 
 
 def test_cocos_metric_looks_at_100_of_a_class():
