@@ -70,9 +70,9 @@ class ImageFinder:
     def find(self, name: str) -> Path:
         """The image file `name`: a path below one of the folders, or an absolute one.
 
-        Of a path that is not there the last parts are looked for, ever fewer: files come from other
-        machines. Where no file has the name, the one of the same stem is taken. Raises DatasetError
-        of kind "missing image" or "ambiguous image".
+        If a path is not there, its last parts are searched for, ever fewer: files come from other
+        machines. If no file has the name, the one of the same stem is taken. Raises DatasetError of
+        kind "missing image" or "ambiguous image".
         """
         inner, file = os.path.split(name.replace("\\", "/"))  # a Path takes ten times longer
         stem = os.path.splitext(file)[0]
