@@ -9,9 +9,7 @@ import contextlib
 import functools
 import importlib
 import json
-import os
 import re
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -31,7 +29,7 @@ from core.retinanet import CAFFE_MEAN, TORCH_MEAN
 from data.resize import padded_size
 from detector import Detector
 from exported import VERSION, check_conventions
-from utils.files import naming, whole_file, write_bytes, write_error, write_text
+from utils.files import whole_file, whole_folder, write_bytes, write_error, write_text
 
 TFLITE_PRECISIONS = ("float32", "float16", "int8")
 ONNX_OPSET = 18
@@ -160,7 +158,8 @@ def write_savedmodel(detector: Detector, path: str | Path) -> None:
     serve = archive.add_endpoint("serve", functools.partial(detections, detector), [ANY_IMAGES])
     _require_portable(serve, detector)
     archive.add_endpoint("conventions", lambda: {"json": tf.constant(text)}, [])
-    with _whole_savedmodel(Path(path)) as part:
+    _require_replaceable(Path(path))
+    with whole_folder(path, replace=True) as part:
         with _refusals(detector, "a SavedModel"), _tensorflow_writes(Path(path)):
             archive.write_out(str(part), verbose=False)
         write_text(part / "assets.extra" / "conventions.json", text)
@@ -202,22 +201,10 @@ def _own_parts(detector: Detector) -> str:
     return " and ".join(own) or "the model"
 
 
-@contextlib.contextmanager
-def _whole_savedmodel(path: Path) -> Iterator[Path]:
-    """`utils.files.whole_file` for the folder of a SavedModel, which takes an older one's place."""
+def _require_replaceable(path: Path) -> None:
+    """Raises ExportError where something else than a SavedModel would be lost."""
     if path.exists() and not (path / "saved_model.pb").is_file():
         raise ExportError(f"{path}: expected nothing or a SavedModel to replace, found another")
-    part, old = path.with_name(f".part-{path.name}"), path.with_name(f".old-{path.name}")
-    with naming(path, part):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _settle(path, part, old)  # what a kill left
-        try:
-            yield part
-            if path.exists():
-                os.replace(path, old)
-            os.replace(part, path)
-        finally:
-            _settle(path, part, old)
 
 
 @contextlib.contextmanager
@@ -227,14 +214,6 @@ def _tensorflow_writes(path: Path) -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         raise write_error(path, error) from error
-
-
-def _settle(path: Path, part: Path, old: Path) -> None:
-    """Moves the older folder back if nothing took its place; removes what is left beside it."""
-    if old.exists() and not path.exists():
-        os.replace(old, path)
-    for folder in (part, old):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ Up to two minutes on two cores: tf2onnx takes seconds for each graph, however sm
 import argparse
 import contextlib
 import json
-import os
 import resource
 import runpy
 import shutil
@@ -432,44 +431,6 @@ def test_a_savedmodel_replaces_only_a_savedmodel(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "notes"]
 
 
-@pytest.fixture
-def older(tmp_path):
-    """The folder of an export that is there, by its looks."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "saved_model.pb").write_text("older")
-    return tmp_path / "model"
-
-
-def test_the_older_savedmodel_comes_back_if_the_new_one_cannot_take_its_place(older, monkeypatch):
-    def replace(source, target, move=os.replace):
-        if Path(source).name.startswith(".part-"):
-            raise OSError("disk")
-        move(source, target)
-
-    monkeypatch.setattr(exporters.os, "replace", replace)
-    with pytest.raises(OSError, match="disk"), exporters._whole_savedmodel(older) as part:
-        part.mkdir()
-    assert (older / "saved_model.pb").read_text() == "older"
-    assert list(older.parent.iterdir()) == [older]
-
-
-def test_the_older_savedmodel_comes_back_after_a_kill(older):
-    older.rename(older.with_name(".old-model"))
-    with pytest.raises(ZeroDivisionError), exporters._whole_savedmodel(older):
-        1 / 0  # noqa: B018
-    assert (older / "saved_model.pb").read_text() == "older"
-    assert list(older.parent.iterdir()) == [older]
-
-
-def test_what_a_kill_left_of_a_replaced_savedmodel_goes(older):
-    shutil.copytree(older, older.with_name(".old-model"))
-    with exporters._whole_savedmodel(older) as part:
-        part.mkdir()
-        (part / "saved_model.pb").write_text("new")
-    assert (older / "saved_model.pb").read_text() == "new"
-    assert list(older.parent.iterdir()) == [older]
-
-
 # ------------------------------------------------------------------------------------------------
 # Disks that refuse
 # ------------------------------------------------------------------------------------------------
@@ -494,6 +455,37 @@ class NoArchive:
 
     def write_out(self, *args, **kwargs):
         pass
+
+
+class QuickArchive(NoArchive):
+    """Writes a folder that looks like a SavedModel."""
+
+    def write_out(self, path, **kwargs):
+        (Path(path) / "saved_model.pb").touch()
+
+
+def test_two_exports_at_once_into_one_place_both_end_with_a_whole_folder(
+    files, tmp_path, monkeypatch
+):
+    """The second one begins and ends while the first one is half-written."""
+    monkeypatch.setattr(keras.export, "ExportArchive", QuickArchive)
+    monkeypatch.setattr(exporters, "_require_portable", lambda *args: None)
+    path, write_text = tmp_path / "model", exporters.write_text
+
+    def is_whole():
+        found = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
+        return found == {"saved_model.pb", "assets.extra/conventions.json"}
+
+    def meanwhile(*args):
+        monkeypatch.setattr(exporters, "write_text", write_text)
+        exporters.write_savedmodel(files[1], path)
+        assert is_whole()
+        write_text(*args)
+
+    monkeypatch.setattr(exporters, "write_text", meanwhile)
+    exporters.write_savedmodel(files[1], path)
+    assert is_whole()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def convert_nothing(paths, monkeypatch):

@@ -228,7 +228,7 @@ def wholeness(folder: Path) -> list[str]:
     """What is left half-written, or is not what its name says."""
     problems = []
     for path in sorted(folder.rglob("*")):
-        if ".part-" in path.name or path.name.endswith(".tmp"):
+        if re.match(r"\.(part|old)-", path.name) or path.name.endswith(".tmp"):
             problems.append(f"left behind: {path.name}")
         elif path.is_file():
             try:
@@ -437,7 +437,7 @@ def of_a_model(work: Path, disk: Path, shapes: Path, config: Path) -> list[Scena
             exports("savedmodel", "out"),
             once_more / "savedmodel",
             kinds=("write", "rename"),
-            # Where the older folder can neither go nor come back, it waits for the next export.
+            # A disk that refuses every rename to `out` refuses the older folder's way back, too.
             only=lambda kind, name: "/" in name,
             named="out",
         ),
