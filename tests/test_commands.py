@@ -22,6 +22,8 @@ import configs
 from data import datasets
 from data.shapes import make_shapes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHELL, PYTHON = ("", "sh"), ("python",)

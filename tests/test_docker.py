@@ -15,6 +15,8 @@ import yaml
 from docker.check import CUDA, GPU, STEPS, Image, copy, set_variables, set_workdir
 from docker.files import context_files, instructions
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[1]
 STEPS_OF_OURS = instructions((ROOT / "Dockerfile").read_text(encoding="utf-8"))
 NOT_IN_THE_IMAGE = {"tests", "benchmarks", "images", "docker", "notebooks"}

@@ -10,6 +10,8 @@ import pytest
 from benchmarks import ablation
 from configs import Config
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 FILES = (".py", ".json", ".odgt", ".txt", ".csv", ".yaml")

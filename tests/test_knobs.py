@@ -50,6 +50,8 @@ from detector import Detector
 from scoring import score
 from utils.checkpoints import save_checkpoint
 
+pytestmark = pytest.mark.full
+
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "blank": " ", "pipe": "|"}
 
 

@@ -11,6 +11,8 @@ import configs
 from configs import Config
 from notebooks.execute import execute, fingerprint, normalise
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

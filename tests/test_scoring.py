@@ -13,6 +13,8 @@ from data.detections import DetectionTable
 from data.records import DatasetError, Defects, assemble
 from scoring import draw, score, summarize
 
+pytestmark = pytest.mark.quick
+
 CLASSES = ("person", "head")
 
 

@@ -31,6 +31,8 @@ from utils.board import panel
 from utils.checkpoints import Checkpoint
 from utils.reports import class_aps, headline_figures
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[1]
 # Changes that make it one epoch of one step.
 ONE_STEP = {"train.phases": (), "train.epochs": 1, "train.warmup_steps": 0, "data.limit": 4}

@@ -22,6 +22,8 @@ from tests.test_detector import SMALL
 from utils.video import Frame, open_video, video_file
 from visualize import FALSE_ALARM, MISSED, RIGHT, UNCOUNTED, find_sources, judge
 
+pytestmark = pytest.mark.full
+
 SIZE, CLIP = (64, 80), (192, 240)  # height, width of images and of videos
 
 

@@ -9,6 +9,8 @@ import configs
 from benchmarks import ablation
 from configs import ConfigError
 
+pytestmark = pytest.mark.full
+
 BASE = ablation.config
 ROWS = (
     ("base", "base", {}),

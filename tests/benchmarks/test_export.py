@@ -1,8 +1,11 @@
 """How far an exported detector's detections lie from the detector's own."""
 
 import numpy as np
+import pytest
 
 from benchmarks.export import deviation, markdown, summed
+
+pytestmark = pytest.mark.full
 
 
 def detections(*rows):

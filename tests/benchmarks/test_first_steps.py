@@ -11,6 +11,8 @@ from configs import ConfigError
 from data.shapes import make_shapes
 from images.focal import read_steps
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):

@@ -9,6 +9,8 @@ from benchmarks import interleave
 from benchmarks.interleave import Worker, WorkerError, interleaved
 from benchmarks.machine import BusyMachineError, Usage
 
+pytestmark = pytest.mark.quick
+
 FAKE = """
 import numpy as np
 print("this is no answer")

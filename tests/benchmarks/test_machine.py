@@ -7,6 +7,8 @@ import pytest
 from benchmarks import machine
 from benchmarks.machine import BusyMachineError, Usage, machine_ticks, process_ticks, require_idle
 
+pytestmark = pytest.mark.quick
+
 STAT = "cpu  100 20 30 800 40 5 3 2 0 0\ncpu0 50 10 15 400 20 2 1 1 0 0\nintr 1\n"
 PROCESS = "77 (a (strange) name) S 1 77 77 0 -1 4194304 1 2 3 4 250 31 9 9 20 0 8 0 1 2 3\n"
 

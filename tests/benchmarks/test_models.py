@@ -12,6 +12,8 @@ from benchmarks.interleave import Times
 from benchmarks.models import chosen, jobs_of, parse_arguments, row
 from benchmarks.startup import FIRST_STEP, FIRST_VALIDATION, plain, seconds_until
 
+pytestmark = pytest.mark.full
+
 JOB = Job("torchvision", "train", "float32", "as it comes", 50, 416, 20, "")
 
 

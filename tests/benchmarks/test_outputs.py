@@ -5,6 +5,8 @@ import pytest
 
 from benchmarks.outputs import compare, matched, pairwise_iou, sentence
 
+pytestmark = pytest.mark.quick
+
 
 def found(*rows):
     """(x1, y1, x2, y2, score, label) each."""

@@ -6,6 +6,8 @@ import pytest
 from benchmarks import growth, report
 from benchmarks.report import ratios, summary, table
 
+pytestmark = pytest.mark.quick
+
 
 def test_summary():
     """Quartiles of 1, 2, 3, 4, 10 are 2 and 4."""

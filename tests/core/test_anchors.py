@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from core.anchors import STRIDES, AnchorGenerator, cell_anchors, spatial_size
 
+pytestmark = pytest.mark.full
+
 TORCHVISION_SIZES = [
     (32, 40, 50),
     (64, 80, 101),

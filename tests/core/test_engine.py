@@ -27,6 +27,8 @@ from data.shapes import CLASSES, make_shapes
 from data.voc import read_voc
 from detector import gather_detections
 
+pytestmark = pytest.mark.full
+
 STEPS = 100
 
 

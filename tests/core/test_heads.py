@@ -10,6 +10,8 @@ from configs.schema import Model
 from core.build import build_model
 from core.heads import Head, prior_bias
 
+pytestmark = pytest.mark.full
+
 SIZES = ((4, 6), (2, 3), (1, 2), (1, 1), (1, 1))
 
 

@@ -7,6 +7,8 @@ import tensorflow as tf
 from core.histograms import BINS, score_histograms
 from core.targets import BACKGROUND, BETWEEN
 
+pytestmark = pytest.mark.full
+
 
 def logit(score):
     return np.log(score / (1 - np.asarray(score)))

@@ -21,6 +21,8 @@ from core.losses import (
 )
 from core.targets import BACKGROUND, BETWEEN, Atss, Matcher
 
+pytestmark = pytest.mark.full
+
 REFERENCE = json.loads(Path(__file__).with_name("tfa_focal_loss.json").read_text())
 
 

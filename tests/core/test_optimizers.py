@@ -8,6 +8,8 @@ import tensorflow as tf
 from core.optimizers import SGD, Adam, AdamW, averaged, is_decayed, make_optimizer
 from core.schedules import PerUpdate, constant, step
 
+pytestmark = pytest.mark.full
+
 
 def make_variables():
     """A kernel, a bias and a norm's gamma."""

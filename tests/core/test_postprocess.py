@@ -10,6 +10,8 @@ from core.anchors import AnchorGenerator
 from core.box_coder import BoxCoder
 from core.postprocess import Postprocess
 
+pytestmark = pytest.mark.full
+
 HEIGHT, WIDTH = 64, 96
 ANCHORS = AnchorGenerator()
 N = sum(ANCHORS.level_counts(HEIGHT, WIDTH))

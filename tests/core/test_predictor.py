@@ -11,6 +11,8 @@ from core.build import build_model
 from core.layers import BatchNorm, Conv2D
 from core.predictor import fold_batch_norms, frozen
 
+pytestmark = pytest.mark.full
+
 SMALL = {"backbone": "resnet18", "neck_width": 32, "head_width": 32, "head_depth": 1}
 SPEC = {"images": tf.TensorSpec([None, None, None, 3])}
 

@@ -18,6 +18,8 @@ from core.build import (
 from core.retinanet import RetinaNet, normalize
 from core.schedules import constant
 
+pytestmark = pytest.mark.full
+
 CONFIG = Model(
     backbone="resnet18",
     neck_width=16,

@@ -12,6 +12,8 @@ from configs.schema import Phase
 from core.build import build_schedule
 from core.schedules import SCHEDULES, LearningRateSchedule, Warmup, constant, step
 
+pytestmark = pytest.mark.full
+
 RATE, STEPS = 0.02, 90
 
 

@@ -12,6 +12,8 @@ from core.anchors import AnchorGenerator
 from core.build import build_matcher
 from core.targets import BACKGROUND, BETWEEN, Atss, Matcher, best_overlaps
 
+pytestmark = pytest.mark.full
+
 PADDING, IGNORE = -1, -2
 
 

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from core.tta import join_mirrored, scaled, with_mirrored
 
+pytestmark = pytest.mark.full
+
 
 def noise(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)

@@ -19,6 +19,8 @@ import pytest
 from data import archives
 from data.archives import ArchiveError, extract, extracted, require_space
 
+pytestmark = pytest.mark.full
+
 FILES = {"a/one.txt": b"one", "a/b/two.txt": b"two" * 50, "three.txt": b""}
 NAMES = {"a": ["one.txt"], "a/b": ["two.txt"], ".": ["three.txt"]}
 LIMITS = {"max_bytes": 10_000, "max_files": 20, "progress": False}

@@ -18,6 +18,8 @@ from data.resize import padded_size
 from data.views import clip, place, whole
 from utils.boxes import IGNORE
 
+pytestmark = pytest.mark.full
+
 H, W = 150, 210
 SIZE = np.array([H, W])
 SAME = Canvas(H, W, antialias=False)  # nothing is resized where nothing is zoomed

@@ -13,6 +13,8 @@ from data.reading import share
 from data.records import DatasetError
 from data.voc import read_voc
 
+pytestmark = pytest.mark.full
+
 W, H = 40, 30
 BOX = "a.jpg,2,3,12,13,dog"
 

@@ -17,6 +17,8 @@ from data.datasets import prepare, read_split
 from data.pipeline import steps_per_epoch
 from data.resize import at_input_size
 
+pytestmark = pytest.mark.full
+
 CONFIG = Path(__file__).parents[2] / "configs" / "voc.py"
 W, H = 64, 48
 TRAIN, VAL = [f"t{i:02d}" for i in range(12)], [f"v{i:02d}" for i in range(3)]

@@ -5,6 +5,8 @@ import pytest
 from data.class_files import read_class_file
 from data.records import DatasetError
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def classes(tmp_path):

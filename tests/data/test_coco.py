@@ -12,6 +12,8 @@ from data import coco
 from data.coco import coco_classes, read_coco
 from data.records import DatasetError
 
+pytestmark = pytest.mark.quick
+
 W, H = 40, 30
 CAT, DOG, COW = 7, 3, 90  # ids; by id: dog, cat, cow
 

@@ -19,6 +19,8 @@ from data.voc import read_voc
 from data.writers import FORMATS
 from data.yolo import read_yolo
 
+pytestmark = pytest.mark.full
+
 CLASSES = ("cat", "dog", "owl")
 
 

@@ -10,6 +10,8 @@ from PIL import Image
 from data.crowdhuman import MAX_LINE, read_crowdhuman
 from data.records import DatasetError
 
+pytestmark = pytest.mark.quick
+
 W, H = 40, 30
 BOTH = ("person", "head")
 

@@ -12,6 +12,8 @@ from data import datasets
 from data.datasets import prepare, read_split
 from data.records import DatasetError
 
+pytestmark = pytest.mark.quick
+
 
 def add_image(root, stem, *names):
     """An image of 40x30 and its annotation, an object a name."""

@@ -10,6 +10,8 @@ import pytest
 from data.detections import DetectionTable, read_devkit, read_json, write_devkit, write_json
 from data.records import DatasetError
 
+pytestmark = pytest.mark.quick
+
 IDS = ("000005", "my photo 1", "ünïcode", "empty")
 CLASSES = ("dog", "traffic light", "never")
 SIZES = np.array([[640, 480], [10, 20], [33, 44], [5, 5]])

@@ -13,6 +13,8 @@ from data.detections import DetectionTable
 from data.detections_coco import read_coco_results, write_coco_results
 from data.records import DatasetError
 
+pytestmark = pytest.mark.full
+
 IDS = ("139", "000139", "photo, ünïcode", "never", "-7")
 CLASSES = ("person", "traffic light", "never")
 CATEGORIES = (1, 10, 3)

@@ -11,6 +11,8 @@ from data.detections import DetectionTable
 from data.detections_odgt import read_odgt, write_odgt
 from data.records import DatasetError
 
+pytestmark = pytest.mark.full
+
 IDS = ("273271,c9db000d5146c15", "my photo 1", "ünïcode", "empty")
 CLASSES = ("person", "head")
 SIZES = np.array([[640, 480], [10, 20], [33, 44], [5, 5]])

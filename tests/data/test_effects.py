@@ -17,6 +17,8 @@ from data.render import GREY
 from data.samples import Sample
 from utils.boxes import IGNORE
 
+pytestmark = pytest.mark.quick
+
 H, W = 90, 120
 DRAWS = 500
 CERTAIN = {blur: 1.0, jpeg: 1.0, cutout: 1.0}

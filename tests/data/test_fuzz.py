@@ -26,6 +26,8 @@ from data.records import Dataset, DatasetError
 from data.voc import discover_classes, read_voc
 from data.yolo import read_yolo, yolo_classes
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
 WIDTH, HEIGHT = 40, 30

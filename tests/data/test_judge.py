@@ -6,6 +6,8 @@ import pytest
 from data.judge import Judge
 from data.records import DatasetError
 
+pytestmark = pytest.mark.quick
+
 SIZES = [[40, 30]]
 
 

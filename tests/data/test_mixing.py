@@ -13,6 +13,8 @@ from data.render import GREY
 from data.samples import Sample
 from utils.boxes import IGNORE
 
+pytestmark = pytest.mark.full
+
 DRAWS = 500
 DTYPES = [np.uint8, np.float32]
 

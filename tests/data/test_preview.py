@@ -19,6 +19,8 @@ from data.shapes import make_shapes
 from utils.boxes import IGNORE, PADDING
 from utils.draw import class_colors, draw_boxes
 
+pytestmark = pytest.mark.full
+
 CONFIG = Path(__file__).parents[2] / "configs" / "voc.py"
 NUM_IMAGES, BATCH = 10, 4
 SIZE = (240, 320)

@@ -6,6 +6,8 @@ from data.judge import Judge
 from data.reading import ImageFinder, files_in, find_images, in_threads
 from data.records import DatasetError
 
+pytestmark = pytest.mark.quick
+
 
 def touch(*paths):
     for path in paths:

@@ -15,6 +15,8 @@ from data.records import (
     select,
 )
 
+pytestmark = pytest.mark.quick
+
 
 def record(name, *labels, size=(40, 30)):
     """One image; box i of its objects is (i, 0, i + 1, label + 1), odd labels are difficult."""

@@ -14,6 +14,8 @@ from data.pipeline import evaluation_batches, training_sample
 from data.records import DatasetError, Defects, Record, pack
 from data.render import image_reader, resample
 
+pytestmark = pytest.mark.full
+
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]])
 
 

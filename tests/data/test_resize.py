@@ -8,6 +8,8 @@ import pytest
 from configs.schema import Canvas, ShortLong
 from data.resize import fitted_size, padded_size
 
+pytestmark = pytest.mark.quick
+
 SIDES = np.arange(1, 2001)
 
 

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from data.records import Defects, Record, pack
 from data.sampling import epoch_order, repeat_factors, samples_per_epoch
 
+pytestmark = pytest.mark.full
+
 CLASSES = ("dog", "cat", "owl", "emu")
 
 

@@ -7,6 +7,8 @@ from lxml import etree
 
 from data import shapes
 
+pytestmark = pytest.mark.quick
+
 SIZE = (96, 128)
 
 

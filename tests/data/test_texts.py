@@ -16,6 +16,8 @@ from data.texts import (
     text_lines,
 )
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def classes(tmp_path):

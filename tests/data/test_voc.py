@@ -10,6 +10,8 @@ from PIL import Image
 from data.records import DatasetError
 from data.voc import discover_classes, parse_annotation, read_voc
 
+pytestmark = pytest.mark.quick
+
 W, H = 40, 30
 
 

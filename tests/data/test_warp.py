@@ -12,6 +12,8 @@ from data.samples import Sample
 from data.warp import affine, moved, warp
 from utils.boxes import IGNORE
 
+pytestmark = pytest.mark.full
+
 H, W = 150, 210
 SIZE = np.array([H, W])
 COLORS = np.array(

@@ -10,6 +10,8 @@ from PIL import Image
 from data.records import DatasetError
 from data.yolo import read_yolo, yolo_classes
 
+pytestmark = pytest.mark.quick
+
 W, H = 40, 20
 LINE = "1 0.5 0.5 0.25 0.5\n"  # 20 10 +- 5 5
 PIXELS = [15, 5, 25, 15]

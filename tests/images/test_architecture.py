@@ -7,6 +7,8 @@ from matplotlib.axes import Axes
 from configs.schema import Model
 from images import architecture
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def texts(monkeypatch):

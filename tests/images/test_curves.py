@@ -1,12 +1,15 @@
 """A run's curves, kept as a file: the points at which an object is found."""
 
 import cv2
+import pytest
 
 from configs import preset
 from data.records import Defects, assemble
 from images import curves
 from scoring import score
 from tests.test_scoring import detect
+
+pytestmark = pytest.mark.quick
 
 
 def test_the_file_has_a_line_for_each_object_found(tmp_path):

@@ -8,6 +8,8 @@ from benchmarks.first_steps import STARTS
 from images import focal
 from utils import plots
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def drawn(monkeypatch):

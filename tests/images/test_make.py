@@ -6,6 +6,8 @@ import pytest
 
 from images import make
 
+pytestmark = pytest.mark.full
+
 # samples.png needs the 1,400 generated images, detections.jpg a training.
 QUICK = sorted(set(make.PICTURES) - {"samples.png", "detections.jpg"})
 

@@ -1,11 +1,14 @@
 """The picture of the necks is what the necks do."""
 
 import cv2
+import pytest
 
 from core.necks.bifpn import BiFPN
 from core.necks.fpn import FPN
 from core.necks.panet import PANet
 from images import necks
+
+pytestmark = pytest.mark.full
 
 
 def places(neck):

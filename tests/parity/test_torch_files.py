@@ -28,6 +28,8 @@ from core.weights.__main__ import main
 from core.weights.files import WeightsError, read_file
 from core.weights.importing import import_file
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[2]
 SMALL = {"conv1.weight": torch.arange(24.0).reshape(2, 3, 4), "bn1.bias": torch.ones(5)}
 CONTAINERS = {"zip": True, "legacy": False}  # whether torch.save writes a zip file

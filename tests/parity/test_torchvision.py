@@ -38,6 +38,8 @@ from data.images import decode_image
 from detector import Detector
 from utils.boxes import PADDING
 
+pytestmark = pytest.mark.full
+
 PHOTO = get_sample_data("grace_hopper.jpg", asfileobj=False)
 NAMES = ("cat", "dog", "bird")  # of the small detector
 

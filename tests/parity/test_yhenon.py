@@ -17,6 +17,8 @@ from core.weights.files import WeightsError, read_file
 from core.weights.importing import import_file
 from detector import Detector
 
+pytestmark = pytest.mark.full
+
 torch = pytest.importorskip("torch", reason="make parity")
 nn = torch.nn
 

@@ -9,6 +9,8 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from utils.board import Board
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def messages():

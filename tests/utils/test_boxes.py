@@ -13,6 +13,8 @@ from utils.boxes import (
     xyxy_to_cxcywh,
 )
 
+pytestmark = pytest.mark.quick
+
 BOXES = np.array([[0, 0, 4, 2], [1, 1, 3, 5], [-2.5, 3, 7, 10.25]], np.float32)
 
 

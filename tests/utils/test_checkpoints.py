@@ -10,6 +10,8 @@ import pytest
 
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 
+pytestmark = pytest.mark.full
+
 STATE = {"classes": ["cat", "hund å"], "progress": {"epoch": 3, "best": 0.25}, "none": None}
 
 

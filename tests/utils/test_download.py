@@ -19,6 +19,8 @@ from rich.console import Console
 from utils import diary, download
 from utils.download import DownloadError, fetch
 
+pytestmark = pytest.mark.full
+
 CONTENT = bytes(range(256)) * 4000  # some blocks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -4,6 +4,8 @@ import pytest
 
 from utils import draw
 
+pytestmark = pytest.mark.quick
+
 CLASSES = ("cat", "dog", "bird")
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from utils import plots
 
+pytestmark = pytest.mark.full
+
 PLACES = 10 ** np.linspace(-2, 0, 9)
 
 

@@ -1,6 +1,10 @@
 """The figures of each metric under short names."""
 
+import pytest
+
 from utils.reports import class_aps, headline_figures
+
+pytestmark = pytest.mark.quick
 
 VOC = {
     "metric": "voc",

@@ -14,6 +14,8 @@ from utils import video
 from utils.files import WriteError
 from utils.video import ahead, groups, open_video, video_file
 
+pytestmark = pytest.mark.full
+
 FPS = 12.5
 
 

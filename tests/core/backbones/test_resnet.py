@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from core.backbones.resnet import ResNet
 
+pytestmark = pytest.mark.full
+
 # torchvision's published counts hold the classifier of 1000 classes, which is not here.
 PUBLISHED = {
     18: 11_689_512 - (512 * 1000 + 1000),

@@ -12,6 +12,8 @@ from pycocotools.cocoeval import COCOeval
 from core.metrics.arrays import Detections, GroundTruth
 from core.metrics.coco import STAT_NAMES, coco_metric
 
+pytestmark = pytest.mark.quick
+
 FAKEBBOX100 = [
     0.504581, 0.696973, 0.572982, 0.585626, 0.519400, 0.501398,
     0.386813, 0.593680, 0.595353, 0.639811, 0.566421, 0.564291,

@@ -11,6 +11,8 @@ from core.metrics import pairs
 from core.metrics.arrays import Detections, GroundTruth
 from core.metrics.crowdhuman import crowdhuman_metric, maximum_weight_matching
 
+pytestmark = pytest.mark.full
+
 REFERENCES = (0.0100, 0.0178, 0.0316, 0.0562, 0.1000, 0.1778, 0.3162, 0.5623, 1.000)
 
 

@@ -9,6 +9,8 @@ from core.metrics import pairs, voc
 from core.metrics.arrays import Detections, GroundTruth
 from core.metrics.voc import confusion_matrix, voc_matches, voc_metric
 
+pytestmark = pytest.mark.quick
+
 # Seven images of one class, the sample of github.com/rafaelpadilla/Object-Detection-Metrics (MIT
 # licence, copyright 2018 Rafael Padilla). Rows are image, [score,] x, y, width, height.
 PADILLA_OBJECTS = np.array(

@@ -14,6 +14,8 @@ from core.predictor import frozen
 from core.weights.store import Weights, stated
 from tests.core.necks.test_fpn import features, nearest, plain_conv
 
+pytestmark = pytest.mark.full
+
 SMALL = {"backbone": "resnet18", "neck_width": 32, "head_width": 8, "head_depth": 1}
 SHAPES = [((8, 12), (4, 6), (2, 3)), ((5, 9), (3, 5), (2, 3)), ((1, 3), (1, 2), (1, 1))]
 

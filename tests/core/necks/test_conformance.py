@@ -17,6 +17,8 @@ from detector import Detector
 from tests.core.necks.test_fpn import features
 from utils.checkpoints import Checkpoint
 
+pytestmark = pytest.mark.full
+
 K, W, HEAD = 2, 8, 8  # classes; channels of the neck, and of a head's convolution
 CLASSES = ("cat", "dog")
 # Of torchvision's classifiers, less their last layer of 1,000 classes.

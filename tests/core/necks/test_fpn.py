@@ -7,6 +7,8 @@ import tensorflow as tf
 from core.necks.fpn import FPN
 from core.necks.neck import upsample_to
 
+pytestmark = pytest.mark.full
+
 CHANNELS = (3, 4, 5)
 
 

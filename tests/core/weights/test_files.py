@@ -29,6 +29,8 @@ from core.weights.importing import import_file
 from core.weights.keras_applications import RESNET
 from core.weights.store import Weights
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[3]
 SMALL = {"conv1/kernel:0": np.arange(24.0, dtype="f4").reshape(2, 3, 4), "bn1/beta": np.ones(5)}
 

@@ -14,6 +14,8 @@ from core.weights.importing import import_file
 from core.weights.keras_applications import RESNET
 from core.weights.store import OF_BACKBONE, Weights
 
+pytestmark = pytest.mark.full
+
 RESNETS = {
     50: keras.applications.ResNet50,
     101: keras.applications.ResNet101,

@@ -20,6 +20,8 @@ from core.weights.keras_retinanet import RETINANET
 from core.weights.store import Weights
 from detector import Detector
 
+pytestmark = pytest.mark.full
+
 CLASSES, WIDTH = 80, 32  # 256 channels in theirs
 BGR_MEAN = (103.939, 116.779, 123.68)
 layers = keras.layers

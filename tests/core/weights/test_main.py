@@ -15,6 +15,8 @@ from core.weights.published import PUBLISHED
 from core.weights.store import Weights
 from utils.checkpoints import Checkpoint
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[3]
 
 

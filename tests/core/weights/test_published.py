@@ -19,6 +19,8 @@ from core.weights.published import PUBLISHED, Published, download, find, open_we
 from utils import download as downloads
 from utils.download import DownloadError
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):

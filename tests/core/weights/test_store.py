@@ -15,6 +15,8 @@ from core.weights.store import OF_BACKBONE, Weights, stated
 from detector import Detector
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 
+pytestmark = pytest.mark.full
+
 SMALL = {"backbone": "resnet18", "neck_width": 16, "head_width": 16, "head_depth": 1}
 CAFFE = Model(
     **SMALL,

@@ -14,6 +14,8 @@ from core.weights.files import WeightsError
 from core.weights.store import OF_BACKBONE, Weights, stated
 from core.weights.transfer import OUTPUTS, transfer
 
+pytestmark = pytest.mark.full
+
 SMALL = {"backbone": "resnet18", "neck_width": 16, "head_width": 16, "head_depth": 1}
 PRIOR = prior_bias(0.01)
 

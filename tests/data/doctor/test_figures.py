@@ -8,6 +8,8 @@ from data.doctor.figures import class_figures, split_figures
 from data.records import Defects, assemble
 from data.resize import at_input_size
 
+pytestmark = pytest.mark.quick
+
 RULE = Canvas(height=100, width=100)
 
 

@@ -23,6 +23,8 @@ from data.doctor.findings import (
 from data.records import Defects, assemble
 from utils.boxes import pairwise_iou
 
+pytestmark = pytest.mark.full
+
 CLASSES = ("cat", "dog")
 
 

@@ -15,6 +15,8 @@ from data.doctor.page import MAX_LISTED, by_kind, render
 from data.doctor.pictures import LEAST, SIDE, bars, examples, samples
 from data.records import Defects, assemble
 
+pytestmark = pytest.mark.quick
+
 GREY = 120
 
 

@@ -10,6 +10,8 @@ from data.doctor.findings import Shown
 from data.doctor.pixels import file_findings, read_facts, same_across, same_files, same_within
 from data.records import DatasetError, Defects, assemble
 
+pytestmark = pytest.mark.quick
+
 
 def picture(seed, contrast=255, size=(96, 128)):
     """(H, W, 3) uint8: a smooth random pattern."""

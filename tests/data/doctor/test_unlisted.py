@@ -6,6 +6,8 @@ import pytest
 from data.doctor.unlisted import MAX_NAMED, unlisted_images
 from data.records import Defects, assemble
 
+pytestmark = pytest.mark.quick
+
 
 def dataset_of(*images):
     return assemble(

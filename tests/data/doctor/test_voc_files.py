@@ -7,6 +7,8 @@ from PIL import Image
 from data.doctor.voc_files import voc_findings
 from data.voc import read_voc
 
+pytestmark = pytest.mark.quick
+
 OBJECT = (
     "<object><name>cat</name><bndbox><xmin>3</xmin><ymin>3</ymin><xmax>9</xmax><ymax>9</ymax>"
     "</bndbox></object>"

@@ -1,5 +1,9 @@
+import pytest
+
 from data.class_files import read_class_file
 from data.writers.boxes_csv import write_csv
+
+pytestmark = pytest.mark.quick
 
 ROWS = [
     (0, (1, 2, 12, 13.5), 1, True, False, 77.25),

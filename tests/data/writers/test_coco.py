@@ -8,6 +8,8 @@ from pycocotools.coco import COCO
 from data.coco import read_coco
 from data.writers.coco import write_coco
 
+pytestmark = pytest.mark.quick
+
 ROWS = [
     (0, (1, 2, 12, 13.5), 1, False, False, 77.25),
     (2, (0.1, 0, 640.5, 10), 0, True, False, None),

@@ -2,6 +2,8 @@ import pytest
 
 from data.writers.common import check_classes, check_names, number, pixels
 
+pytestmark = pytest.mark.quick
+
 
 def test_numbers_are_short():
     values = [0, 3, 100, 1e7, 0.1, 1 / 3, 639.9, 2**-20, -1.5]

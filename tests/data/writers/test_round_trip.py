@@ -16,6 +16,8 @@ from data.writers import FORMATS
 from data.writers.images import place
 from data.yolo import read_yolo
 
+pytestmark = pytest.mark.full
+
 READERS = {"voc": read_voc, "coco": read_coco, "csv": read_csv, "yolo": read_yolo}
 SIZES = ((40, 30), (1000, 777), (641, 427))
 

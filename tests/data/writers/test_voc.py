@@ -5,6 +5,8 @@ from lxml import etree
 from data.voc import read_voc
 from data.writers.voc import write_voc
 
+pytestmark = pytest.mark.quick
+
 BOX = (1, 2, 12, 13)
 
 

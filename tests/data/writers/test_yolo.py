@@ -4,6 +4,8 @@ import yaml
 from data.writers.yolo import write_yolo
 from data.yolo import read_yolo, yolo_classes
 
+pytestmark = pytest.mark.quick
+
 ROWS = [
     (0, (10, 15, 30, 30), 1, True, False, None),
     (0, (1, 2, 12, 13), 0, False, True, None),
