@@ -23,7 +23,7 @@ test: .venv/.installed-dev
 	$(TESTS) -m "not slow"
 
 slow: .venv/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	$(TESTS) -m slow
 
 # Against torchvision and the like, in an environment of its own: torch takes 5 GB. Here a test
 # that is skipped has failed.
