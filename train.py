@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> float:
         config, began = choose(args)
         checkpoint, progress, warning = None, None, ""
         if lock:
-            num_epochs = sum(phase.epochs for phase in config.train.all_phases())
+            num_epochs = max(total_epochs(config), total_epochs(began or config))
             checkpoint, progress, warning = newest_checkpoint(lock.run, num_epochs)
         device = use_devices()
         weights = None
@@ -227,6 +227,10 @@ def choose(args: argparse.Namespace) -> tuple[Config, Config | None]:
     return config, configs.override(config, {"train.epochs": saved["train"]["epochs"]})
 
 
+def total_epochs(config: Config) -> int:
+    return sum(phase.epochs for phase in config.train.all_phases())
+
+
 def require_resumable(
     checkpoint: Checkpoint,
     progress: Progress,
@@ -294,7 +298,7 @@ def train(
         logger.info("{} parameters", f"{model.count_params():,}")
 
     # ---- Where it was stopped ----------------------------------------------------------------
-    num_epochs = sum(phase.epochs for phase in settings.all_phases())
+    num_epochs = total_epochs(config)
     if checkpoint:
         checkpoint.restore("model", model.variables)
         go_on(run, progress, num_epochs, progress.is_stale(settings.early_stopping))
@@ -423,7 +427,7 @@ def begin_phase(
         batch_size=phase.batch_size,
         seed=config.train.seed,
         epochs=epochs,
-        num_epochs=sum(each.epochs for each in config.train.all_phases()),
+        num_epochs=total_epochs(config),
         skip_steps=skip_steps,
         read=read,
     )
@@ -619,7 +623,7 @@ def describe(config: Config, device: str, train_set: Dataset, val_set: Dataset) 
             )  # fmt: skip
     mixing = config.data.mixing
     if mixing.total and mixing.closing_epochs:
-        epochs = sum(phase.epochs for phase in config.train.all_phases())
+        epochs = total_epochs(config)
         mixed = max(epochs - mixing.closing_epochs, 0)
         logger.info("images are mixed in the first {} of {} epochs", mixed, epochs)
     logger.info(coverage(train_set, config).line())

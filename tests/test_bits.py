@@ -139,7 +139,7 @@ def test_a_run_that_starts_from_another_follows_its_bits(sets, runs, tmp_path):
     weights = {"model.weights": str(folders[12])}
     told = call(train.main, [], settings(sets[12], tmp_path / "next", **weights))
     assert "bits=12" in told
-    assert "16-bit images" not in told  # nothing is looked for
+    assert "become white" not in told
     assert json.loads((tmp_path / "next/tiny/config.json").read_text())["model"]["bits"] == 12
     # From weights of 8-bit images they are found, as those have none.
     weights = {"model.weights": str(folders[8])}

@@ -80,6 +80,7 @@ def test_a_saved_detector_comes_back_with_weights_classes_and_conventions(run, r
     np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_eager_and_compiled_detections_are_the_same(run, root):
     dataset = read_voc(root, "val", CLASSES)
     eager = Detector.load(run, eager=True).detect_dataset(dataset)
@@ -89,6 +90,7 @@ def test_eager_and_compiled_detections_are_the_same(run, root):
     np.testing.assert_allclose(eager.boxes, compiled.boxes, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", ["canvas", "short_long"])
 def test_many_images_go_through_a_frozen_graph_with_the_same_detections(
     resize, run, root, monkeypatch
@@ -113,6 +115,7 @@ def test_many_images_go_through_a_frozen_graph_with_the_same_detections(
     assert len(frozen) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", ["canvas", "short_long"])
 def test_more_views_and_soft_nms_compiled_eager_and_frozen(resize, run, root, monkeypatch):
     dataset = read_voc(root, "val", CLASSES)
@@ -135,6 +138,7 @@ def test_more_views_and_soft_nms_compiled_eager_and_frozen(resize, run, root, mo
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_detecting_in_half_precision(precision, run, root, monkeypatch):
     dataset = read_voc(root, "val", CLASSES)
@@ -547,6 +551,7 @@ def test_evaluate_prints_the_headline_last_and_writes_every_file(run, capfd, tmp
     assert len(list((run / "evaluation" / "devkit").glob("comp4_det_val_*.txt"))) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["voc", "coco", "crowdhuman"])
 def test_the_files_it_wrote_give_the_same_figure_without_a_model(run, root, tmp_path, metric):
     value = evaluate.main([str(run), "--metric", metric])
@@ -591,6 +596,7 @@ def test_a_class_without_objects_is_null_in_the_report(root):
     assert math.isclose(report["value"], 1.0)
 
 
+@pytest.mark.slow
 def test_settings_of_the_model_may_be_overridden_where_they_are_free(run):
     evaluate.main([str(run), "--set", "model.detect.max_detections=2"])
     dataset_ids = [f"val_{i:05d}" for i in range(5)]

@@ -110,7 +110,7 @@ CONTRADICTIONS = [
     ("classes", "abc", "expected a list of classes, found 'abc'"),
     ("classes", [], "expected a list of classes, found []"),
     ("classes", ["a", 5, "b"], "expected names of classes, found 5"),
-    ("classes", ["a", "b\nc"], r"of one line without control characters, found 'b\\nc'"),
+    ("classes", ["a", "b\nc"], r"of one line without control characters, found 'b\nc'"),
     ("classes", ["a", "\x1b[2J"], "without control characters, found"),
     ("classes", ["a"] * 10**6, "expected class_head/output/kernel of 8 to 9000000 channels"),
 ]

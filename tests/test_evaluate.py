@@ -12,7 +12,7 @@ from data.detections_odgt import write_odgt
 from data.voc import read_voc
 from tests.test_scoring import detect
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 VOC = """<annotation><size><width>40</width><height>30</height></size><object><name>cat</name>
 <bndbox><xmin>2</xmin><ymin>3</ymin><xmax>20</xmax><ymax>20</ymax></bndbox></object></annotation>"""

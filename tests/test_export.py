@@ -179,6 +179,7 @@ def of_image(table, index):
     return table.boxes[rows], table.scores[rows], table.labels[rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_every_format_detects_what_the_detector_does(name, files, photos):
     paths, detector = files
@@ -194,6 +195,7 @@ def test_every_format_detects_what_the_detector_does(name, files, photos):
         require_same(found, theirs, TOLERANCES.get(name, EXACT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["plain canvas", "short_long", "padded"])
 @pytest.mark.parametrize("name", ["savedmodel", "detector.onnx", "float32.tflite"])
 def test_every_resize_rule(name, rule, photos, tmp_path):
@@ -274,6 +276,7 @@ def test_batches_of_one_and_three_of_any_size(files):
         np.testing.assert_allclose(alone["scores"][0], expected["scores"][-1], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["savedmodel", "detector.onnx"])
 def test_views_and_soft_nms_are_inside(name, photos, tmp_path):
     views = {"detect.scales": (0.5, 1.0), "detect.nms": "gaussian"}
@@ -287,6 +290,7 @@ def test_views_and_soft_nms_are_inside(name, photos, tmp_path):
         require_same(found, expected)
 
 
+@pytest.mark.slow
 def test_nothing_found_is_nothing_in_every_format(files, tmp_path):
     paths, _ = files
     for name in ALL:
@@ -402,6 +406,7 @@ def test_python_in_a_part_of_ones_own_is_refused(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["detector.onnx", "float32.tflite"])
 def test_an_operation_that_a_format_lacks_is_refused(name, tmp_path):
     with pytest.raises(
@@ -413,6 +418,7 @@ def test_an_operation_that_a_format_lacks_is_refused(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_savedmodel_replaces_only_a_savedmodel(tmp_path, monkeypatch):
     detector = tiny()
     (tmp_path / "notes").mkdir()
@@ -578,6 +584,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_writes_into_the_run_with_the_settings_given(run):
     settings = ["--set", "model.detect.score_threshold=0.3", "model.resize.width=96"]
     path = export.main([str(run), "--format", "savedmodel", *settings])

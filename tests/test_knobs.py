@@ -23,6 +23,7 @@ from PIL import Image
 import data.pipeline
 import evaluate
 import train
+import training.progress
 import visualize
 from configs import Config, override, preset
 from configs.checked import Checked
@@ -367,7 +368,7 @@ def fresh_run(config):
         patch.setattr(train, "train_step", watch.train_step)
         patch.setattr(train, "validation_step", watch.validation_step)
         patch.setattr(train, "LossWindow", watch.window)
-        patch.setattr(train, "save_checkpoint", watch.save)
+        patch.setattr(training.progress, "save_checkpoint", watch.save)
         patch.setattr(train, "training_curves", lambda *_: None)
         patch.setattr(train, "write_all", lambda *_: None)
         headline = train.main([])
@@ -398,9 +399,9 @@ class Watch:
         self.seen.append(["validation", *batch["images"].shape])
         return validation_step(model, criterion, postprocess, batch)
 
-    def save(self, path, *content):
+    def save(self, path, *content, **more):
         self.seen.append(["saved", Path(path).name])
-        save_checkpoint(path, *content)
+        save_checkpoint(path, *content, **more)
 
     def window(self, dataset, progress, steps, every):
         """As on a GPU."""
@@ -719,7 +720,7 @@ def test_a_setting_that_only_fails_is_named(monkeypatch):
 # ------------------------------------------------------------------------------------------------
 
 FLAGS = [
-    (train.main, "--resume x --set train.epochs=3", "--set does not go with --resume"),
+    (train.main, "--resume x --set train.seed=3", "a resumed run keeps its settings, but for"),
     (evaluate.main, "runs/x --detections y", "either weights or --detections"),
     (evaluate.main, "--detections y --eager", "--eager needs a model"),
     (evaluate.main, "--detections y --set model.detect.top_k=9", "top_k=9 needs a model"),

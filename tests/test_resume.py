@@ -98,6 +98,7 @@ def test_a_finished_run_says_so_and_trains_nothing(run, finished):
         assert after[path] == before[path]
 
 
+@pytest.mark.slow
 def test_best_weights_that_are_gone_end_a_finished_run_and_begin_anew_in_another(run, finished):
     """The run is gone back to its first epoch, which was its best one; the second is, then."""
     (run / "checkpoints" / "best.npz").unlink()
@@ -251,6 +252,7 @@ def test_a_closed_terminal_saves_first(tmp_path, shapes):
     assert "SIGHUP: saved; go on with --resume" in diary(tmp_path / "runs" / "tiny")
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_resumed_ends_in_one_line(tmp_path):
     """As its user sees it: status 1, no traceback."""
     arguments = [sys.executable, "train.py", "--resume", str(tmp_path / "absent")]

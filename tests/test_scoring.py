@@ -13,7 +13,7 @@ from data.detections import DetectionTable
 from data.records import DatasetError, Defects, assemble
 from scoring import draw, score, summarize
 
-pytestmark = pytest.mark.quick
+pytestmark = pytest.mark.full
 
 CLASSES = ("person", "head")
 

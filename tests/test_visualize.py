@@ -85,6 +85,7 @@ def assert_same(ours, theirs):
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", ["canvas", "short_long"])
 def test_arrays_give_the_detections_of_files_to_the_bit(resize, run, tmp_path):
     rng = np.random.default_rng(1)
@@ -260,6 +261,7 @@ def test_a_video_comes_back_with_boxes_and_its_detections(run, clip, tmp_path, d
         assert entry["box"] == pytest.approx(table.boxes[row].tolist(), abs=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "num_frames"),
     [([], 21 + 21), (["--every", "2"], 11 + 11), (["--every", "2", "--limit", "3"], 3 + 3)],

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.export import deviation, markdown, summed
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 
 def detections(*rows):

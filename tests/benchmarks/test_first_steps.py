@@ -35,6 +35,7 @@ def settings(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 def test_the_first_steps_are_those_of_train(tmp_path, settings, monkeypatch):
     """The mean over an epoch of two steps is what train.py leaves in metrics.csv."""
     name, other = "cross-entropy, prior 0.5", "gamma 2, prior 0.01"

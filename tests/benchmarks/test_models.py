@@ -12,7 +12,7 @@ from benchmarks.interleave import Times
 from benchmarks.models import chosen, jobs_of, parse_arguments, row
 from benchmarks.startup import FIRST_STEP, FIRST_VALIDATION, plain, seconds_until
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 JOB = Job("torchvision", "train", "float32", "as it comes", 50, 416, 20, "")
 

@@ -11,7 +11,7 @@ import pytest
 import configs
 from configs import Config, ConfigError, from_dict, load, override, preset, to_dict
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 ROOT = Path(__file__).parents[2]
 

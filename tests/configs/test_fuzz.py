@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from configs import PRESETS, Config, ConfigError, load, load_saved, preset, to_dict
 from core.build import build_anchors, require_size
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 DEEP = "a place that is nested too deep for json.dumps"
 

@@ -8,7 +8,7 @@ import pytest
 
 from configs import Config, ConfigError, load, load_saved, preset, to_dict
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 
 def refused(path, read=load):

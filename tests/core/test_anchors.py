@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from core.anchors import STRIDES, AnchorGenerator, cell_anchors, spatial_size
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 TORCHVISION_SIZES = [
     (32, 40, 50),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.box_coder import BoxCoder
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 ANCHOR = tf.constant([[10.0, 20.0, 30.0, 60.0]])  # centre (20, 40), 20 wide, 40 high
 BOX = tf.constant([[20.0, 30.0, 60.0, 50.0]])  # centre (40, 40), 40 wide, 20 high

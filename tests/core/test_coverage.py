@@ -11,7 +11,7 @@ from core.anchors import AnchorGenerator
 from core.coverage import SIZES, anchor_coverage, atss_coverage
 from core.targets import Atss
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 ANCHORS = tf.constant([[0, 0, 10, 10], [0, 0, 40, 40], [100, 100, 200, 200]], tf.float32)
 BOXES = np.array(

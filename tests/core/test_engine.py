@@ -38,6 +38,7 @@ def dataset(tmp_path_factory):
     return read_voc(root, "train", CLASSES)
 
 
+@pytest.mark.slow
 def test_eight_images_are_learnt_by_heart(dataset):
     """mAP 1 at IoU .5 and at least .95 at .75, from scratch, with a small model."""
     config = configs.preset(
@@ -96,6 +97,7 @@ def small_step(dataset, eager: bool, epochs: int):
     return model, step, batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eager", [True, False])
 def test_one_trace_serves_batches_with_any_number_of_objects(dataset, eager):
     """Four batches through one step; eagerly there is nothing to trace."""
@@ -200,6 +202,7 @@ def test_one_trace_serves_each_canvas(dataset, eager):
         assert sorted(calls) == [(2, side, side, 3) for side in SIDES]
 
 
+@pytest.mark.slow
 def test_a_step_does_the_same_eagerly_and_compiled(dataset, monkeypatch):
     """From equal weights: equal losses and equal weights, statistics included.
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from core.histograms import BINS, score_histograms
 from core.targets import BACKGROUND, BETWEEN
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 
 def logit(score):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from core.layers import BatchNorm, Conv2D, pad
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 
 @pytest.fixture

@@ -287,6 +287,7 @@ def greedy(boxes, scores, decay, score_threshold, max_detections):
     return found[:max_detections]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "decay"),
     [

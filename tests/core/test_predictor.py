@@ -46,6 +46,7 @@ def count(function, op):
     return sum(node.op == op for node in graph.node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"head_norm": "group"}, {"same_padding": ("conv1",)}])
 def test_the_numbers_stay(settings):
     model = unsettle(build_model(override(Model(), SMALL | settings), 3))

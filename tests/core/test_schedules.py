@@ -12,7 +12,7 @@ from configs.schema import Phase
 from core.build import build_schedule
 from core.schedules import SCHEDULES, LearningRateSchedule, Warmup, constant, step
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 RATE, STEPS = 0.02, 90
 

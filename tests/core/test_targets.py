@@ -108,6 +108,7 @@ def batches(draw):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("low_quality", [False, True])
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(case=batches())

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from core.tta import join_mirrored, scaled, with_mirrored
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 
 def noise(*shape, seed=0):

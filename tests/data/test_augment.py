@@ -150,6 +150,7 @@ def test_a_probability_of_0_or_1_is_certain(probability):
 RULES = [Canvas(160, 160), Canvas(300, 250), ShortLong(120, 200), ShortLong(120, 200, 1, True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("limits", [(0.6, 0.9), (1.1, 2.5), (0.5, 2.0)])
 def test_zoomed_boxes_frame_their_colors(limits, rule):

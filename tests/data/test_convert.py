@@ -79,6 +79,7 @@ def run(*words):
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bccd_comes_back_from_a_round_trip(shared_data, tmp_path, capsys):
     """VOC -> COCO -> CSV -> VOC gives, byte for byte, what VOC -> VOC gives.
 

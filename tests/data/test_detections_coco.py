@@ -13,7 +13,7 @@ from data.detections import DetectionTable
 from data.detections_coco import read_coco_results, write_coco_results
 from data.records import DatasetError
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 IDS = ("139", "000139", "photo, ünïcode", "never", "-7")
 CLASSES = ("person", "traffic light", "never")

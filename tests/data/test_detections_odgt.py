@@ -11,7 +11,7 @@ from data.detections import DetectionTable
 from data.detections_odgt import read_odgt, write_odgt
 from data.records import DatasetError
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 IDS = ("273271,c9db000d5146c15", "my photo 1", "ünïcode", "empty")
 CLASSES = ("person", "head")

@@ -23,7 +23,7 @@ from data.download import SOURCES, Archive, Split, main
 from utils import download
 from utils.download import DownloadError
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 ROOT = Path(__file__).parents[2]
 PICTURE = bytes(range(256)) * 300  # no reader of images is run on it

@@ -160,6 +160,7 @@ def test_twelve_megapixels_on_the_evaluation_path(tmp_path, reductions):
 ZOOM = Augment(flip=0.5, vertical_flip=0.5, zoom=(0.5, 3.0), min_visibility=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("size", [(804, 1203), (808, 1200), (301, 402)])
 @pytest.mark.parametrize("cache", [False, True])

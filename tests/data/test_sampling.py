@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data.records import Defects, Record, pack
 from data.sampling import epoch_order, repeat_factors, samples_per_epoch
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 CLASSES = ("dog", "cat", "owl", "emu")
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from data.records import Defects, assemble, select
 from data.splits import _distribute, _wanted, make_whole, same_content, stratified_splits
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 FRACTIONS = (0.8, 0.1, 0.1)
 

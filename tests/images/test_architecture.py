@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from configs.schema import Model
 from images import architecture
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from benchmarks.first_steps import STARTS
 from images import focal
 from utils import plots
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 
 @pytest.fixture

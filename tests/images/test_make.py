@@ -17,6 +17,7 @@ def test_every_picture_in_the_folder_has_its_maker():
     assert pictures == set(make.PICTURES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_a_picture_is_made_again(tmp_path, name):
     make.main([name, "--out", str(tmp_path)])

@@ -44,6 +44,7 @@ def send(client, data, **headers):
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "resize",
     [

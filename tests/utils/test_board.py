@@ -9,7 +9,7 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from utils.board import Board
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 
 @pytest.fixture

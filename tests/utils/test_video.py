@@ -14,7 +14,7 @@ from utils import video
 from utils.files import WriteError
 from utils.video import ahead, groups, open_video, video_file
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 FPS = 12.5
 

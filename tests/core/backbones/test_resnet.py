@@ -66,6 +66,7 @@ def assert_close(outputs, expected, tolerance=1e-4):
         np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", PUBLISHED)
 def test_parameter_count_is_the_published_one(depth, request):
     model = request.getfixturevalue("resnet50") if depth == 50 else build(depth)

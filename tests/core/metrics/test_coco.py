@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from core.metrics.arrays import Detections, GroundTruth
 from core.metrics.coco import STAT_NAMES, coco_metric
 
-pytestmark = pytest.mark.quick
+pytestmark = pytest.mark.full
 
 FAKEBBOX100 = [
     0.504581, 0.696973, 0.572982, 0.585626, 0.519400, 0.501398,

@@ -217,6 +217,7 @@ def chunked(request, monkeypatch):
     monkeypatch.setattr(pairs, "PAIRS_PER_CHUNK", request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("chunked")
 @pytest.mark.parametrize("coarse", [True, False])
 def test_equals_plain_loops(coarse):

@@ -69,6 +69,7 @@ def num_parameters(backbone, neck):
     return BACKBONE[backbone] + in_neck + 2 * head + outputs
 
 
+@pytest.mark.slow
 def test_parameters_are_counted_by_hand(detector):
     sizes = [int(np.prod(v.shape)) for v in detector.model.trainable_variables]
     assert sum(sizes) == num_parameters(detector.config.backbone, detector.config.neck)
@@ -81,6 +82,7 @@ def test_no_two_kernels_start_alike(detector):
     assert len(np.unique(starts.round(3), axis=0)) == len(kernels) > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (33, 65), (37, 130), (1, 1)])
 def test_any_size_gives_five_levels_of_ceil_size(height, width, detector):
     model = detector.model
@@ -96,6 +98,7 @@ def test_any_size_gives_five_levels_of_ceil_size(height, width, detector):
     assert all(np.isfinite(value).all() for value in outputs.values())
 
 
+@pytest.mark.slow
 def test_a_gradient_reaches_every_trainable_weight(detector):
     """Under BiFPN P7 has two cells: of one cell in each of two images batch norm makes 1 and -1,
     whatever they are."""
@@ -138,6 +141,7 @@ NECKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neck", NECKS, ids=str)
 def test_a_loaded_detector_has_its_neck(neck, tmp_path):
     settings = {"neck_width": W} | neck
@@ -164,6 +168,7 @@ def bare_neck(neck, precision, maps):
     return layer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neck", NECKS, ids=str)
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_is_near_the_whole(neck, precision):
@@ -192,6 +197,7 @@ def backbone_weights():
     return Weights("imagenet.npz", arrays, stated("backbone", to_dict(config)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neck", NECKS, ids=str)
 def test_a_backbones_weights_go_into_any_neck(neck, backbone_weights):
     size = {"head_width": HEAD, "head_depth": 0}

@@ -7,7 +7,7 @@ import tensorflow as tf
 from core.necks.fpn import FPN
 from core.necks.neck import upsample_to
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 CHANNELS = (3, 4, 5)
 

@@ -6,7 +6,7 @@ import pytest
 from core.necks.panet import PANet
 from tests.core.necks.test_fpn import build, features, plain_conv, plain_fpn
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 
 def plain_panet(c3, c4, c5, weights, p6_from):

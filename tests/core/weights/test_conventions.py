@@ -6,7 +6,7 @@ from configs.schema import Anchors, Coder, ShortLong
 from core.weights import keras_retinanet, torchvision, yhenon
 from core.weights.coco import COCO_80, COCO_91
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 COUNTED = frozenset({"backbone.body.bn1.num_batches_tracked"})
 GROUPED = {"class_head/norm0/gamma": None}

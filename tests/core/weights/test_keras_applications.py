@@ -165,6 +165,7 @@ def test_a_bias_moves_into_the_mean_of_its_norm():
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "top"),
     [
@@ -218,6 +219,7 @@ def test_the_second_version_of_the_networks_is_refused(folder):
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "file", "sizes"),
     [

@@ -307,6 +307,7 @@ def test_resnet101_has_a_name_for_each_variable():
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_kind_of_file_gives_the_arrays_of_the_network(imported, network):
     theirs = {}
     for name, layer in layers_with_weights(network).items():
@@ -363,6 +364,7 @@ def test_in_training_the_statistics_stay_and_nothing_of_batch_norm_learns(detect
     assert len(backbone.trainable_variables) == 53
 
 
+@pytest.mark.slow
 def test_a_later_keras_resnet_pads_conv1_as_tensorflow(folder):
     network = make_network(conv1_same=True)
     for name in ("whole.h5", "ours.weights.h5"):

@@ -66,6 +66,7 @@ def test_nothing_is_overwritten(resnet, tmp_path):
     assert (tmp_path / "weights.npz").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

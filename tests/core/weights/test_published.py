@@ -144,6 +144,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_name_is_downloaded_once_and_imported(entry, server, cache):
     first = open_weights("imagenet", "resnet50")
     second = open_weights("imagenet-resnet50")

@@ -68,6 +68,7 @@ def test_the_same_classes_are_copied_whole(coco):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "aliases", "sources"),
     [
@@ -104,6 +105,7 @@ def test_class_rows_go_by_name(coco, classes, aliases, sources):
     assert report.num_parameters - report.num_copied == (len(classes) - known) * per_class
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [(*COCO_80, "head"), ("person", "head")])
 def test_the_first_class_loss_is_near_that_of_a_fresh_head(coco, classes):
     """What starts at the prior costs what it costs in a fresh model: no first step is lost to it.

@@ -22,7 +22,7 @@ from data.doctor.anchor_fit import (
     ratio_clusters,
 )
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 OCTAVE = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 PAPER = AnchorSet((32.0, 64.0, 128.0, 256.0, 512.0), (0.5, 1.0, 2.0), OCTAVE)

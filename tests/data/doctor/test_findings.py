@@ -23,7 +23,7 @@ from data.doctor.findings import (
 from data.records import Defects, assemble
 from utils.boxes import pairwise_iou
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.quick
 
 CLASSES = ("cat", "dog")
 
