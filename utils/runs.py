@@ -33,8 +33,9 @@ class RunError(ValueError):
 def new_run(output: str | Path, name: str) -> Path:
     """Makes <output>/<name>, or <name>-2, -3 ... if that is taken."""
     number = 1
+    folder = Path(output)
     try:
-        Path(output).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         while True:
             folder = Path(output) / (name if number == 1 else f"{name}-{number}")
             with contextlib.suppress(FileExistsError):
@@ -42,7 +43,7 @@ def new_run(output: str | Path, name: str) -> Path:
                 return folder
             number += 1
     except OSError as error:
-        raise write_error(output, error) from None
+        raise write_error(folder, error) from None
 
 
 class RunLock:
