@@ -20,7 +20,7 @@ from data import preview
 from data.shapes import make_shapes
 from detector import Detector
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.slow
 
 
 class Tiny(keras.layers.Layer):

@@ -216,6 +216,7 @@ def test_a_folder_that_goes_away_ends_the_run(tmp_path, shapes, monkeypatch):
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_finished_run_made_longer_is_the_run_begun_so(tmp_path, run, finished, shapes):
     """The optimizer goes on as it was: all weights and figures equal, bit for bit."""
     longer = write_config(tmp_path, shapes, SHORT | {"train.epochs": 4})

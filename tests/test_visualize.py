@@ -214,6 +214,7 @@ def test_settings_that_do_something_are_taken():
         assert args.overrides == settings
 
 
+@pytest.mark.slow
 def test_a_threshold_below_the_models_own_is_told(run, root, tmp_path, capsys):
     image = str(root / "JPEGImages" / "val_00000.jpg")
     given = [image, "--weights", str(run), "--out", str(tmp_path)]
@@ -292,6 +293,7 @@ def test_the_lines_of_a_video_have_the_times_of_its_source(detector, clip, tmp_p
     assert [entry["seconds"] for entry in lines(tmp_path / "a.jsonl")] == [0, 1, 4]
 
 
+@pytest.mark.slow
 def test_every_and_limit_of_several_videos(run, clip, tmp_path):
     given = ["--weights", str(run), "--out", str(tmp_path), "--every", "2", "--limit", "3"]
     other = tmp_path / "other.mp4"

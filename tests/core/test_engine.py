@@ -176,6 +176,7 @@ def test_canvases_are_drawn_evenly(dataset):
         assert 160 < sides.count(side) < 240
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eager", [True, False])
 def test_one_trace_serves_each_canvas(dataset, eager):
     """Over three epochs, whatever the number of boxes; eagerly each batch runs in Python."""

@@ -207,6 +207,7 @@ def test_top_k_counts_each_level_by_itself():
     np.testing.assert_allclose(found["scores"][0, :2], [0.9, 0.7], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nms", KINDS)
 def test_a_graph_of_unknown_sizes_gives_the_same_detections(nms):
     """Fewer candidates than top_k on the upper levels, known only when the graph runs."""

@@ -8,7 +8,7 @@ from core.necks.fpn import FPN
 from core.necks.panet import PANet
 from images import necks
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.slow
 
 
 def places(neck):

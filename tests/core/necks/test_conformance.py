@@ -118,6 +118,7 @@ def test_a_gradient_reaches_every_trainable_weight(detector):
     assert lost == []
 
 
+@pytest.mark.slow
 def test_saved_and_restored_it_is_the_same(detector, tmp_path):
     model = detector.model
     x = images(64, 80)

@@ -38,6 +38,7 @@ def test_the_list_names_all_that_is_published(capsys, monkeypatch):
     assert "coco = coco-torchvision-v2" in text
 
 
+@pytest.mark.slow
 def test_an_import_is_written_and_described(resnet, tmp_path, capsys):
     main(["import", str(resnet), "--out", str(tmp_path / "out")])
     weights = Weights.load(tmp_path / "out")
@@ -104,6 +105,7 @@ def test_class_names_by_comma_or_from_a_file(tmp_path):
     assert class_names(str(file)) == ["person", "traffic light", "Straße"]
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_a_line_and_not_with_a_traceback(tmp_path):
     (tmp_path / "a.pth").write_bytes(b"nothing of the kind")
     command = [sys.executable, "-m", "core.weights", "import", str(tmp_path / "a.pth")]
