@@ -261,7 +261,7 @@ def test_damaged_files_load_or_are_refused_in_one_line(contents, file, data):
 
 
 @pytest.mark.slow
-@settings(max_examples=250, **OPTIONS)
+@settings(max_examples=200, **OPTIONS)
 @given(data=st.data())
 def test_many_damaged_files_to_detect_with_and_to_start_from(contents, file, data):
     damage(contents, file, data)

@@ -39,7 +39,7 @@ def about(name, **changes):
     model = override(Model(), {"resize.height": 64, "resize.width": 96})
     found = {name: to_dict(model)[name] for name in ("resize", "anchors", "coder", "detect")}
     outputs = "network" if name == "a.tflite" else "detections"
-    found |= {"version": 1, "classes": CLASSES, "outputs": outputs, "bits": None}
+    found |= {"version": 1, "classes": list(CLASSES), "outputs": outputs, "bits": None}
     found |= {"strides": [8, 16, 32, 64, 128]}
     if name == "a.tflite":
         found |= {"input_size": list(SIDES), "padding": [123.7, 116.3, 103.5]}
