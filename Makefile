@@ -11,9 +11,9 @@ BIN := .venv/bin
 train: .venv/.installed
 	$(BIN)/python train.py
 
-# The tests come in three tiers; each test module says which one it is of. quick: 90 seconds, while
-# working; test: all but the slow ones, 8 minutes on 2 cores, before a commit; slow: kills, soaks,
-# processes, big files.
+# The tests come in three tiers; each test module says which one it is of. quick: while working, to
+# stay within 90 seconds on 2 cores; test: all but the slow ones, before a commit, to stay within 8
+# minutes; slow: kills, soaks, processes, big files, whole trainings.
 TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 quick: .venv/.installed-dev
