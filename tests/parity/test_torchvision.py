@@ -402,8 +402,12 @@ def test_training(training_pair, smooth, photo, agree, within, objects):
 
 
 def test_training_with_relu(training_pair, photo, agree, within):
-    """As it is, see `smooth`; torch's own in float32 and float64 are up to 3e-4 and 1e-2 apart."""
-    limit = {"v1": 0.005, "v2": 0.05}[training_pair.name]
+    """As it is, see `smooth`; torch's own in float32 and float64 are up to 3e-4 and 1e-2 apart.
+
+    The limit of v1 is that 1e-2: which way a relu near 0 goes depends on the processor's rounding
+    (0.0056 on an EPYC where 0.005 was the limit, on code that had passed elsewhere).
+    """
+    limit = {"v1": 0.01, "v2": 0.05}[training_pair.name]
     compare_steps(training_pair, photo, [LARGE, SMALL], agree, within, " with relu", limit)
 
 
