@@ -3,21 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from loguru import logger
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util.tensor_util import make_ndarray
 
 from utils.board import Board
 
 pytestmark = pytest.mark.quick
-
-
-@pytest.fixture
-def messages():
-    lines = []
-    sink = logger.add(lambda message: lines.append(str(message)), format="{message}")
-    yield lines
-    logger.remove(sink)
 
 
 def read(folder):

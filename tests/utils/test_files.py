@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from loguru import logger
 
 from utils import files
 from utils.files import (
@@ -30,15 +29,6 @@ PROGRAMS = (
     "data/download.py", "data/preview.py", "data/shapes.py", "core/weights/__main__.py",
     "utils/compare_runs.py",
 )  # fmt: skip
-
-
-@pytest.fixture
-def messages():
-    """The lines of the log."""
-    lines = []
-    sink = logger.add(lambda message: lines.append(str(message)), format="{message}")
-    yield lines
-    logger.remove(sink)
 
 
 def write_half(path, error=RuntimeError):
