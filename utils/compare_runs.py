@@ -26,6 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from utils.files import write_text
+from utils.names import printable
 from utils.plots import comparison_curves
 from utils.reading import read_json
 from utils.reports import class_aps, headline_figures
@@ -330,7 +331,7 @@ def comparison_table(figures: Mapping[str, Any]) -> Table:
 
 def plain(text: str) -> str:
     """Text as the table shows it: no markup, and no codes that a terminal would obey."""
-    return escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+    return escape(printable(text))
 
 
 def setting(values: Mapping[str, Any], run: str) -> str:
