@@ -29,7 +29,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 SHELL, PYTHON = ("", "sh"), ("python",)
 TINY = {
     "train.epochs": 1, "train.batch_size": 2, "data.limit": 4, "model.resize": "canvas",
-    "model.resize.height": 64, "model.resize.width": 64,
+    "model.resize.height": 64, "model.resize.width": 64, "model.neck_width": 32,
+    "model.head_width": 32, "model.head_depth": 1,
 }  # fmt: skip
 SHORTER = {"train.py": ["--set", *(f"{name}={value}" for name, value in TINY.items())]}
 STANDS_FOR = {"PATH/TO/bccd": "datasets/bccd", "PATH": "datasets/bccd", "SOURCE": "datasets/mine"}

@@ -4,15 +4,13 @@ Five runs, each killed five times: twice before or about its first checkpoint, o
 checkpoint's write, twice after a step, or in what follows it, drawn from all that come later.
 """
 
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 
 from data.shapes import make_shapes
-from tests.test_train import ROOT, assert_same_run, call_train, write_config
+from tests.processes import run_script
+from tests.test_train import assert_same_run, call_train, write_config
 
 pytestmark = pytest.mark.slow
 KINDS = ("early", "early", "write", "late", "late")
@@ -78,16 +76,8 @@ def kill(arguments, kind, rng):
     """Begins or resumes a run and lets it be killed."""
     after = rng.uniform(0, 5) if kind == "early" else rng.uniform(0, 0.2)
     moment = {"KIND": kind, "AFTER": str(after), "STEPS": str(rng.randint(1, 5))}
-    result = subprocess.run(
-        [sys.executable, "-c", KILLED, *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | moment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert result.returncode == -9, f"{moment}: {result.stdout}{result.stderr}"
+    result = run_script(KILLED, [str(argument) for argument in arguments], moment)
+    assert result.returncode == -9, f"{moment}: {result.output}"
 
 
 @pytest.mark.parametrize("seed", range(5))

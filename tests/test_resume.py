@@ -17,7 +17,8 @@ import pytest
 import configs
 import train
 from data.shapes import make_shapes
-from tests.test_train import ROOT, assert_same_run, write_config
+from tests.processes import ROOT
+from tests.test_train import assert_same_run, write_config
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 from utils.files import WriteError
 from utils.runs import RunError, RunLock

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -26,6 +24,7 @@ from core.layers import BatchNorm
 from core.losses import Criterion
 from core.targets import Matcher
 from data.shapes import CLASSES, make_shapes
+from tests.processes import run_script
 from utils import compare_runs
 from utils.board import panel
 from utils.checkpoints import Checkpoint
@@ -33,7 +32,6 @@ from utils.reports import class_aps, headline_figures
 
 pytestmark = pytest.mark.full
 
-ROOT = Path(__file__).parents[1]
 # Changes that make it one epoch of one step.
 ONE_STEP = {"train.phases": (), "train.epochs": 1, "train.warmup_steps": 0, "data.limit": 4}
 CLOCK = ("images_per_second", "data_wait", "seconds")  # figures that no run repeats
@@ -106,17 +104,9 @@ def undisturbed(tmp_path_factory, shapes):
 def call_train(arguments, expected: int = 0, dies: str = "") -> str:
     """Runs train.py in a process of its own, which breaks off at the moment `dies` names."""
     script = DYING if dies else "import train; train.main()"
-    result = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"DIES": dies},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert result.returncode == expected, result.stdout + result.stderr
-    return result.stdout
+    result = run_script(script, [str(argument) for argument in arguments], {"DIES": dies})
+    assert result.returncode == expected, result.output
+    return result.output
 
 
 # Runs train.main, and at the moment "<what>-<n>" - the nth step taken, the nth checkpoint half
