@@ -253,7 +253,7 @@ OPTIONS = {
 }
 
 
-@settings(max_examples=100, derandomize=True, **OPTIONS)
+@settings(max_examples=30, derandomize=True, **OPTIONS)
 @given(data=st.data())
 def test_damaged_files_load_or_are_refused_in_one_line(contents, file, data):
     damage(contents, file, data)

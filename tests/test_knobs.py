@@ -688,7 +688,17 @@ def test_every_setting_has_a_case():
         assert len(CASES[name].values) > 1
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+SLOW = (run, outputs, detected)  # they train, or build a network, for every value
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (CASES[name].observe in SLOW))
+        for name in SETTINGS
+        if name in CASES
+    ],
+)
 def test_every_setting_does_something(name):
     require_effect(name)
 

@@ -75,6 +75,7 @@ def test_parameters_are_counted_by_hand(detector):
     assert sum(sizes) == num_parameters(detector.config.backbone, detector.config.neck)
 
 
+@pytest.mark.slow
 def test_no_two_kernels_start_alike(detector):
     """Not even up to scale in their first numbers, as the same seed shows in another shape."""
     kernels = [v.numpy().ravel() for v in detector.model.variables if len(v.shape) > 1]

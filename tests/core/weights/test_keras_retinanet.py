@@ -321,6 +321,7 @@ def test_every_kind_of_file_gives_the_arrays_of_the_network(imported, network):
             np.testing.assert_array_equal(array, theirs[place], err_msg=f"{kind} {place}")
 
 
+@pytest.mark.slow
 def test_the_conventions_are_theirs(imported):
     for weights in imported.values():
         model = weights.model
