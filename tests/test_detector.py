@@ -638,6 +638,7 @@ def test_weights_without_a_config_of_their_own_take_nothing_but_the_data_from_co
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pictures_of_a_split_of_a_folder_and_of_one_image(run, root, tmp_path):
     out = visualize.main(["--weights", str(run), "--split", "train", "--threshold", "0.1"])
     assert out == run / "pictures"

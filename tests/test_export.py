@@ -257,6 +257,7 @@ def test_sizes_in_the_graph_are_those_of_the_pipeline(rule):
         np.testing.assert_array_equal(padded, padded_size(expected, rule))
 
 
+@pytest.mark.slow
 def test_batches_of_one_and_three_of_any_size(files):
     paths, _ = files
     session = onnxruntime.InferenceSession(paths["detector.onnx"])
@@ -304,6 +305,7 @@ def test_nothing_found_is_nothing_in_every_format(files, tmp_path):
         assert len(scores) == len(labels) == len(names) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_every_file_says_what_it_is(name, files):
     paths, detector = files
@@ -327,12 +329,14 @@ def test_every_file_says_what_it_is(name, files):
         assert about["precision"] == name.removesuffix(".tflite")
 
 
+@pytest.mark.slow
 def test_a_savedmodel_holds_its_weights_once(files):
     paths, detector = files
     weights = sum(variable.numpy().nbytes for variable in detector.model.variables)
     assert weights <= (paths["savedmodel"] / "variables" / DATA).stat().st_size < 1.1 * weights
 
 
+@pytest.mark.slow
 def test_smaller_weights_make_smaller_files(files):
     whole, half, quarter = (files[0][f"{name}.tflite"].stat().st_size for name in (
         "float32", "float16", "int8"))  # fmt: skip
@@ -345,6 +349,7 @@ def test_the_padding_is_nothing_to_the_network(normalization):
     np.testing.assert_allclose(normalize(color, None, normalization), 0, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["detector.onnx", "float32.tflite"])
 def test_a_copy_of_the_helper_detects_without_tensorflow(name, files, photos, tmp_path):
     shutil.copy(export.__file__.replace("export.py", "exported.py"), tmp_path / "exported.py")
@@ -470,6 +475,7 @@ class QuickArchive(NoArchive):
         (Path(path) / "saved_model.pb").touch()
 
 
+@pytest.mark.slow
 def test_two_exports_at_once_into_one_place_both_end_with_a_whole_folder(
     files, tmp_path, monkeypatch
 ):
@@ -502,6 +508,7 @@ def convert_nothing(paths, monkeypatch):
     monkeypatch.setattr(exporters, "_require_portable", lambda *args: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["savedmodel", "detector.onnx", "float32.tflite"])
 def test_a_disk_that_takes_no_more_is_named_and_the_older_file_stays(
     name, files, tmp_path, monkeypatch
@@ -519,6 +526,7 @@ def test_a_disk_that_takes_no_more_is_named_and_the_older_file_stays(
     assert len(ExportedDetector.load(tmp_path / name).detect(np.zeros([9, 9, 3], np.uint8))) == 4
 
 
+@pytest.mark.slow
 def test_a_temporary_folder_that_takes_no_more_is_named(files, tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(exporters.tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -529,6 +537,7 @@ def test_a_temporary_folder_that_takes_no_more_is_named(files, tmp_path, monkeyp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["savedmodel", "detector.onnx", "float32.tflite"])
 def test_what_is_in_the_way_is_named(name, files, tmp_path, monkeypatch):
     convert_nothing(files[0], monkeypatch)

@@ -688,21 +688,13 @@ def test_every_setting_has_a_case():
         assert len(CASES[name].values) > 1
 
 
-SLOW = (run, outputs, detected)  # they train, or build a network, for every value
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (CASES[name].observe in SLOW))
-        for name in SETTINGS
-        if name in CASES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
 def test_every_setting_does_something(name):
     require_effect(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("observe", dict.fromkeys(case.observe for case in CASES.values()))
 def test_nothing_else_changes_an_observation(observe):
     """Or the test above could not fail."""

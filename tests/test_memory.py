@@ -99,7 +99,7 @@ def calls(detector, kind, folder):
     return ways[kind]
 
 
-@pytest.mark.parametrize("kind", ["arrays", "file"])
+@pytest.mark.parametrize("kind", ["arrays", pytest.param("file", marks=pytest.mark.slow)])
 def test_four_hundred_images_take_no_memory(kind, process, tmp_path):
     """The median of windows, so that what the heap takes once does not count. Of images of many
     sizes it takes more than can be told from a leak within 400."""

@@ -71,6 +71,7 @@ def diary(run):
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_its_newest_checkpoint_a_run_goes_on_from_the_one_before(run, finished):
     """And ends with the same weights."""
     (run / "checkpoints" / "last.npz").unlink()

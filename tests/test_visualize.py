@@ -308,6 +308,7 @@ def test_every_and_limit_of_several_videos(run, clip, tmp_path):
         assert [entry["detections"] for entry in entries] == [[], [], []]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page(run, clip, tmp_path, monkeypatch):
     """Those on videos; the others are run with all pages' commands."""
     (tmp_path / "runs").mkdir()
@@ -364,6 +365,7 @@ def test_a_failure_in_the_middle_of_a_video_leaves_nothing(run, clip, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_damage_is_said_and_a_file_that_is_no_video_writes_nothing(run, tmp_path, capsys):
     broken = tmp_path / "broken.avi"
     writer = cv2.VideoWriter(str(broken), cv2.VideoWriter.fourcc(*"MJPG"), 10, CLIP[::-1])

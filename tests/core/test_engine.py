@@ -47,6 +47,9 @@ def test_eight_images_are_learnt_by_heart(dataset):
             "model.resize.height": 96,
             "model.resize.width": 96,
             "model.anchors.sizes": (12, 24, 48, 96, 192),
+            "model.neck_width": 64,
+            "model.head_width": 64,
+            "model.head_depth": 2,
         },
     )
     tf.keras.utils.set_random_seed(0)

@@ -14,7 +14,7 @@ import pytest
 from data.images import decode_image
 from utils.draw import class_colors
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.slow
 
 REQUIRED = os.environ.get("REQUIRE_BROWSER") == "1"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

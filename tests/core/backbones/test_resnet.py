@@ -100,6 +100,7 @@ def copy_from_applications(theirs, ours):
     return len(pairs)
 
 
+@pytest.mark.slow
 def test_resnet50_equals_keras_applications(resnet50):
     """With the stride in the 1x1; with it in the 3x3 the same weights give other numbers."""
     names = ("conv3_block4_out", "conv4_block6_out", "conv5_block3_out")

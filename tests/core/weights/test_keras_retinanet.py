@@ -344,6 +344,7 @@ def test_the_conventions_are_theirs(imported):
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(128, 160), (129, 163), (97, 130)])
 def test_outputs_agree(detector, network, size):
     images = random_images(*size)
