@@ -12,7 +12,6 @@ The last line printed is the headline: `VOC mAP@0.50: 0.8123`.
 import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -23,23 +22,19 @@ from loguru import logger
 import configs
 from configs import Config
 from data.datasets import log_defects, prepare, read_split
-from data.detections import (
-    DetectionTable,
-    read_devkit,
-    read_json,
-    read_json_sizes,
-    write_devkit,
-    write_json,
-)
-from data.detections_coco import read_coco_results, write_coco_results
-from data.detections_odgt import read_odgt, read_odgt_sizes, write_odgt
+from data.detections.coco import read_coco_results, write_coco_results
+from data.detections.devkit import read_devkit, write_devkit
+from data.detections.odgt import read_odgt, read_odgt_sizes, write_odgt
+from data.detections.project_json import read_json, read_json_sizes, write_json
+from data.detections.table import DetectionTable
+from data.doctor.object_counts import limits
 from data.files import open_data
-from data.object_counts import limits
 from data.records import Dataset, DatasetError
 from detector import open_detector
 from scoring import Scores, draw, score, summarize
 from utils.diary import console, diary
 from utils.files import write_text
+from utils.program import make_parser, run_program
 
 
 def main(argv: list[str] | None = None) -> float:
@@ -79,9 +74,7 @@ def main(argv: list[str] | None = None) -> float:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("weights", nargs="?", help="a run's folder or a checkpoint")
     configs.add_arguments(parser, None, "default: the run's own, else config.py")
     parser.add_argument("--split", help="default: data.val")
@@ -193,7 +186,4 @@ def write_all(out: Path, split: str, scores: Scores, report: dict, table: Detect
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

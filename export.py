@@ -11,7 +11,6 @@ with NumPy and OpenCV; what they hold, and how to open them without it: docs/exp
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -22,6 +21,7 @@ import configs
 from detector import open_detector
 from exporters import TFLITE_PRECISIONS, write_onnx, write_savedmodel, write_tflite
 from utils.diary import diary
+from utils.program import make_parser, run_program
 
 OPTIONS = {"savedmodel": (), "onnx": ("nms",), "tflite": ("precision",)}  # those of each format
 
@@ -43,9 +43,7 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("weights", nargs="?", help="a run's folder or a checkpoint")
     parser.add_argument("--format", required=True, choices=tuple(OPTIONS))
     parser.add_argument("--out", help="file, of a SavedModel the folder; default: in RUN/export")
@@ -82,7 +80,4 @@ def megabytes(path: Path) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

@@ -26,7 +26,7 @@ from configs.schema import Canvas, ShortLong
 from core.anchors import STRIDES
 from core.engine import candidates
 from core.retinanet import CAFFE_MEAN, TORCH_MEAN
-from data.resize import padded_size
+from data.images.resize import padded_size
 from detector import Detector
 from exported import VERSION, check_conventions
 from utils.files import whole_file, whole_folder, write_bytes, write_error, write_text
@@ -79,7 +79,7 @@ def fitted(images: tf.Tensor, rule: Canvas | ShortLong) -> dict[str, tf.Tensor]:
 
     images: (B, H, W, 3) uint8 RGB.
     Returns images (B, h, w, 3) float32, whole numbers where the rule smooths; sizes (B, 2) int32;
-    scales (B, 2) float32 x, y. Within a level of 255 of `data.render.resample`, which rounds
+    scales (B, 2) float32 x, y. Within a level of 255 of `data.images.render.resample`, which rounds
     between its steps.
     """
     size = tf.shape(images)[1:3]
@@ -102,7 +102,7 @@ def fitted(images: tf.Tensor, rule: Canvas | ShortLong) -> dict[str, tf.Tensor]:
 
 
 def _sizes(size: tf.Tensor, rule: Canvas | ShortLong) -> tuple[tf.Tensor, tf.Tensor]:
-    """`data.resize.fitted_size` and `padded_size` in a graph: (2,) int32 height, width -> both."""
+    """`fitted_size` and `padded_size` of data.images.resize in a graph: (2,) int32 y, x -> both."""
     sides = tf.cast(size, tf.float64)
     if isinstance(rule, Canvas):
         canvas = tf.constant([rule.height, rule.width], tf.float64)

@@ -21,7 +21,7 @@ from core.metrics.arrays import Detections, GroundTruth
 from core.metrics.coco import STAT_NAMES, CocoResult, coco_metric
 from core.metrics.crowdhuman import REFERENCES, CrowdHumanResult, crowdhuman_metric
 from core.metrics.voc import VocResult, confusion_matrix, voc_metric
-from data.detections import DetectionTable
+from data.detections.table import DetectionTable
 from data.records import Dataset, DatasetError
 from utils.plots import confusion_matrix_picture, miss_rate_curves, precision_recall_curves
 

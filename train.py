@@ -56,10 +56,12 @@ from core.targets import Atss
 from core.weights.published import open_weights
 from core.weights.store import DETECTOR, Weights, stated
 from core.weights.transfer import class_sources, transfer
-from data.bit_depth import depth_of
 from data.datasets import log_defects, prepare, read_split
-from data.detections import DetectionTable
-from data.object_counts import limits
+from data.detections.table import DetectionTable
+from data.doctor.object_counts import limits
+from data.images.bit_depth import depth_of
+from data.images.render import Reader
+from data.images.resize import at_input_size, padded_size
 from data.pipeline import (
     checked,
     evaluation_batches,
@@ -68,8 +70,6 @@ from data.pipeline import (
     training_batches,
 )
 from data.records import Dataset, DatasetError, learnable
-from data.render import Reader
-from data.resize import at_input_size, padded_size
 from data.sampling import repeat_factors, samples_per_epoch
 from detector import Detector, gather_detections
 from evaluate import write_all
@@ -95,6 +95,7 @@ from utils.diary import console, diary, progress_bar, versions
 from utils.draw import contact_sheet, write_image
 from utils.files import WriteError, spare, write_text
 from utils.plots import training_curves
+from utils.program import make_parser, run_program
 from utils.runs import MetricsFile, RunLock, StopSignal, new_run
 from visualize import with_truth
 
@@ -171,9 +172,7 @@ def main(argv: list[str] | None = None) -> float:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     configs.add_arguments(parser, None, "default: config.py, or that of the run resumed")
     parser.add_argument("--resume", metavar="RUN", help="the folder of a run that was stopped")
     parser.add_argument("--eager", action="store_true", help="no compiled graph, for breakpoints")
@@ -703,7 +702,4 @@ def write_samples(
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

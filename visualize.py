@@ -31,8 +31,8 @@ from rich.markup import escape
 import configs
 from core.metrics.voc import voc_matches
 from data.datasets import read_split
-from data.detections import DetectionTable, rows_by_image
-from data.images import IMAGE_SUFFIXES, decode_image
+from data.detections.table import DetectionTable, rows_by_image
+from data.images.decode import IMAGE_SUFFIXES, decode_image
 from data.inputs import unlabelled
 from data.records import Dataset, first_images
 from detector import Detector, open_detector
@@ -40,6 +40,7 @@ from scoring import arrays
 from utils.diary import diary, progress_bar
 from utils.draw import contact_sheet, draw_boxes, fit, side_by_side, with_legend, write_image
 from utils.files import whole_file, write_text
+from utils.program import make_parser, run_program
 from utils.runs import StopSignal
 from utils.video import (
     ADDRESS,
@@ -106,9 +107,7 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument(
         "source",
         nargs="*",
@@ -451,7 +450,4 @@ def _video_name(source: str | int) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

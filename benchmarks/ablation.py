@@ -30,6 +30,7 @@ import numpy as np
 import configs
 from configs import Config, ConfigError, preset
 from utils.files import write_text
+from utils.program import make_parser, run_program
 from utils.reading import read_json
 
 ROOT = Path(__file__).parents[1]
@@ -128,9 +129,7 @@ class Run(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--root", default="datasets/bccd", help="the BCCD dataset")
     parser.add_argument("--rows", help="these groups or rows, with commas between; default: all")
     parser.add_argument("--seeds", type=int, default=3, help="runs of a row")
@@ -297,8 +296,6 @@ def markdown(rows: Sequence[tuple], found: Mapping[str, Mapping[int, Mapping]]) 
 
 if __name__ == "__main__":
     try:
-        main()
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+        run_program(main)
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on")

@@ -10,7 +10,6 @@ the number. Leaves in --out
 the files, export.json and export.md.
 """
 
-import argparse
 import importlib.metadata
 import json
 import os
@@ -25,12 +24,13 @@ import numpy as np
 
 from benchmarks.machine import description, headline, require_idle
 from benchmarks.outputs import pairwise_iou
-from data.images import IMAGE_SUFFIXES, decode_image
+from data.images.decode import IMAGE_SUFFIXES, decode_image
 from detector import Detector
 from export import megabytes
 from exported import ExportedDetector
 from exporters import write_onnx, write_savedmodel, write_tflite
 from utils.files import write_text
+from utils.program import make_parser
 
 FORMATS = {  # name -> file, and what writes it
     "SavedModel": ("savedmodel", write_savedmodel, {}),
@@ -46,9 +46,7 @@ Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes (D, 4), scores (
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("run", help="a run's folder or a checkpoint")
     parser.add_argument("photos", help="a folder of images")
     parser.add_argument("--limit", type=int, default=20, help="photos, the first by name")

@@ -8,10 +8,8 @@ COLUMNS of each step; `python -m images.make` draws that file.
 Paper: Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002, sections 3.3 and 4.1.
 """
 
-import argparse
 import csv
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from train import begin_phase
 from utils.devices import use_devices
 from utils.diary import diary
 from utils.files import whole_file
+from utils.program import make_parser, run_program
 
 CROSS_ENTROPY: dict[str, float | None] = {"loss.gamma": 0.0, "loss.alpha": None}
 STARTS: dict[str, dict[str, float | None]] = {  # name -> what differs from the config
@@ -42,9 +41,7 @@ COLUMNS = ("step", "class_loss", "foreground_loss")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     configs.add_arguments(parser)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--out", required=True, help="a CSV file")
@@ -88,7 +85,4 @@ def write_steps(path: str | Path, runs: Mapping[str, Sequence[tuple]]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

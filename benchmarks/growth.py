@@ -8,7 +8,6 @@ above what was there when all was built. Leaves in --out growth.json, growth.md 
 the slope of each curve's upper end in logarithms: 1 is linear in what grows, less is better.
 """
 
-import argparse
 import json
 import re
 import sys
@@ -28,6 +27,7 @@ from benchmarks.machine import description, headline, require_idle
 from benchmarks.report import save, style
 from utils.files import write_text
 from utils.plots import DPI, INK, PALETTE
+from utils.program import make_parser
 
 END = 3  # points of a curve's upper end that its slope is fitted to
 DECADES = 100  # a vertical axis spans at least this factor, so that noise looks like noise
@@ -59,9 +59,7 @@ LEGEND = {"images": "256 images of an epoch"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", metavar="PATTERN", help="these curves: a regular expression")
     parser.add_argument("--out", default="runs/benchmarks/growth")

@@ -28,6 +28,7 @@ import numpy as np
 
 from benchmarks.machine import description, headline, require_idle
 from utils.files import write_text
+from utils.program import make_parser
 
 SIZES = {"640x480": (640, 480), "12 megapixels": (4000, 3000)}
 SIDE, BATCH, FILES = 416, 8, 32
@@ -43,9 +44,7 @@ COLORS = {"brightness": 0.1, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="counted in a round")
     parser.add_argument("--out", default="runs/benchmarks/input")
@@ -135,8 +134,8 @@ def one_round(contestant: str, folder: Path, seconds: float) -> float:
 def ours(folder: Path, variant: str) -> Iterator[dict[str, np.ndarray]]:
     from configs import override
     from configs.schema import Augment, Canvas, Data
-    from data import render
-    from data.images import image_size
+    from data.images import render
+    from data.images.decode import image_size
     from data.pipeline import training_batches
     from data.records import Defects, Record, pack
 

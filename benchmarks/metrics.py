@@ -8,7 +8,6 @@ evaluators whose rules the metrics follow, over the metrics; more is faster, and
 equal. Generated detections, interleaved rounds, the ratio of the minima. --small is for trying.
 """
 
-import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from core.metrics.arrays import Detections, GroundTruth
 from core.metrics.coco import coco_metric
 from core.metrics.crowdhuman import REFERENCES, crowdhuman_metric
 from core.metrics.voc import voc_metric
+from utils.program import make_parser
 
 Result = TypeVar("Result")
 SIDE = 800  # pixels of the generated images
@@ -30,9 +30,7 @@ STEPS = ("evaluate", "accumulate", "summarize")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="one image of a hundred")
     parser.add_argument("--busy", action="store_true", help="measure though others compute")

@@ -30,6 +30,7 @@ from benchmarks.interleave import ROOT, Times, Worker, interleaved
 from benchmarks.machine import description, headline, require_idle
 from benchmarks.outputs import compare, sentence
 from utils.files import write_text
+from utils.program import make_parser
 
 ALL = {"depth": (18, 50), "size": (320, 416, 640), "classes": (20, 80)}
 HEADLINE = {"depth": (50,), "size": (416,), "classes": (20,)}
@@ -74,9 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     for name in ALL:
         parser.add_argument(f"--{name}", type=int, nargs="+", help=f"default {HEADLINE[name][0]}")
     parser.add_argument("--all", action="store_true", help=f"all of {ALL} not given otherwise")

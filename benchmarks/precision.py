@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.interleave import ROOT
 from benchmarks.machine import description, headline
 from utils.files import write_text
+from utils.program import make_parser
 
 SMALL = (
     "model.resize.height=144",
@@ -37,9 +38,7 @@ COLUMNS = {  # name -> precision of training, of detecting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("root", help="the BCCD dataset")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=24)

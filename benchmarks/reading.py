@@ -25,6 +25,7 @@ from benchmarks.interleave import ROOT
 from benchmarks.machine import description, headline, require_idle
 from benchmarks.worker import Memory
 from utils.files import write_text
+from utils.program import make_parser
 
 IMAGES, BOXES, CATEGORIES = 118_287, 860_001, 80  # COCO's train2017
 SPLIT = "train2017"
@@ -32,9 +33,7 @@ OURS, THEIRS = "ours", "pycocotools"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--boxes", type=int, default=BOXES)
@@ -136,7 +135,7 @@ def annotation(rng: np.random.Generator, number: int, owner: int, size: np.ndarr
 
 
 def ours(root: Path) -> dict:
-    from data.coco import read_coco
+    from data.formats.coco import read_coco
 
     memory, start = Memory(), time.perf_counter()
     dataset = read_coco(root, SPLIT, check_images=False)

@@ -8,7 +8,6 @@ to --limit images, because an epoch's length is no start-up cost. The dataset is
 Leaves in --out startup.json and startup.md.
 """
 
-import argparse
 import json
 import os
 import pty
@@ -27,18 +26,17 @@ import numpy as np
 from benchmarks.interleave import ROOT
 from benchmarks.machine import description, headline, require_idle
 from utils.files import write_text
+from utils.program import make_parser
 
 # The bar holds this only once a step has been made; the diary's lines begin with the time.
 FIRST_STEP = r"loss \d+\.\d+ = class"
 FIRST_VALIDATION = r"epoch 1, .*val loss"
 TIMEOUT = 600  # seconds
-GENERATE = "import sys; from data.shapes import make_shapes; make_shapes(sys.argv[1])"
+GENERATE = "import sys; from data.formats.shapes import make_shapes; make_shapes(sys.argv[1])"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=int, default=64, help="images until the first validation")
     parser.add_argument("--out", default="runs/benchmarks/startup")

@@ -46,6 +46,7 @@ from data.doctor.findings import (
     class_findings,
     reader_findings,
 )
+from data.doctor.object_counts import limits
 from data.doctor.page import by_kind, render
 from data.doctor.pixels import (
     depth_findings,
@@ -57,13 +58,13 @@ from data.doctor.pixels import (
 )
 from data.doctor.unlisted import unlisted_images
 from data.doctor.voc_files import voc_findings
-from data.object_counts import limits
+from data.images.resize import at_input_size, padded_size
 from data.pipeline import steps_per_epoch
 from data.records import Dataset, DatasetError, learnable
-from data.resize import at_input_size, padded_size
 from utils.diary import console, diary
 from utils.files import write_text
 from utils.names import printable
+from utils.program import make_parser, run_program
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,11 +95,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.check",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, "data.check")
     configs.add_arguments(parser)
     parser.add_argument("--out", metavar="DIR", help="default: <config.output>/check")
     parser.add_argument(
@@ -310,8 +307,4 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_program(lambda: sys.exit(main()), failure=2)

@@ -8,10 +8,14 @@ from typing import Any
 from loguru import logger
 
 from configs.schema import Data
-from data.boxes_csv import DELIMITERS, csv_classes, read_csv
-from data.class_files import read_class_file
-from data.coco import coco_classes, read_coco
-from data.crowdhuman import read_crowdhuman
+from data.formats.boxes_csv import DELIMITERS, csv_classes, read_csv
+from data.formats.class_files import read_class_file
+from data.formats.coco import coco_classes, read_coco
+from data.formats.crowdhuman import read_crowdhuman
+from data.formats.shapes import make_shapes
+from data.formats.texts import expected_one_of
+from data.formats.voc import discover_classes, read_voc
+from data.formats.yolo import read_yolo, yolo_classes
 from data.records import (
     Dataset,
     DatasetError,
@@ -19,10 +23,6 @@ from data.records import (
     first_images,
     require_fit_names,
 )
-from data.shapes import make_shapes
-from data.texts import expected_one_of
-from data.voc import discover_classes, read_voc
-from data.yolo import read_yolo, yolo_classes
 
 PERSON = ("person",)  # the class of CrowdHuman unless said
 

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from data.images import ImageHeader, exif_orientation, image_size, orient
+from data.images.decode import ImageHeader, exif_orientation, image_size, orient
+from data.images.render import Decoded, Reader, image_reader
 from data.records import Dataset, Defects, Record, pack
-from data.render import Decoded, Reader, image_reader
 
 # A path, an array (H, W, 3) RGB or (H, W) or (H, W, 1) grey of uint8, or an image of PIL, which is
 # no type here because this module does without PIL.

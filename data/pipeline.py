@@ -22,16 +22,16 @@ import numpy as np
 import tensorflow as tf
 
 from configs.schema import Canvas, Data
-from data.augment import SMALLEST_CROP, canvases, color_matrix, flip, iou_crop, zoom
-from data.effects import blur, cutout, jpeg
-from data.mixing import cutmix, draw_partners, mixup, mosaic
+from data.augment.effects import blur, cutout, jpeg
+from data.augment.geometry import SMALLEST_CROP, canvases, color_matrix, flip, iou_crop, zoom
+from data.augment.mixing import cutmix, draw_partners, mixup, mosaic
+from data.augment.sample import Sample
+from data.augment.warp import warp
+from data.images.render import Reader, compose, image_reader, pad, recolor
+from data.images.resize import Rule, fitted_size, padded_size
+from data.images.views import View, clip, place, reduction, whole
 from data.records import Dataset, DatasetError, learnable
-from data.render import Reader, compose, image_reader, pad, recolor
-from data.resize import Rule, fitted_size, padded_size
-from data.samples import Sample
 from data.sampling import epoch_order, repeat_factors, samples_per_epoch
-from data.views import View, clip, place, reduction, whole
-from data.warp import warp
 from utils.boxes import IGNORE, PADDING
 
 Row: TypeAlias = dict[str, np.ndarray]  # of a batch, by name

@@ -12,7 +12,6 @@ to ignore are dashed. Beside smaller inputs of a batch, black is padding. Writes
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -27,14 +26,15 @@ import configs
 from configs import Config
 from configs.schema import Augment, Data, Mixing
 from core.weights.published import cache_folder, find, open_weights
-from data.bit_depth import depth_of
 from data.datasets import prepare, read_split
+from data.images.bit_depth import depth_of
+from data.images.render import pad
 from data.pipeline import checked, training_batches
 from data.records import Dataset
-from data.render import pad
 from utils.boxes import IGNORE
 from utils.diary import diary
 from utils.draw import class_colors, contact_sheet, draw_boxes, write_image
+from utils.program import make_parser, run_program
 
 MOST = 640  # px, the longer side of a picture on the sheet
 
@@ -59,11 +59,7 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.preview",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, "data.preview")
     configs.add_arguments(parser)
     parser.add_argument("--count", type=int, default=16, help="samples; default: 16")
     parser.add_argument("--epoch", type=int, default=0, help="default: 0, the first")
@@ -155,7 +151,4 @@ def switched_on(data: Data) -> list[tuple[str, object]]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

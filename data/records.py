@@ -86,7 +86,7 @@ class Dataset:
     category_ids: (K) numbers the classes have in COCO's files and results; else 1 to K.
     defects: what the reader dropped or mended.
     bits: how many of the 16 of a value are in use in image files that have so many, see
-      `data.bit_depth`; None: all. A program sets it, as the model says; readers leave it.
+      `data.images.bit_depth`; None: all. A program sets it, as the model says; readers leave it.
     """
 
     name: str

@@ -10,7 +10,6 @@
 Takes 4 GB below $TMPDIR while it runs. Standard library only.
 """
 
-import argparse
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from docker.files import context_files, instructions
+from utils.program import make_parser
 
 PROJECT = Path(__file__).parents[1]
 GPU = {"TENSORFLOW": "tensorflow[and-cuda]"}
@@ -86,11 +86,7 @@ class Image:
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command line. Raises SystemExit at the first step that fails."""
-    parser = argparse.ArgumentParser(
-        prog="python -m docker.check",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, "docker.check")
     parser.add_argument("--venv", action="store_true", help="in a virtual environment, no chroot")
     parser.add_argument("--no-gpu", action="store_true", help="the image for CPUs alone")
     args = parser.parse_args(argv)

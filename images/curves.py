@@ -5,27 +5,24 @@
 From the run's evaluation/detections.json and the dataset, which must still be there.
 """
 
-import argparse
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
 
 import configs
 from data.datasets import prepare, read_split
-from data.detections import read_json
+from data.detections.project_json import read_json
 from scoring import Scores, VocScores, score
 from utils.files import whole_file
 from utils.plots import precision_recall_curves
+from utils.program import make_parser, run_program
 
 CURVES_FILE = Path(__file__).with_name("bccd_precision_recall.csv")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("run", help="a run's folder, with its evaluation")
     run = Path(parser.parse_args(argv).run)
     config = configs.load(run / "config.json")
@@ -69,7 +66,4 @@ def draw(path: str | Path, curves_file: str | Path = CURVES_FILE) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

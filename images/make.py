@@ -10,7 +10,6 @@ benchmarks/first_steps.py, bccd_precision_recall.csv of images/curves.py. detect
 runs/shapes and trains it if there is none, 3 minutes.
 """
 
-import argparse
 import json
 import os
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from images import architecture, curves, focal, necks
 from utils.diary import diary
 from utils.draw import contact_sheet, write_image
 from utils.plots import schedule_curves
+from utils.program import make_parser
 from visualize import with_truth
 
 FOLDER = Path(__file__).parent
@@ -56,9 +56,7 @@ SAMPLES = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PICTURES)}")
     parser.add_argument("--out", default=FOLDER, type=Path, help="folder; default: images/")
     args = parser.parse_args(argv)

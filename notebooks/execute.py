@@ -6,7 +6,6 @@
 What differs from run to run without meaning anything (times of the diary, metadata) is left out.
 """
 
-import argparse
 import hashlib
 import re
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 
+from utils.program import make_parser
+
 FOLDER = Path(__file__).parent
 CLOCK = re.compile(r"^\d\d:\d\d:\d\d ", re.MULTILINE)  # before each line of the diary
 # What TensorFlow's C++ says of the machine before it can be told not to.
@@ -23,9 +24,7 @@ CHATTER = re.compile(r"^(WARNING: All log messages before absl|[IWE]0000 ).*\n",
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     default = sorted(FOLDER.glob("*.ipynb"))
     parser.add_argument("notebooks", nargs="*", type=Path, default=default)
     for path in parser.parse_args().notebooks:

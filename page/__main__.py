@@ -9,17 +9,17 @@ It is served to this machine only, unless --host says otherwise, until Ctrl-C.
 
 import argparse
 import os
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from loguru import logger
 
 import configs
-from data.images import MAX_PIXELS
+from data.images.decode import MAX_PIXELS
 from detector import open_detector
 from page.server import Limits, create_app, is_unspecified, listen, warm_up
 from utils.diary import diary
+from utils.program import make_parser, run_program
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,11 +41,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m page",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, "page")
     parser.add_argument("weights", nargs="?", help="a run's folder or a checkpoint")
     configs.add_arguments(parser, None, "default: the run's own, else config.py")
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine")
@@ -70,7 +66,4 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

@@ -24,7 +24,7 @@ from loguru import logger
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from data.images import check_inflation, image_size
+from data.images.decode import check_inflation, image_size
 from data.records import DatasetError
 from detector import Detector
 from utils.draw import class_colors, write_image

@@ -17,7 +17,7 @@ import visualize
 from configs import preset
 from core.layers import Conv2D
 from data import preview
-from data.shapes import make_shapes
+from data.formats.shapes import make_shapes
 from detector import Detector
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ import pytest
 
 import configs
 from data import datasets
-from data.shapes import make_shapes
+from data.formats.shapes import make_shapes
 
 pytestmark = pytest.mark.slow
 

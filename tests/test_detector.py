@@ -23,11 +23,12 @@ import evaluate
 import visualize
 from core.build import build_model
 from core.engine import predict
-from data.detections import DetectionTable, read_json
+from data.detections.project_json import read_json
+from data.detections.table import DetectionTable
+from data.formats.shapes import CLASSES, make_shapes
+from data.formats.voc import read_voc
 from data.inputs import unlabelled
 from data.pipeline import detection_batches, evaluation_batches
-from data.shapes import CLASSES, make_shapes
-from data.voc import read_voc
 from detector import Detector, gather_detections, open_detector
 from scoring import score, summarize
 from utils.checkpoints import CheckpointError, save_checkpoint

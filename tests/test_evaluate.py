@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 import evaluate
-from data.detections import write_devkit, write_json
-from data.detections_odgt import write_odgt
-from data.voc import read_voc
+from data.detections.devkit import write_devkit
+from data.detections.odgt import write_odgt
+from data.detections.project_json import write_json
+from data.formats.voc import read_voc
 from tests.test_scoring import detect
 
 pytestmark = pytest.mark.quick

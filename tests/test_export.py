@@ -27,9 +27,9 @@ import exporters
 from configs.schema import Canvas, Model, ShortLong
 from core.build import build_model
 from core.retinanet import normalize
-from data.render import resample
-from data.resize import fitted_size, padded_size
-from data.shapes import CLASSES, make_shapes
+from data.formats.shapes import CLASSES, make_shapes
+from data.images.render import resample
+from data.images.resize import fitted_size, padded_size
 from detector import Detector
 from exported import ExportedDetector
 from utils.files import WriteError

@@ -15,8 +15,8 @@ import exported
 from configs import override, to_dict
 from configs.schema import Canvas, Model, ShortLong
 from core.build import build_postprocess
-from data.render import resample
-from data.resize import fitted_size
+from data.images.render import resample
+from data.images.resize import fitted_size
 
 pytestmark = pytest.mark.full
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-import data.images
+import data.images.decode
 from data.inputs import as_stored
 from exported import ExportedDetector, to_rgb
 

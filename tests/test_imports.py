@@ -176,7 +176,7 @@ def test_a_tree_that_keeps_the_rules_passes(tmp_path):
         ("core/build.py", "import data"),
         ("data/a.py", "import core.anchors"),
         ("data/a.py", "import numpy, core"),
-        ("data/voc.py", "from configs.schema import Data"),
+        ("data/formats/voc.py", "from configs.schema import Data"),
         ("data/pipeline.py", "from core.anchors import AnchorGenerator"),
         ("configs/a.py", "import numpy as np"),
         ("configs/a.py", "from utils.boxes import area"),

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from data.shapes import make_shapes
+from data.formats.shapes import make_shapes
 from tests.processes import run_script
 from tests.test_train import assert_same_run, call_train, write_config
 

@@ -44,9 +44,9 @@ from core.weights.published import open_weights
 from core.weights.transfer import transfer
 from data import check, convert, download, preview
 from data.datasets import prepare, read_split
-from data.detections import DetectionTable
+from data.detections.table import DetectionTable
+from data.formats.shapes import CLASSES, make_shapes
 from data.pipeline import image_reader, steps_per_epoch, training_batches
-from data.shapes import CLASSES, make_shapes
 from detector import Detector
 from scoring import score
 from utils.checkpoints import save_checkpoint

@@ -16,7 +16,7 @@ import pytest
 
 import configs
 import train
-from data.shapes import make_shapes
+from data.formats.shapes import make_shapes
 from tests.processes import ROOT
 from tests.test_train import assert_same_run, write_config
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from configs import preset
-from data.detections import DetectionTable
+from data.detections.table import DetectionTable
 from data.records import DatasetError, Defects, assemble
 from scoring import draw, score, summarize
 

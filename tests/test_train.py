@@ -23,7 +23,7 @@ from core.build import build_model
 from core.layers import BatchNorm
 from core.losses import Criterion
 from core.targets import Matcher
-from data.shapes import CLASSES, make_shapes
+from data.formats.shapes import CLASSES, make_shapes
 from tests.processes import run_script
 from utils import compare_runs
 from utils.board import panel

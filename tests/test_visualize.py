@@ -14,9 +14,9 @@ import pytest
 import configs
 import visualize
 from core.build import build_model
-from data.detections import DetectionTable
+from data.detections.table import DetectionTable
+from data.formats.shapes import CLASSES, make_shapes
 from data.records import Defects, assemble
-from data.shapes import CLASSES, make_shapes
 from detector import Detector
 from tests.test_detector import SMALL
 from utils.video import Frame, open_video, video_file

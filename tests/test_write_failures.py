@@ -318,7 +318,7 @@ config = preset("shapes", {{
 
 def scenarios(work: Path, disk: Path) -> list[Scenario]:
     """The programs with the least that makes them write everything."""
-    from data.shapes import make_shapes
+    from data.formats.shapes import make_shapes
     from tests.test_train import TINY
 
     shapes = make_shapes(work / "data", 2, 1, image_size=(64, 64))
@@ -462,9 +462,10 @@ def others(work: Path, disk: Path, shapes: Path, config: Path) -> list[Scenario]
 
     import evaluate
     from data import check, convert, preview
-    from data.detections import DetectionTable, write_json
-    from data.shapes import make_shapes
-    from data.voc import read_voc
+    from data.detections.project_json import write_json
+    from data.detections.table import DetectionTable
+    from data.formats.shapes import make_shapes
+    from data.formats.voc import read_voc
     from utils import compare_runs
 
     dataset = read_voc(shapes, "train")
@@ -504,7 +505,7 @@ def others(work: Path, disk: Path, shapes: Path, config: Path) -> list[Scenario]
 
 def of_a_download(work: Path, disk: Path) -> Scenario:
     """An archive from a server of this process, unpacked."""
-    from data.archives import extract
+    from data.download.archives import extract
     from utils.download import fetch
 
     served = work / "served"

@@ -28,6 +28,7 @@ from rich.table import Table
 from utils.files import write_text
 from utils.names import printable
 from utils.plots import comparison_curves
+from utils.program import make_parser, run_program
 from utils.reading import read_json
 from utils.reports import class_aps, headline_figures
 from utils.runs import read_metrics, weights_file
@@ -113,9 +114,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder")
     parser.add_argument("--out", help="file of the picture; default: comparison.png beside the run")
     parser.add_argument("--json", help="file for all figures")
@@ -364,7 +363,4 @@ def show(table: Table) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

@@ -10,7 +10,6 @@ Then: python visualize.py photo.jpg --weights weights/coco-v1, or model.weights 
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -25,6 +24,7 @@ from core.weights.importing import FORMATS
 from core.weights.published import PUBLISHED, SHORT, cache_folder, open_weights
 from core.weights.store import OF_BACKBONE, Weights
 from utils.diary import diary
+from utils.program import make_parser, run_program
 
 NOT_IN_THE_FILE = (
     "no file holds bn_epsilon, normalization, coder, anchors, resize, detect: they are the "
@@ -54,11 +54,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m core.weights",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__, "core.weights")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="published weights, their licences and where they go")
     add = commands.add_parser("import", help="a file of another project, or a name of the list")
@@ -110,7 +106,4 @@ def describe(weights: Weights) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data.images.resize import Rule, at_input_size
 from data.records import Dataset
-from data.resize import Rule, at_input_size
 
 COCO_LIMITS = (32**2, 96**2)  # px^2 between COCO's small, medium and large
 SIDES = (8, 16, 32, 64, 128, 256, 512)  # px between the bars of the sizes

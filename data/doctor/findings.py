@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from data.doctor.figures import class_figures
-from data.images import IMAGE_SUFFIXES
+from data.images.decode import IMAGE_SUFFIXES
 from data.records import Dataset
 
 SEVERITIES = ("error", "warning", "note")

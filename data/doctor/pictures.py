@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from data.doctor.findings import Finding, Shown
-from data.images import decode_image
+from data.images.decode import decode_image
 from data.records import Dataset, DatasetError
 from utils.draw import contact_sheet, draw_boxes, side_by_side
 from utils.plots import GRID, INK, PALETTE

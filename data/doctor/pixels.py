@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from data.bit_depth import bits_of
 from data.doctor.findings import Finding, Shown
-from data.images import EncodedImage, in_8_bits, orient, read_image
+from data.images.bit_depth import bits_of
+from data.images.decode import EncodedImage, in_8_bits, orient, read_image
 from data.records import Dataset, DatasetError
 from utils.diary import progress_bar
 

@@ -7,10 +7,10 @@ from pathlib import Path, PureWindowsPath
 
 from data.doctor.findings import Finding, Shown, image_named
 from data.files import read_data
-from data.reading import files_in, in_threads
+from data.formats.finding import files_in, in_threads
+from data.formats.texts import OF_ONE_IMAGE
+from data.formats.voc import ANNOTATION_FOLDERS, IMAGE_FOLDERS, Annotation, parse_annotation
 from data.records import Dataset, DatasetError
-from data.texts import OF_ONE_IMAGE
-from data.voc import ANNOTATION_FOLDERS, IMAGE_FOLDERS, Annotation, parse_annotation
 
 XML = (".xml",)
 _PATH = re.compile(r"<path>\s*([^<]*?)\s*</path>")

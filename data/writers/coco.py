@@ -17,7 +17,7 @@ def write_coco(dataset: Dataset, root: str | Path, split: str, names: Sequence[s
     names: file names in the folder <split>, one for each image, subfolders and all.
     Image ids that are whole numbers are kept if all are; else the images are numbered from 1.
     A region to ignore has `iscrowd` 1; a difficult object the extra key `difficult`, which
-    `data.coco` reads and others pass over.
+    `data.formats.coco` reads and others pass over.
     Returns the losses. Raises ValueError for a name that cannot be used.
     """
     check_names(names, dataset)

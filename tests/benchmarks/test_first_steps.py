@@ -8,7 +8,7 @@ import pytest
 import train
 from benchmarks import first_steps
 from configs import ConfigError
-from data.shapes import make_shapes
+from data.formats.shapes import make_shapes
 from images.focal import read_steps
 
 pytestmark = pytest.mark.full

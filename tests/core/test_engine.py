@@ -22,9 +22,9 @@ from core.optimizers import make_optimizer
 from core.postprocess import Postprocess
 from core.schedules import constant, cosine
 from core.targets import Matcher
+from data.formats.shapes import CLASSES, make_shapes
+from data.formats.voc import read_voc
 from data.pipeline import evaluation_batches, training_batches
-from data.shapes import CLASSES, make_shapes
-from data.voc import read_voc
 from detector import gather_detections
 
 pytestmark = pytest.mark.full

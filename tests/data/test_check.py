@@ -14,8 +14,8 @@ from configs import ConfigError
 from configs.schema import Phase
 from data import check
 from data.datasets import prepare, read_split
+from data.images.resize import at_input_size
 from data.pipeline import steps_per_epoch
-from data.resize import at_input_size
 
 pytestmark = pytest.mark.full
 

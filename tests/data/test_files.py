@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from data.bit_depth import is_deep
-from data.coco import read_coco
-from data.detections import read_json
+from data.convert.splits import same_content
+from data.detections.project_json import read_json
 from data.files import open_data, read_data, read_data_text
-from data.images import read_header, read_image
+from data.formats.coco import read_coco
+from data.formats.texts import text_lines
+from data.formats.voc import parse_annotation
+from data.images.bit_depth import is_deep
+from data.images.decode import read_header, read_image
 from data.records import DatasetError
-from data.splits import same_content
-from data.texts import text_lines
-from data.voc import parse_annotation
 from evaluate import read_detections
 
 pytestmark = pytest.mark.quick

@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.boxes_csv import csv_classes, read_csv
-from data.coco import coco_classes, read_coco
-from data.crowdhuman import read_crowdhuman
+from data.formats.boxes_csv import csv_classes, read_csv
+from data.formats.coco import coco_classes, read_coco
+from data.formats.crowdhuman import read_crowdhuman
+from data.formats.voc import discover_classes, read_voc
+from data.formats.yolo import read_yolo, yolo_classes
 from data.records import Dataset, DatasetError
-from data.voc import discover_classes, read_voc
-from data.yolo import read_yolo, yolo_classes
 
 pytestmark = pytest.mark.full
 
@@ -259,12 +259,12 @@ READ = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
 sys.path.insert(0, {project!r})
-from data.boxes_csv import read_csv
-from data.coco import read_coco
-from data.crowdhuman import read_crowdhuman
+from data.formats.boxes_csv import read_csv
+from data.formats.coco import read_coco
+from data.formats.crowdhuman import read_crowdhuman
 from data.records import DatasetError
-from data.voc import read_voc
-from data.yolo import read_yolo
+from data.formats.voc import read_voc
+from data.formats.yolo import read_yolo
 read = {{"voc": lambda r: read_voc(r, "all"), "coco": lambda r: read_coco(r, "train"),
          "csv": lambda r: read_csv(r, "train"), "yolo": lambda r: read_yolo(r, "train"),
          "crowdhuman": lambda r: read_crowdhuman(r, "train")}}[{name!r}]

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from configs.schema import Data
-from data.class_files import read_class_file
 from data.datasets import prepare, read_split
-from data.detections import read_devkit, read_json
+from data.detections.devkit import read_devkit
+from data.detections.project_json import read_json
+from data.formats.class_files import read_class_file
+from data.formats.voc import parse_annotation
 from data.records import DatasetError, Defects, Record, pack
-from data.voc import parse_annotation
 
 pytestmark = pytest.mark.quick
 

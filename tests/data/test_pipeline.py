@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 
 from configs.schema import Augment, Canvas, Data, Mixing, ShortLong
-from data import render
 from data.datasets import prepare, read_split
-from data.images import decode_image
+from data.formats.shapes import make_shapes
+from data.images import render
+from data.images.decode import decode_image
 from data.inputs import unlabelled
 from data.pipeline import (
     AHEAD,
@@ -26,7 +27,6 @@ from data.pipeline import (
 )
 from data.records import DatasetError, first_images
 from data.sampling import epoch_order, repeat_factors
-from data.shapes import make_shapes
 from utils.boxes import IGNORE, PADDING
 
 NUM_IMAGES, BATCH = 11, 4

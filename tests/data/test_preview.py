@@ -13,9 +13,9 @@ import configs
 from configs.schema import Augment, Canvas, Data, Mixing, Phase
 from data import preview
 from data.datasets import prepare, read_split
+from data.formats.shapes import make_shapes
 from data.pipeline import training_batches
 from data.records import DatasetError
-from data.shapes import make_shapes
 from utils.boxes import IGNORE, PADDING
 from utils.draw import class_colors, draw_boxes
 

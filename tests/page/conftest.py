@@ -11,7 +11,7 @@ import pytest
 
 import configs
 from core.build import build_model
-from data.detections import DetectionTable
+from data.detections.table import DetectionTable
 from detector import Detector
 from page.server import Limits, create_app, listen
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.images import decode_image
+from data.images.decode import decode_image
 from utils.draw import class_colors
 
 pytestmark = pytest.mark.slow

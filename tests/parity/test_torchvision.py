@@ -34,7 +34,7 @@ from core.weights.coco import COCO_91
 from core.weights.importing import import_file
 from core.weights.store import BACKBONE, Weights
 from core.weights.torchvision import RETINANET
-from data.images import decode_image
+from data.images.decode import decode_image
 from detector import Detector
 from utils.boxes import PADDING
 

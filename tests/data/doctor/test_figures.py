@@ -5,8 +5,8 @@ import pytest
 
 from configs.schema import Canvas
 from data.doctor.figures import class_figures, split_figures
+from data.images.resize import at_input_size
 from data.records import Defects, assemble
-from data.resize import at_input_size
 
 pytestmark = pytest.mark.quick
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from data.doctor.voc_files import voc_findings
-from data.voc import read_voc
+from data.formats.voc import read_voc
 
 pytestmark = pytest.mark.quick
 

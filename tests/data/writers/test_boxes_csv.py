@@ -1,6 +1,6 @@
 import pytest
 
-from data.class_files import read_class_file
+from data.formats.class_files import read_class_file
 from data.writers.boxes_csv import write_csv
 
 pytestmark = pytest.mark.quick

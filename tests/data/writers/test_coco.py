@@ -5,7 +5,7 @@ import json
 import pytest
 from pycocotools.coco import COCO
 
-from data.coco import read_coco
+from data.formats.coco import read_coco
 from data.writers.coco import write_coco
 
 pytestmark = pytest.mark.quick

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from data.boxes_csv import read_csv
-from data.coco import read_coco
+from data.formats.boxes_csv import read_csv
+from data.formats.coco import read_coco
+from data.formats.voc import read_voc
+from data.formats.yolo import read_yolo
 from data.records import OF_OBJECTS
-from data.voc import read_voc
 from data.writers import FORMATS
 from data.writers.images import place
-from data.yolo import read_yolo
 
 pytestmark = pytest.mark.full
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from lxml import etree
 
-from data.voc import read_voc
+from data.formats.voc import read_voc
 from data.writers.voc import write_voc
 
 pytestmark = pytest.mark.quick

@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
+from data.formats.yolo import read_yolo, yolo_classes
 from data.writers.yolo import write_yolo
-from data.yolo import read_yolo, yolo_classes
 
 pytestmark = pytest.mark.quick
 

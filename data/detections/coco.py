@@ -1,0 +1,148 @@
+"""Detection results in the JSON of the COCO evaluation server, as pycocotools' `loadRes` reads it.
+
+https://cocodataset.org/#format-results, "object detection".
+Boxes in memory are xyxy, in the file [x, y, width, height]; both are absolute pixels, continuous
+and counted from 0. Numbers are written with all their digits: what is read back is what was
+written, up to the rounding of x + (x2 - x) (about 1e-13 pixels).
+Letters: M images, D detections, K classes.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from reprlib import repr as short
+
+import msgspec
+import numpy as np
+
+from data.detections.table import (
+    DetectionTable,
+    parse_json,
+    write_files,
+    xywh_boxes,
+    xywh_table,
+)
+from data.files import read_data
+from data.formats.texts import OF_DATASET
+from data.records import DatasetError
+
+
+class _Entry(msgspec.Struct, gc=False):
+    image_id: int | str
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+def write_coco_results(
+    path: str | Path, table: DetectionTable, category_ids: Sequence[int]
+) -> None:
+    """Writes one entry a detection, in the table's order; one line an entry.
+
+    path: file to write or replace; it is never left half-written.
+    category_ids: K different ids of the classes, usually the ground truth's.
+
+    The file is a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}. An
+    image id that is how a number is written ("139", not "000139") becomes that number, as it was in
+    the annotations; another stays a string.
+
+    Raises ValueError for category ids that do not fit the classes, OSError if the disk refuses.
+    """
+    ids = _checked_ids(category_ids, table.classes)
+    write_files({Path(path): _lines(table, ids)})
+
+
+def read_coco_results(
+    path: str | Path,
+    image_ids: Sequence[str],
+    classes: Sequence[str],
+    category_ids: Sequence[int],
+) -> DetectionTable:
+    """Reads detections in COCO's format, ours or another program's, in the order of the file.
+
+    image_ids, classes, category_ids: what the results are of, usually the ground truth's; they give
+        the indices. An image id may be a number or a string in the file.
+    The file does not say which images were looked at: one without an entry has no detections.
+
+    Returns a table with float64 boxes and scores and int64 indices. Raises DatasetError naming
+    file, entry (from 0), expected and found: what is no list of such entries, an unknown image or
+    category, a number that is not finite, a negative side. Raises ValueError for category ids that
+    do not fit the classes.
+    """
+    ids = _checked_ids(category_ids, classes)
+    entries = parse_json(read_data(path, OF_DATASET), list[_Entry], str(path))
+    index_of = {image_id: index for index, image_id in enumerate(image_ids)}
+    label_of = {category_id: label for label, category_id in enumerate(ids)}
+    image = np.array([index_of.get(str(entry.image_id), -1) for entry in entries], np.int64)
+    labels = np.array([label_of.get(entry.category_id, -1) for entry in entries], np.int64)
+    if (image < 0).any():
+        number = int(np.argmax(image < 0))
+        raise DatasetError(
+            f"{path}, entry {number}: expected image_id to be one of the {len(index_of)} images, "
+            f"found {short(entries[number].image_id)}"
+        )
+    if (labels < 0).any():
+        raise _unknown_category(path, ids, entries, np.flatnonzero(labels < 0))
+    return xywh_table(
+        image_ids,
+        classes,
+        image=image,
+        boxes=[entry.bbox for entry in entries],
+        scores=[entry.score for entry in entries],
+        labels=labels,
+        where=lambda row: f"{path}, entry {row}",
+    )
+
+
+def _checked_ids(category_ids: Sequence[int], classes: Sequence[str]) -> list[int]:
+    ids = [int(category_id) for category_id in category_ids]
+    if len(ids) != len(classes) or len(set(ids)) != len(ids):
+        raise ValueError(
+            f"category_ids: expected {len(classes)} different ids, one a class, found {ids}"
+        )
+    return ids
+
+
+def _lines(table: DetectionTable, category_ids: Sequence[int]) -> Iterable[str]:
+    image_ids = [_number_or_name(image_id) for image_id in table.image_ids]
+    columns = (
+        table.image.tolist(),
+        table.labels.tolist(),
+        xywh_boxes(table),
+        table.scores.tolist(),
+    )
+    yield "["
+    for row, (image, label, box, score) in enumerate(zip(*columns, strict=True)):
+        entry = {
+            "image_id": image_ids[image],
+            "category_id": category_ids[label],
+            "bbox": box,
+            "score": score,
+        }
+        yield (",\n" if row else "\n") + json.dumps(entry, ensure_ascii=False)
+    yield "\n]\n"
+
+
+def _number_or_name(image_id: str) -> int | str:
+    try:
+        number = int(image_id)
+    except ValueError:
+        return image_id
+    return number if str(number) == image_id else image_id
+
+
+def _unknown_category(
+    path: str | Path, ids: Sequence[int], entries: Sequence[_Entry], rows: np.ndarray
+) -> DatasetError:
+    """The error for entries (at `rows`) of other categories than `ids`.
+
+    A file of all of COCO's classes judged on some of them is rather a mistake than a wish.
+    """
+    first = rows[0]
+    others = {entries[row].category_id for row in rows}
+    return DatasetError(
+        f"{path}, entry {first}: expected category_id to be one of {ids}, "
+        f"found {short(entries[first].category_id)}; {len(rows)} of {len(entries)} entries are of "
+        f"{len(others)} categories that are not judged here: leave them out of the file, or judge "
+        "all its classes"
+    )

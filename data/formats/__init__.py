@@ -1,0 +1,1 @@
+"""Annotations -> Dataset, a module a format; the others find images, judge boxes, read text."""

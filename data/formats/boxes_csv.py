@@ -1,0 +1,472 @@
+"""CSV files with one box a line -> Dataset.
+
+`path,x1,y1,x2,y2,class` without a header row, as yhenon and fizyr write, or columns in any order
+under a header row, as TensorFlow's tutorials and DeepForest do. Which of them a file is shows in
+its first lines.
+Coordinates are taken as they stand, as continuous pixels: x1 = 0 is the left edge of the first
+pixel, x2 = width the right edge of the last, x2 - x1 the width of the box. Nothing is subtracted
+from files whose tool copied VOC's corners, counted from 1: how much is right, no file says.
+Letters: T objects.
+"""
+
+import csv
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
+
+import numpy as np
+
+from data.formats.class_files import read_class_file
+from data.formats.finding import ImageFinder, check_size, files_in, find_images, in_threads, share
+from data.formats.judge import Judge
+from data.formats.texts import class_label, csv_fields, decimal, fit_names, text_lines
+from data.images.decode import ImageHeader, read_header
+from data.records import Dataset, DatasetError, assemble
+
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "blank": " ", "pipe": "|"}
+NAMES = (
+    "{}.csv",
+    "{}_labels.csv",
+    "annotations_{}.csv",
+    "{}_annotations.csv",
+    "{}/_annotations.csv",
+    "annotations/{}.csv",
+)  # of the file of a split, in the order they are looked for; then with .txt
+_IMAGE = "filename file imagepath imagename image imgpath imgname img filepath path imageid imgid"
+COLUMNS = {
+    "image": tuple(_IMAGE.split()),
+    "x1": ("xmin", "x1", "left"),
+    "y1": ("ymin", "y1", "top"),
+    "x2": ("xmax", "x2", "right"),
+    "y2": ("ymax", "y2", "bottom"),
+    "class": ("class", "classname", "label", "labelname", "category", "categoryname", "name"),
+    "width": ("width", "imagewidth", "imgwidth"),
+    "height": ("height", "imageheight", "imgheight"),
+}  # what header rows call them, less case, blanks, "_" and "-"; the first that is there counts
+NEEDED = tuple(COLUMNS)[:6]
+MAX_PATH = 1000  # characters of an image's path
+
+_HASHED = ("train", "val", "all")
+_USUAL_SPLITS = (*_HASHED[:2], "trainval", "valid", "validation", "test")
+
+
+class _Row(NamedTuple):
+    """The texts of a line, trimmed and unchecked; "" where there is none."""
+
+    line: int
+    image: str
+    corners: tuple[str, ...]  # x1 y1 x2 y2
+    name: str
+    size: tuple[str, ...]  # width and height of the image
+
+
+class _Image(NamedTuple):
+    path: Path
+    header: ImageHeader
+
+
+def read_csv(
+    root: str | Path,
+    split: str,
+    classes: Sequence[str] | None = None,
+    *,
+    images: Sequence[str | Path] = (),
+    on_bad_annotation: str = "error",
+    delimiter: str = "",
+    header: bool | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+) -> Dataset:
+    """Reads one split of a dataset annotated in CSV, one box a line.
+
+    root: the folder of the dataset.
+    split: a name, whose file is one of `NAMES` with .csv or .txt; or the path of a .csv or .txt
+      file, relative to root or absolute. If there is no such file, but root holds a single CSV
+      (class files and those of other splits aside), "train", "val" and "all" are shares of that:
+      an image's side depends on nothing but its path and the seed.
+    classes: names in label order; None takes those found in this split, sorted (see `csv_classes`).
+    images: folders, relative to root or absolute, looked through after the file's own and before
+      <split>, images, images/<split> and JPEGImages beside the file, and root.
+    on_bad_annotation: "error" raises at the first defect; "drop" leaves the object out, or the
+      image where the defect is the image's, and counts it in the dataset's `defects`.
+    delimiter: of the values of `DELIMITERS`; "" finds out. Between blanks, paths may have blanks in
+      them.
+    header: whether the first line names the columns, see `COLUMNS`; None finds out. Without, they
+      are path, x1, y1, x2, y2, class.
+    val_fraction, seed: of the split of a single CSV.
+
+    Order: images as they first occur, in an image its lines. A line with a path, but no
+    coordinates or 0,0,0,0, says that the image has no objects. width and height, where they are
+    filled in, must be the image's. An image id is the path without suffix; of an absolute one what
+    is below the file's folder, else the name. It keeps what it takes to tell two images apart.
+    Raises DatasetError for defects and for a file or split that is not there, ValueError for an
+    argument that makes no sense.
+    """
+    judge, root = Judge(on_bad_annotation), Path(root)
+    path, rows = _rows_of_split(root, split, delimiter, header, val_fraction, seed, judge)
+    name = f"{root.resolve().name}/{_name(split)}"
+    if classes is None:
+        classes = _class_names(rows)
+    found = _find_images(rows, path, _image_folders(root, path, _name(split), images), judge)
+    ids = _image_ids(list(found), path.parent)
+    index_of = {image: index for index, image in enumerate(found)}
+    sizes = np.array([(i.header.width, i.header.height) for i in found.values()]).reshape(-1, 2)
+    rows, boxes, labels = _objects([r for r in rows if r.image in found], classes, path, judge)
+    if not classes and found:
+        raise DatasetError(f"{name}: no object in the split to take the classes from")
+    image_index = np.array([index_of[row.image] for row in rows], np.int64)
+    boxes, is_good = judge.clip(boxes, sizes[image_index], lambda row: _where(path, rows[row]))
+    return assemble(
+        name,
+        classes,
+        images=[str(image.path) for image in found.values()],
+        image_ids=[ids[image] for image in found],
+        sizes=sizes,
+        image_index=image_index[is_good],
+        boxes=boxes[is_good],
+        labels=labels[is_good],
+        defects=judge.defects,
+    )
+
+
+def csv_classes(
+    root: str | Path,
+    split: str,
+    *,
+    delimiter: str = "",
+    header: bool | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+) -> tuple[str, ...]:
+    """The class names in one split, sorted; arguments and errors as `read_csv`.
+
+    Looks at names only: a line that cannot be read is left for `read_csv` to report.
+    """
+    judge = Judge("drop")
+    return _class_names(
+        _rows_of_split(Path(root), split, delimiter, header, val_fraction, seed, judge)[1]
+    )
+
+
+# ------------------------------------------------------------------------------------------------
+# Which file, which lines
+# ------------------------------------------------------------------------------------------------
+
+
+def _rows_of_split(
+    root: Path,
+    split: str,
+    delimiter: str,
+    header: bool | None,
+    val_fraction: float,
+    seed: int,
+    judge: Judge,
+) -> tuple[Path, list[_Row]]:
+    """The file of a split, and those of its lines that belong to it."""
+    if delimiter not in ("", *DELIMITERS.values()):
+        choices = ", ".join(map(repr, DELIMITERS.values()))
+        expected = f"expected '' (find out), {choices}"
+        raise ValueError(f"delimiter: {expected}, found {delimiter!r}")
+    if not 0 <= val_fraction <= 1:
+        raise ValueError(f"val_fraction: expected a number from 0 to 1, found {val_fraction}")
+    path, is_shared = _annotation_file(root, split)
+    rows = _read_rows(path, delimiter, header, judge)
+    if not is_shared or split == "all" or not rows:
+        return path, rows
+    is_val = {i: share(_without_suffix(i), seed) < val_fraction for i in {r.image for r in rows}}
+    chosen = [row for row in rows if is_val[row.image] == (split == "val")]
+    if not chosen:
+        raise DatasetError(
+            f"{path}: split {split!r} is empty: with val_fraction={val_fraction} "
+            f"none of the {len(is_val)} images falls into it; change data.val_fraction"
+        )
+    return path, chosen
+
+
+def _annotation_file(root: Path, split: str) -> tuple[Path, bool]:
+    """The file with a split's boxes, and whether all splits share it."""
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder")
+    if _is_path(split):
+        if not (root / split).is_file():
+            raise DatasetError(f"{root / split}: no such file; {_listing(root)}")
+        return root / split, False
+    names = list(_file_names(split))
+    for name in names:
+        if (root / name).is_file():
+            return root / name, False
+    others = {name for other in _USUAL_SPLITS for name in _file_names(other)}
+    single = [p for p in files_in(root, (".csv",)) if p.name not in others and not _is_classes(p)]
+    if split in _HASHED and len(single) == 1:
+        return single[0], True
+    shared = f" or, for {', '.join(_HASHED)}, a single CSV of no split's name"
+    raise DatasetError(f"{root}: expected {', '.join(names)}{shared}; {_listing(root)}")
+
+
+def _is_path(split: str) -> bool:
+    return split.lower().endswith((".csv", ".txt"))
+
+
+def _name(split: str) -> str:
+    return Path(split).stem if _is_path(split) else split
+
+
+def _file_names(split: str) -> Iterator[str]:
+    for suffix in (".csv", ".txt"):
+        for name in NAMES:
+            yield name.format(split).removesuffix(".csv") + suffix
+
+
+def _is_classes(path: Path) -> bool:
+    """Whether a CSV is a list of classes: boxes between blanks would do as names, too."""
+    try:
+        return bool(read_class_file(path)) and _likely_delimiter(text_lines(path)) is None
+    except DatasetError:
+        return False
+
+
+def _listing(root: Path) -> str:
+    names = [path.name for path in files_in(root, (".csv", ".txt"))]
+    return f"there are {', '.join(names)}" if names else "there is no .csv or .txt"
+
+
+# ------------------------------------------------------------------------------------------------
+# Lines -> texts
+# ------------------------------------------------------------------------------------------------
+
+
+def _read_rows(path: Path, delimiter: str, header: bool | None, judge: Judge) -> list[_Row]:
+    lines = text_lines(path)
+    numbers = [number for number, line in enumerate(lines) if line.strip()]
+    if not numbers:
+        raise DatasetError(f"{path}: expected a box a line, found an empty file")
+    delimiter = delimiter or _likely_delimiter(lines) or ","
+    columns, width = {column: place for place, column in enumerate(NEEDED)}, len(NEEDED)
+    first = _try_fields(lines[numbers[0]], delimiter)
+    if header or (header is None and _is_header(first)):
+        columns, width = _columns(first, f"{path}, line {numbers.pop(0) + 1}"), len(first)
+    rows = []
+    for number in numbers:
+        try:
+            fields = _fields(lines[number], delimiter, width, f"{path}, line {number + 1}")
+            if any(fields):
+                rows.append(_row(fields, columns, number + 1, path))
+        except DatasetError as error:
+            judge.reject(error)
+    return rows
+
+
+def _likely_delimiter(lines: Sequence[str]) -> str | None:
+    """The delimiter between which one of the first lines makes sense; None if none does."""
+    for line in [line for line in lines[:100] if line.strip()][:20]:
+        for delimiter in DELIMITERS.values():
+            if _is_header(_try_fields(line, delimiter)) or _is_box(_try_fields(line, delimiter, 6)):
+                return delimiter
+    return None
+
+
+def _try_fields(line: str, delimiter: str, width: int = 0) -> list[str]:
+    """The fields of a line, none where the quotes are wrong.
+
+    width: so many at most between blanks, the first of which has the blanks to spare; 0: no limit.
+    """
+    if delimiter == " ":
+        return line.strip().rsplit(None, width - 1)
+    try:
+        return csv_fields(line, delimiter)
+    except csv.Error:
+        return []
+
+
+def _is_box(fields: Sequence[str]) -> bool:
+    corners = fields[1:5]
+    return len(fields) == 6 and (
+        not any(corners) or all(np.isfinite(decimal(corner)) for corner in corners)
+    )
+
+
+def _is_header(fields: Sequence[str]) -> bool:
+    """Whether these are columns' names; a single one may as well be a class, say "left"."""
+    names = set(map(_plain, fields))
+    return sum(not names.isdisjoint(aliases) for aliases in COLUMNS.values()) > 1
+
+
+def _columns(fields: Sequence[str], where: str) -> dict[str, int]:
+    """{column: its place in a line}; width and height only where there are both."""
+    names = [_plain(field) for field in fields]
+    columns: dict[str, int] = {}
+    for column, aliases in COLUMNS.items():
+        places = [names.index(alias) for alias in aliases if alias in names]
+        columns |= {column: places[0]} if places else {}
+    if not {"width", "height"} <= columns.keys():
+        columns = {column: place for column, place in columns.items() if column in NEEDED}
+    missing = [f"{name} ({', '.join(COLUMNS[name])})" for name in NEEDED if name not in columns]
+    if missing:
+        found = ", ".join(fields)[:300]
+        raise DatasetError(f"{where}: expected columns for {', '.join(missing)}, found {found}")
+    return columns
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
+def _fields(line: str, delimiter: str, width: int, where: str) -> list[str]:
+    """The fields of a line, as many as `width`."""
+    problem = f"found {line[:60]!r}"
+    if delimiter == " ":
+        fields = line.strip().rsplit(None, width - 1)
+    else:
+        try:
+            fields = csv_fields(line, delimiter)
+        except csv.Error as error:
+            problem = f"{error}, {problem}"
+            fields = []
+    if len(fields) != width:
+        expected = f"expected {width} fields between {delimiter!r}"
+        raise DatasetError(f"{where}: {expected}, found {len(fields)}: {problem}", "malformed line")
+    return fields
+
+
+def _row(fields: Sequence[str], columns: dict[str, int], line: int, path: Path) -> _Row:
+    image = fields[columns["image"]]
+    if not 0 < len(image) <= MAX_PATH:
+        expected = f"expected the path of an image, of at most {MAX_PATH} characters"
+        message = f"{path}, line {line}: {expected}, found {image[:60]!r}"
+        raise DatasetError(message, "missing image")
+    corners = tuple(fields[columns[name]] for name in NEEDED[1:5])
+    size = tuple(fields[columns[name]] for name in ("width", "height") if name in columns)
+    return _Row(line, image, corners, fields[columns["class"]], size)
+
+
+def _class_names(rows: Sequence[_Row]) -> tuple[str, ...]:
+    return fit_names(row.name for row in rows if any(row.corners) and not _is_zero(row))
+
+
+def _is_zero(row: _Row) -> bool:
+    return all(decimal(corner) == 0 for corner in row.corners)
+
+
+# ------------------------------------------------------------------------------------------------
+# Images
+# ------------------------------------------------------------------------------------------------
+
+
+def _image_folders(root: Path, path: Path, split: str, images: Sequence[str | Path]) -> list[Path]:
+    """Where images may be; a file's name counts without what `NAMES` puts around the split's."""
+    split = re.sub(r"^annotations_|_(labels|annotations)$", "", split)
+    usual = (split, "images", f"images/{split}", "JPEGImages")
+    given = (root / folder for folder in images)
+    return [path.parent, *given, *(path.parent / folder for folder in usual), root]
+
+
+def _find_images(
+    rows: Sequence[_Row], path: Path, folders: Sequence[Path], judge: Judge
+) -> dict[str, _Image]:
+    """{path as the file has it: image}, in the order they first occur; dropped ones left out."""
+    lines: dict[str, dict[tuple[str, ...], int]] = {}  # of each image: sizes stated and where first
+    for row in rows:
+        lines.setdefault(row.image, {}).setdefault(row.size, row.line)
+    wanted = (
+        (name, name, lambda sizes=sizes: f"{path}, line {next(iter(sizes.values()))}")
+        for name, sizes in lines.items()
+    )
+    found = find_images(wanted, ImageFinder(folders), judge)
+    loaded = in_threads(lambda item: _load(item[1], lines[item[0]], path), list(found.items()))
+    images: dict[str, _Image] = {}
+    for name, image in zip(found, loaded, strict=True):
+        if isinstance(image, DatasetError):
+            judge.reject(image)
+        else:
+            images[name] = image
+    return images
+
+
+def _load(image: Path, sizes: dict[tuple[str, ...], int], path: Path) -> _Image:
+    """Reads an image's header and judges the sizes stated; those left empty or 0 state nothing."""
+    header = read_header(image)
+    for size, line in sizes.items():
+        if set(size) <= {"", "0"}:
+            continue
+        where = f"{path}, line {line}, width and height"
+        width, height = (decimal(text) for text in size)
+        if not (math.isfinite(width) and math.isfinite(height)):
+            found = " x ".join(repr(text[:60]) for text in size)
+            raise DatasetError(f"{where}: expected two numbers, found {found}", "bad number")
+        check_size((width, height), header, where)
+    return _Image(image, header)
+
+
+def _image_ids(names: Sequence[str], folder: Path) -> dict[str, str]:
+    """{path: id}: the shortest of its forms that is no form of another, else the path."""
+    forms = {name: _forms(name, folder.absolute()) for name in names}
+    counts = Counter(form for several in forms.values() for form in set(several))
+    return {
+        name: next((form for form in several if counts[form] == 1), name)
+        for name, several in forms.items()
+    }
+
+
+def _forms(name: str, folder: Path) -> tuple[str, str, str]:
+    """A path without suffix, with it, and as the file has it."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_relative_to(folder):
+        path = path.relative_to(folder)
+    elif path.is_absolute() or PureWindowsPath(name).drive:
+        path = PurePosixPath(path.name)
+    return _without_suffix(str(path)), str(path), name
+
+
+def _without_suffix(name: str) -> str:
+    path = PurePosixPath(name.replace("\\", "/"))
+    return str(path).removesuffix(path.suffix)
+
+
+# ------------------------------------------------------------------------------------------------
+# Texts -> objects
+# ------------------------------------------------------------------------------------------------
+
+
+def _objects(
+    rows: Sequence[_Row], classes: Sequence[str], path: Path, judge: Judge
+) -> tuple[list[_Row], np.ndarray, np.ndarray]:
+    """The lines that hold objects, their (T, 4) float64 boxes and (T,) labels."""
+    label_of = {name: label for label, name in enumerate(classes)}
+    objects, kept, labels = [], [], []
+    for row in rows:
+        box = [decimal(corner) for corner in row.corners]
+        if not any(row.corners):
+            if row.name:
+                message = f"{_where(path, row)}: expected coordinates for a class, found none"
+                judge.reject(DatasetError(message, "class without coordinates"))
+            continue
+        if box == [0, 0, 0, 0]:
+            message = f"{_where(path, row)}: found 0 0 0 0, taken for an image without objects"
+            judge.defects.add("zero box taken as no object", message)
+            continue
+        try:
+            _check_numbers(row, box, path)
+            labels.append(class_label(row.name, label_of, f"{path}, line {row.line}, class"))
+        except DatasetError as error:
+            judge.reject(error)
+            continue
+        objects.append(row)
+        kept.append(box)
+    boxes = np.array(kept, np.float64).reshape(-1, 4)
+    if len(boxes) and boxes.min() >= 0 and boxes.max() <= 1:
+        raise DatasetError(f"{path}: expected pixels, found fractions: no number above 1")
+    return objects, boxes, np.array(labels, np.int32)
+
+
+def _check_numbers(row: _Row, box: Sequence[float], path: Path) -> None:
+    for column, text, value in zip(NEEDED[1:5], row.corners, box, strict=True):
+        if not np.isfinite(value):
+            message = f"{_where(path, row)}, {column}: expected a number, found {text[:60]!r}"
+            raise DatasetError(message, "bad number")
+
+
+def _where(path: Path, row: _Row) -> str:
+    return f"{path}, line {row.line} ({row.name[:60]!r})"

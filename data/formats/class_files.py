@@ -1,0 +1,71 @@
+"""Class names in text files: `name,id` lines as yhenon and fizyr write, or a name a line."""
+
+import csv
+import re
+from pathlib import Path
+
+from data.formats.texts import csv_fields, text_lines
+from data.records import DatasetError, require_fit_names
+
+_ID = re.compile(r"\d{1,9}", re.ASCII)
+
+
+def read_class_file(path: str | Path) -> tuple[str, ...]:
+    """The class names of a file, in label order.
+
+    Either every line is `name,id`, in any order, with each id from 0 to K - 1 once, or every line
+    is a name, the first one that of label 0. A name with a comma is put in double quotes; blanks
+    around names are trimmed, blank lines passed over.
+    Raises DatasetError, naming file and line, for anything else: a name or id twice, an id left
+    out, no name at all, no UTF-8.
+    """
+    rows: list[list[str]] = []
+    places: list[str] = []
+    for number, line in enumerate(text_lines(path), start=1):
+        if line.strip():
+            places.append(f"{path}, line {number}")
+            rows.append(_fields(line, places[-1]))
+    if not rows:
+        raise DatasetError(f"{path}: expected name,id lines or a class name a line, found none")
+    first_of: dict[str, str] = {}
+    for (name, *_), where in zip(rows, places, strict=True):
+        if not name:
+            raise DatasetError(f"{where}: expected a class name, found none", "missing name")
+        require_fit_names([name], where)
+        if name in first_of:
+            message = f"class {name[:60]!r} is listed twice, first in {first_of[name]}"
+            raise DatasetError(f"{where}: {message}")
+        first_of[name] = where
+    if len(rows[0]) == 1:
+        _check_widths(rows, places, "a class name like the lines before (one with a comma quoted)")
+        return tuple(name for (name,) in rows)
+    _check_widths(rows, places, "name,id like the lines before")
+    return _by_id(rows, places)
+
+
+def _fields(line: str, where: str) -> list[str]:
+    try:
+        fields = csv_fields(line)
+    except csv.Error as error:
+        raise DatasetError(f"{where}: {error}, found {line[:60]!r}") from error
+    if len(fields) > 2:
+        expected = "expected name,id or a class name, one with a comma in quotes"
+        raise DatasetError(f"{where}: {expected}, found {line[:60]!r}")
+    return fields
+
+
+def _check_widths(rows: list[list[str]], places: list[str], expected: str) -> None:
+    for row, where in zip(rows, places, strict=True):
+        if len(row) != len(rows[0]):
+            raise DatasetError(f"{where}: expected {expected}, found {','.join(row)[:60]!r}")
+
+
+def _by_id(rows: list[list[str]], places: list[str]) -> tuple[str, ...]:
+    """Names in the order of their ids, which must be 0 to K - 1."""
+    names: dict[int, str] = {}
+    for (name, text), where in zip(rows, places, strict=True):
+        expected = f"expected an id from 0 to {len(rows) - 1}, each once"
+        if not _ID.fullmatch(text) or int(text) >= len(rows) or int(text) in names:
+            raise DatasetError(f"{where} ({name[:60]!r}): {expected}, found {text[:60]!r}")
+        names[int(text)] = name
+    return tuple(names[label] for label in range(len(names)))

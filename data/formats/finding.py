@@ -1,0 +1,156 @@
+"""What several readers do alike: look for images, read their headers, judge the sizes stated."""
+
+import hashlib
+import os
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from data.formats.judge import Judge
+from data.images.decode import IMAGE_SUFFIXES, ImageHeader
+from data.records import DatasetError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Key = TypeVar("Key", bound=Hashable)
+
+NO_IMAGES = (".webp", ".tif", ".tiff", ".gif", ".heic", ".avif")  # that are none to our decoder
+
+
+def in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item]
+) -> list[Result | DatasetError]:
+    """[function(item)], in order; a DatasetError it raises takes the place of its result."""
+
+    def attempt(item: Item) -> Result | DatasetError:
+        try:
+            return function(item)
+        except DatasetError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=4) as pool:  # more only fight over the interpreter
+        return list(pool.map(attempt, items))
+
+
+def share(key: str, seed: int) -> float:
+    """A number in [0, 1) that depends on nothing else: new files move no old one."""
+    data = f"{seed}:{key}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=7).digest()) / 2**56
+
+
+def check_size(stated: tuple[float, float], header: ImageHeader, where: str) -> None:
+    """Refuses a stated (width, height) that is not the image's: its boxes are another image's.
+
+    where: file and field, for the message of the DatasetError.
+    """
+    width, height = stated
+    if (width, height) == (header.width, header.height):
+        return
+    message = f"{where}: expected {header.width}x{header.height} as the image has, "
+    message += f"found {width:g}x{height:g}"
+    if header.swaps_sides and (width, height) == (header.height, header.width):
+        message += (
+            f"; the image carries EXIF orientation {header.orientation} and the boxes were drawn "
+            "before it was applied"
+        )
+    raise DatasetError(message, kind="size disagrees with the image")
+
+
+class ImageFinder:
+    """Finds images by the names that annotations give, in several folders.
+
+    folders: looked through in order; those that are not there are passed over.
+    """
+
+    def __init__(self, folders: Sequence[str | Path]):
+        self.folders = list(dict.fromkeys(str(folder) for folder in folders))
+        self._names: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, name: str) -> Path:
+        """The image file `name`: a path below one of the folders, or an absolute one.
+
+        If a path is not there, its last parts are searched for, ever fewer: files come from other
+        machines. If no file has the name, the one of the same stem is taken. Raises DatasetError of
+        kind "missing image" or "ambiguous image".
+        """
+        inner, file = os.path.split(name.replace("\\", "/"))  # a Path takes ten times longer
+        stem = os.path.splitext(file)[0]
+        for place in self._places(inner):
+            if file in self._listing(place).get(stem, ()):
+                return Path(place, file)
+        for place in self._places(inner):
+            found = self._listing(place).get(stem, [])
+            if len(found) > 1:
+                message = f"expected one image {stem}.*, found {', '.join(found)} in {place}"
+                raise DatasetError(message, kind="ambiguous image")
+            if found:
+                return Path(place, found[0])
+        looked, name = ", ".join(self.folders), name if len(name) <= 200 else f"{name[:197]}..."
+        others = [n for place in self._places(inner) for n in names_in(place, NO_IMAGES)]
+        other = next((n for n in others if os.path.splitext(n)[0] == stem), "none")
+        hint = "" if other == "none" else ", which is no JPEG, PNG or BMP"
+        message = f"expected the image {name} in {looked}, found {other}{hint}"
+        raise DatasetError(message, "missing image")
+
+    def _places(self, inner: str) -> Iterator[str]:
+        parts = inner.split("/") if inner else []
+        yield from (os.path.join(folder, inner) for folder in self.folders)
+        for start in range(1, len(parts) + 1):
+            rest = "/".join(parts[start:])
+            yield from (os.path.join(folder, rest) for folder in self.folders)
+
+    def _listing(self, folder: str) -> dict[str, list[str]]:
+        """{stem: names} of the image files in a folder, listed once."""
+        if folder not in self._names:
+            names: dict[str, list[str]] = {}
+            for name in names_in(folder):
+                names.setdefault(os.path.splitext(name)[0], []).append(name)
+            self._names[folder] = names
+        return self._names[folder]
+
+
+def find_images(
+    wanted: Iterable[tuple[Key, str, Callable[[], str]]], finder: ImageFinder, judge: Judge
+) -> dict[Key, Path]:
+    """{key: file} of (key, name, function that says where it stands, for messages).
+
+    Rejected are images that are not found, and a second name for a file; taking a file of another
+    suffix is counted.
+    """
+    found: dict[Key, Path] = {}
+    name_of: dict[Path, str] = {}
+    for key, name, where in wanted:
+        try:
+            path = finder.find(name)
+        except DatasetError as error:
+            judge.reject(DatasetError(f"{where()}: {error}", error.kind))
+            continue
+        other = name_of.setdefault(path, name)
+        if other != name:
+            message = f"{where()}: {name!r} is {path}, as is {other!r}: expected one name"
+            judge.reject(DatasetError(message, "ambiguous image"))
+            continue
+        found[key] = path
+        if not name.endswith(path.name) and os.path.splitext(name)[1]:
+            message = f"{where()}: expected the image {name}, took {path}"
+            judge.defects.add("image under another suffix", message)
+    return found
+
+
+def files_in(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """Paths of `names_in` a folder."""
+    return [folder / name for name in names_in(folder, suffixes)]
+
+
+def names_in(folder: str | Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:
+    """Files of these suffixes directly in a folder, in order; none where it cannot be listed.
+
+    Names that begin with a dot are what macOS leaves in archives.
+    """
+    suffixes = tuple(suffixes)
+    try:
+        names = os.listdir(folder)
+    except (OSError, ValueError):  # ValueError: a name that no folder can have
+        return []
+    return sorted(n for n in names if n.lower().endswith(suffixes) and not n.startswith("."))

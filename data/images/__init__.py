@@ -1,0 +1,1 @@
+"""Image files -> the pixels of a view: decoding, bit depth, resizing, where they go."""
