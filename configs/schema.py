@@ -114,8 +114,8 @@ class Csv(Checked):
 class Data(Checked):
     """Which images and boxes, and how they are read: docs/datasets.md."""
 
-    # shapes: VOC too, generated at `root` if absent.
-    format: Literal["voc", "coco", "csv", "yolo", "crowdhuman", "shapes"] = "voc"
+    # voc, coco, csv, yolo, crowdhuman; shapes: VOC too, generated at `root` if absent.
+    format: str = "voc"
     root: str = "datasets/VOCdevkit"  # the folder of the dataset
     images: tuple[str, ...] = ()  # folders of images elsewhere than usual, below root or absolute
     limit: int = 0  # use only this many images of each split, for a quick try; 0: all
@@ -140,27 +140,12 @@ class Data(Checked):
     augment: Augment = field(default_factory=Augment)
     mixing: Mixing = field(default_factory=Mixing)
 
-    USED_BY: ClassVar[dict[str, tuple[str, ...]]] = {  # elsewhere they would do nothing
-        "images": ("coco", "csv", "yolo", "crowdhuman"),
-        "val_fraction": ("voc", "csv"),
-        "csv": ("csv",),
-        "person_box": ("crowdhuman",),
-        "check_images": ("coco",),
-        "train_on_difficult": ("voc", "coco", "shapes"),
-    }
-
     def check(self) -> None:
         self.require_range("limit", 0, STEPS)
         self.require("repeat_threshold", 0 <= self.repeat_threshold <= 1, "a share from 0 to 1")
         self.require("val_fraction", 0 < self.val_fraction < 1, "a share between 0 and 1")
         self.require("classes", len(set(self.classes)) == len(self.classes), "each class once")
         self.require("class_file", not (self.classes and self.class_file), "none beside classes")
-        if self.format == "crowdhuman":
-            self.require("classes", set(self.classes) <= {"person", "head"}, "person, head or both")
-            self.require("class_file", not self.class_file, "none: the classes are person and head")
-        for name, formats in self.USED_BY.items():
-            where = f"format is {' or '.join(formats)}"
-            self.require_used(name, self.format in formats, where)
         augment, mixing = self.augment, self.mixing
         of_augment = ("iou_crop", "rotate", "shear", "translate", "cutout")
         cuts = [getattr(augment, name) for name in of_augment] + [mixing.cutmix, mixing.mosaic]

@@ -7,24 +7,23 @@ from typing import Any
 
 from loguru import logger
 
+from configs.checked import ConfigError, shown
 from configs.schema import Data
-from data.formats.boxes_csv import DELIMITERS, csv_classes, read_csv
+from data.formats import FORMATS
+from data.formats.boxes_csv import DELIMITERS
 from data.formats.class_files import read_class_file
-from data.formats.coco import coco_classes, read_coco
-from data.formats.crowdhuman import read_crowdhuman
-from data.formats.shapes import make_shapes
+from data.formats.format import Format
 from data.formats.texts import expected_one_of
-from data.formats.voc import discover_classes, read_voc
-from data.formats.yolo import read_yolo, yolo_classes
-from data.records import (
-    Dataset,
-    DatasetError,
-    concatenate,
-    first_images,
-    require_fit_names,
-)
+from data.records import Dataset, DatasetError, concatenate, first_images, require_fit_names
 
-PERSON = ("person",)  # the class of CrowdHuman unless said
+# Settings that only some formats have a use for, and the option of a Format that says which.
+SETTINGS = {
+    "images": "images",
+    "val_fraction": "val_fraction",
+    "csv": "delimiter",
+    "person_box": "person_box",
+    "check_images": "check_images",
+}
 
 
 def prepare(data: Data, split: str = "") -> tuple[str, ...]:
@@ -35,20 +34,20 @@ def prepare(data: Data, split: str = "") -> tuple[str, ...]:
     split: the only one that is needed; the others are looked into if they are there.
     Raises DatasetError where no split has an object, or has declared a class the config names.
     """
-    _generate(data)
+    form = require_format(data)
     classes = data.classes
     require_fit_names(classes, "data.classes")
     if data.class_file:
         classes = read_class_file(Path(data.root) / data.class_file)
-    if data.format == "crowdhuman":
-        return classes or PERSON
-    declares = data.format in ("coco", "yolo")
-    if classes and not declares:
+    if form.default_classes:
+        return classes or form.default_classes
+    if classes and not form.declares_classes:
         return classes
     found: dict[str, None] = {}
     for part in dict.fromkeys(_parts(data.train) + _parts(data.val) + _parts(split or data.val)):
         try:
-            found.update(dict.fromkeys(_classes(data, part)))
+            names = form.split_classes(Path(data.root), part, _options(data))
+            found.update(dict.fromkeys(names))
         except DatasetError:
             if not split or part in _parts(split):
                 raise
@@ -58,7 +57,7 @@ def prepare(data: Data, split: str = "") -> tuple[str, ...]:
     if not found:  # for there is nothing, or nothing that can be read: then this says why
         _read(replace(data, on_bad_annotation="error"), _parts(split or data.train)[0], None, None)
         raise DatasetError(f"{data.root}: no objects in {data.train} and {data.val}")
-    return classes or tuple(found if declares else sorted(found))
+    return classes or tuple(found if form.declares_classes else sorted(found))
 
 
 def read_split(
@@ -73,7 +72,7 @@ def read_split(
         then VOC and COCO's images need not be there, nor CrowdHuman's if it knows any.
     Raises DatasetError as the format's reader does.
     """
-    _generate(data)
+    require_format(data)
     if not Path(data.root).is_dir():
         raise DatasetError(f"{data.root}: no such folder")
     dataset = concatenate([_read(data, part, classes, image_sizes) for part in _parts(split)])
@@ -89,10 +88,24 @@ def log_defects(dataset: Dataset) -> None:
         logger.debug("{}: {}", kind, message)
 
 
-def _generate(data: Data) -> None:
-    """Makes a dataset that is to be generated, if it is not there yet."""
-    if data.format == "shapes":
-        make_shapes(data.root)
+def require_format(data: Data) -> Format:
+    """Returns the format of a config, whose dataset is made if it is one that is generated.
+
+    Raises ConfigError for an unknown format, and for a setting that this one has no use for.
+    """
+    form = FORMATS.get(data.format)
+    if form is None:
+        expected = f"expected one of {', '.join(FORMATS)}"
+        raise ConfigError(f"data.format: {expected}, found {shown(data.format)}")
+    for setting, option in SETTINGS.items():
+        names = [name for name, other in FORMATS.items() if option in other.uses]
+        try:
+            data.require_used(setting, option in form.uses, f"format is {' or '.join(names)}")
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("Data.", "data.", 1)) from None
+    if form.prepare:
+        form.prepare(Path(data.root))
+    return form
 
 
 def _parts(split: str) -> list[str]:
@@ -106,51 +119,13 @@ def _read(
     classes: tuple[str, ...] | None,
     image_sizes: Mapping[str, tuple[int, int]] | None,
 ) -> Dataset:
-    policy = data.on_bad_annotation
-    match data.format:
-        case "coco":
-            return read_coco(
-                data.root, part, classes, images=data.images, on_bad_annotation=policy,
-                check_images=data.check_images, need_images=image_sizes is None,
-            )  # fmt: skip
-        case "csv":
-            return read_csv(
-                data.root, part, classes, images=data.images, on_bad_annotation=policy,
-                val_fraction=data.val_fraction, **_layout(data),
-            )  # fmt: skip
-        case "yolo":
-            return read_yolo(data.root, part, classes, images=data.images, on_bad_annotation=policy)
-        case "crowdhuman":
-            return read_crowdhuman(
-                data.root, part, classes or PERSON, images=data.images, on_bad_annotation=policy,
-                person_box=data.person_box, image_sizes=image_sizes or None,
-            )  # fmt: skip
-        case _:
-            root, name = _tree(data, part)
-            return read_voc(
-                root, name, classes, on_bad_annotation=policy,
-                val_fraction=data.val_fraction, image_sizes=image_sizes,
-            )  # fmt: skip
+    options = _options(data) | {"image_sizes": image_sizes}
+    form, root = FORMATS[data.format], Path(data.root)
+    return form.read_split(root, part, classes, data.on_bad_annotation, options)
 
 
-def _classes(data: Data, part: str) -> tuple[str, ...]:
-    match data.format:
-        case "coco":
-            return coco_classes(data.root, part)
-        case "csv":
-            return csv_classes(data.root, part, val_fraction=data.val_fraction, **_layout(data))
-        case "yolo":
-            return yolo_classes(data.root, part)
-        case _:
-            root, name = _tree(data, part)
-            return discover_classes(root, [name], val_fraction=data.val_fraction)
-
-
-def _layout(data: Data) -> dict[str, Any]:
-    return {"delimiter": DELIMITERS.get(data.csv.delimiter, ""), "header": data.csv.header}
-
-
-def _tree(data: Data, part: str) -> tuple[Path, str]:
-    """A VOC split may name its folder: "VOC2007/train" -> root/VOC2007, "train"."""
-    folder, _, name = part.rpartition("/")
-    return Path(data.root) / folder, name
+def _options(data: Data) -> dict[str, Any]:
+    """The settings that readers take as keywords."""
+    delimiter = DELIMITERS.get(data.csv.delimiter, "")
+    settings = {name: getattr(data, name) for name in SETTINGS}
+    return settings | {"delimiter": delimiter, "header": data.csv.header}

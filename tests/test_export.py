@@ -571,14 +571,15 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("name", ["export", "evaluate", "train", "visualize", "utils/compare_runs"])
-def test_a_full_disk_is_an_error_of_one_line(name, monkeypatch):
+def test_a_full_disk_is_an_error_of_one_line(name, monkeypatch, capsys):
     def parse_args(parser, argv=None):
         raise OSError(28, "No space left on device", "a.npz")
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
-    assert stopped.value.code == "error: [Errno 28] No space left on device: 'a.npz'"
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'a.npz'\n"
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,10 @@ MAY_IMPORT = {
 }
 READ_THE_CONFIG = {
     "core/build.py",
-    *(f"data/{name}.py" for name in ("augment", "datasets", "pipeline", "resize")),
+    "data/augment/geometry.py",
+    "data/datasets.py",
+    "data/images/resize.py",
+    "data/pipeline.py",
 }
 KNOW_CONVENTIONS = "core/weights/"
 # Programs as those at the root, though they lie in a package.

@@ -44,11 +44,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.convert.splits import make_whole, stratified_splits
-from data.formats.boxes_csv import csv_classes, read_csv
+from data.formats import FORMATS, TARGETS
 from data.formats.class_files import read_class_file
-from data.formats.coco import coco_classes, read_coco
-from data.formats.crowdhuman import CLASSES as CROWDHUMAN_CLASSES
-from data.formats.crowdhuman import read_crowdhuman
 from data.formats.judge import POLICIES
 from data.formats.recognition import (
     SOURCES,
@@ -56,13 +53,9 @@ from data.formats.recognition import (
     found_splits,
     named_splits,
     recognise,
-    voc_place,
 )
 from data.formats.texts import csv_fields, expected_one_of, text_lines
-from data.formats.voc import discover_classes, read_voc
-from data.formats.yolo import read_yolo, yolo_classes
 from data.records import OF_OBJECTS, Dataset, DatasetError, concatenate, select
-from data.writers import FORMATS
 from data.writers.boxes_csv import write_classes, write_rows
 from data.writers.common import lost
 from data.writers.images import image_names, place
@@ -104,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
         require_new(Path(args.out))
         mapping = class_mapping(args, source)
         datasets, losses = read_source(source, mapping)
-        names = image_names(datasets, args.to, is_pooled=bool(args.split_fractions))
+        names = image_names(datasets, TARGETS[args.to], is_pooled=bool(args.split_fractions))
         if args.split_fractions:
             datasets = new_splits(datasets, names, args.split_fractions, args.seed or 0)
         datasets, more = keep_inside(datasets)
@@ -119,7 +112,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("source", nargs="?", metavar="SOURCE", help="folder of the dataset")
     add("--from", choices=SOURCES, dest="format", help="default: recognised")
-    add("--to", choices=FORMATS)
+    add("--to", choices=TARGETS)
     add("--out", metavar="DIR", help="a new or empty folder")
     add("--splits", nargs="+",
         help="names, annotation files or (VOC) folders below SOURCE; default: all")  # fmt: skip
@@ -194,10 +187,11 @@ def open_source(args: argparse.Namespace) -> Source:
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder")
     format_name = args.format or recognise(root)
-    for option, given, formats in (
-        ("--images-from", args.images_from, SOURCES[1:]),
-        ("--person-box", args.person_box, ("crowdhuman",)),
+    for option, given, name in (
+        ("--images-from", args.images_from, "images"),
+        ("--person-box", args.person_box, "person_box"),
     ):
+        formats = [source for source in SOURCES if name in FORMATS[source].uses]
         if given and format_name not in formats:
             raise ValueError(f"{option}: is for {', '.join(formats)}; {root} is {format_name}")
     return Source(
@@ -217,20 +211,10 @@ def open_source(args: argparse.Namespace) -> Source:
 
 def source_classes(source: Source) -> tuple[str, ...]:
     """The names in all splits: declared ones (COCO, YOLO) in their order, others sorted."""
-    splits = source.splits.values()
-    match source.format:
-        case "crowdhuman":
-            return CROWDHUMAN_CLASSES
-        case "voc":
-            of_root: dict[Path, list[str]] = {}
-            for root, split in (voc_place(source.root, split) for split in splits):
-                of_root.setdefault(root, []).append(split)
-            return tuple(sorted({n for item in of_root.items() for n in discover_classes(*item)}))
-        case "csv":
-            return tuple(sorted({n for split in splits for n in csv_classes(source.root, split)}))
-        case _:
-            declared = {"coco": coco_classes, "yolo": yolo_classes}[source.format]
-            return tuple(dict.fromkeys(n for split in splits for n in declared(source.root, split)))
+    form, found = FORMATS[source.format], {}
+    for split in source.splits.values():
+        found |= dict.fromkeys(form.split_classes(source.root, split, {}))
+    return tuple(found if form.declares_classes or form.default_classes else sorted(found))
 
 
 def class_mapping(args: argparse.Namespace, source: Source) -> dict[str, str]:
@@ -239,7 +223,7 @@ def class_mapping(args: argparse.Namespace, source: Source) -> dict[str, str]:
     Raises ValueError for a class chosen or mapped that the source lacks, and one the map lacks.
     """
     found = source_classes(source)
-    mapping = {"person": "person"} if source.format == "crowdhuman" else {n: n for n in found}
+    mapping = {name: name for name in FORMATS[source.format].default_classes or found}
     if args.classes:
         _require_known(args.classes, found, f"--classes: {source.root}")
         if len(set(args.classes)) < len(args.classes):
@@ -310,11 +294,11 @@ def read_source(source: Source, mapping: dict[str, str]) -> tuple[dict[str, Data
         list_defects(dataset)
         parts = [dataset]
         unread = {old: old for old in mapping if old not in dataset.classes}
-        if source.format == "crowdhuman" and unread:  # whose reader counts only what is chosen
+        if FORMATS[source.format].default_classes and unread:  # only what is chosen was counted
             parts.append(_read(replace(source, on_bad_annotation="drop"), split, unread))
         losses += [f"{name}: {loss}" for part in parts for loss in _left_out(part, mapping)]
     numbers = None
-    if source.format == "coco":
+    if FORMATS[source.format].numbers_classes:
         numbers = _category_ids(datasets.values(), mapping, classes)
         losses += [] if numbers else ["category ids: the splits disagree, counted from 1 instead"]
     numbers = numbers or tuple(range(1, len(classes) + 1))
@@ -345,23 +329,14 @@ def _read_advised(source: Source, split: str, mapping: dict[str, str]) -> Datase
 
 def _read(source: Source, split: str, mapping: dict[str, str]) -> Dataset:
     """One split with the classes it has in the source."""
-    root, images, policy = source.root, source.images, source.on_bad_annotation
-    match source.format:
-        case "voc":
-            root, split = voc_place(root, split)
-            return read_voc(root, split, tuple(mapping), on_bad_annotation=policy)
-        case "coco":
-            return read_coco(root, split, images=images, on_bad_annotation=policy)
-        case "csv":
-            return read_csv(root, split, tuple(mapping), images=images, on_bad_annotation=policy)
-        case "yolo":
-            return read_yolo(root, split, images=images, on_bad_annotation=policy)
-        case _:
-            chosen = [name for name, new in mapping.items() if new]
-            return read_crowdhuman(
-                root, split, chosen, images=images, on_bad_annotation=policy,
-                person_box=source.person_box,
-            )  # fmt: skip
+    form = FORMATS[source.format]
+    classes: list[str] | None = list(mapping)
+    if form.default_classes:
+        classes = [name for name, new in mapping.items() if new]
+    elif form.declares_classes:
+        classes = None
+    options = {"images": source.images, "person_box": source.person_box}
+    return form.read_split(source.root, split, classes, source.on_bad_annotation, options)
 
 
 def list_defects(dataset: Dataset) -> None:
@@ -463,7 +438,7 @@ def write(
     datasets: dict[str, Dataset], names: dict[str, str], out: Path, format_name: str, how: str
 ) -> list[str]:
     """Writes annotations and images into a new folder; returns the losses in words."""
-    target, losses = FORMATS[format_name], []
+    target, losses = TARGETS[format_name], []
     num_images = sum(map(len, datasets.values()))
     with whole_folder(out) as part, progress_bar() as bar:
         task = bar.add_task("writing", total=num_images, text="")
@@ -515,7 +490,7 @@ def remarks(
     datasets: dict[str, Dataset], format_name: str, shares: Sequence[tuple[str, float]]
 ) -> list[str]:
     """What to know of the new dataset: splits its format's tools need, and shares not reached."""
-    found, needed = [], FORMATS[format_name].needed
+    found, needed = [], TARGETS[format_name].needed
     if not set(needed) <= datasets.keys():
         expected = f"expected the splits {' and '.join(needed)}, without which Ultralytics does not"
         found.append(f"{format_name}: {expected} train; found {', '.join(datasets)}")

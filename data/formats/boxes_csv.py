@@ -20,11 +20,21 @@ from typing import NamedTuple
 import numpy as np
 
 from data.formats.class_files import read_class_file
-from data.formats.finding import ImageFinder, check_size, files_in, find_images, in_threads, share
+from data.formats.finding import (
+    ImageFinder,
+    check_size,
+    files_below,
+    files_in,
+    find_images,
+    in_threads,
+    share,
+)
+from data.formats.format import Format, Target
 from data.formats.judge import Judge
 from data.formats.texts import class_label, csv_fields, decimal, fit_names, text_lines
 from data.images.decode import ImageHeader, read_header
 from data.records import Dataset, DatasetError, assemble
+from data.writers.boxes_csv import write_csv
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "blank": " ", "pipe": "|"}
 NAMES = (
@@ -470,3 +480,31 @@ def _check_numbers(row: _Row, box: Sequence[float], path: Path) -> None:
 
 def _where(path: Path, row: _Row) -> str:
     return f"{path}, line {row.line} ({row.name[:60]!r})"
+
+
+# ------------------------------------------------------------------------------------------------
+# The format
+# ------------------------------------------------------------------------------------------------
+
+
+def _find_splits(root: Path) -> list[str]:
+    return [
+        file for file in files_below(root, "*.csv", "*/_annotations.csv") if _has_boxes(root, file)
+    ]
+
+
+def _has_boxes(root: Path, file: str) -> bool:
+    """Whether a CSV holds boxes, not classes or something else; also one that cannot be read."""
+    try:
+        return bool(csv_classes(root, file))
+    except DatasetError:
+        return True
+
+
+FORMAT = Format(
+    read_csv,
+    csv_classes,
+    _find_splits,
+    uses=("images", "val_fraction", "delimiter", "header"),
+    target=Target(write_csv, "images"),
+)

@@ -13,7 +13,7 @@ import re
 import reprlib
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -26,11 +26,13 @@ import numpy as np
 from msgspec import Meta, Raw, Struct
 
 from data.files import open_data
-from data.formats.finding import ImageFinder, check_size, find_images, in_threads
+from data.formats.finding import ImageFinder, check_size, files_below, find_images, in_threads
+from data.formats.format import Format, Target
 from data.formats.judge import Judge
 from data.formats.texts import OF_DATASET, choose_classes, numbered_lines
 from data.images.decode import MAX_PIXELS, read_header
 from data.records import Dataset, DatasetError, assemble, no_images, require_fit_names
+from data.writers.coco import write_coco
 
 Entry = TypeVar("Entry")
 
@@ -115,7 +117,7 @@ def read_coco(
     images: Sequence[str | Path] = (),
     on_bad_annotation: str = "error",
     check_images: bool = True,
-    need_images: bool = True,
+    image_sizes: Mapping[str, tuple[int, int]] | None = None,
 ) -> Dataset:
     """Reads one split of a dataset annotated in COCO's instances JSON.
 
@@ -131,8 +133,8 @@ def read_coco(
       image where the defect is the image's, and counts it in the dataset's `defects`.
     check_images: reads the images' headers and refuses a size that is not the file's. Without, the
       file's is trusted, and folders are only listed to see whether its images are there.
-    need_images: without, no image need be there, and boxes are kept whatever they are, as
-      pycocotools keeps them: for judging detections that were made elsewhere.
+    image_sizes: if given, even of no image, no image need be there, and boxes are kept whatever
+      they are, as pycocotools keeps them: for judging detections that were made elsewhere.
 
     If there is a text file root/<split>.txt with a path a line, relative to root or absolute, just
     those images are read, from there and in its order; else all, in the order of the file. Crowds
@@ -140,7 +142,7 @@ def read_coco(
     Raises DatasetError for defects and for files that are not there or not COCO's, ValueError for
     an argument that makes no sense.
     """
-    root, judge = Path(root), Judge(on_bad_annotation)
+    root, judge, need_images = Path(root), Judge(on_bad_annotation), image_sizes is None
     source = _open(root, split)
     if source.contents.annotations is None:
         raise DatasetError(f"{source.path}: expected 'annotations', found none: no ground truth")
@@ -478,3 +480,25 @@ class _Objects:
 def _looked_up(table: dict[int, int], keys: np.ndarray) -> np.ndarray:
     """(T,) int64: table[key], UNKNOWN where there is none."""
     return np.fromiter(map(table.get, keys.tolist(), repeat(UNKNOWN)), np.int64, len(keys))
+
+
+# ------------------------------------------------------------------------------------------------
+# The format
+# ------------------------------------------------------------------------------------------------
+
+
+def _find_splits(root: Path) -> list[str]:
+    files = files_below(root, "annotations/*.json", "instances_*.json", "*/_annotations.coco.json")
+    instances = [file for file in files if Path(file).name.startswith("instances_")]
+    return instances or files or files_below(root, "train.json", "val.json", "test.json")
+
+
+FORMAT = Format(
+    read_coco,
+    coco_classes,
+    _find_splits,
+    uses=("images", "check_images", "image_sizes"),
+    declares_classes=True,
+    numbers_classes=True,
+    target=Target(write_coco, "{split}"),
+)

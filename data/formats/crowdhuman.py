@@ -21,7 +21,8 @@ import msgspec
 import numpy as np
 
 from data.files import open_data
-from data.formats.finding import ImageFinder, files_in, in_threads
+from data.formats.finding import ImageFinder, files_below, files_in, in_threads
+from data.formats.format import Format
 from data.formats.judge import Judge, have_area, shown
 from data.images.decode import ImageHeader, read_header
 from data.records import Dataset, DatasetError, assemble
@@ -91,8 +92,8 @@ def read_crowdhuman(
     person_box: "full" takes a person's fbox, "visible" its vbox.
     on_bad_annotation: "error" raises at the first defect; "drop" leaves the object out, or the
       image where the defect is the image's, and counts it in the dataset's `defects`.
-    image_sizes: ID -> (width, height), for judging detections that were made elsewhere: no image
-      need then be there, and boxes without area are kept, as the evaluators keep them.
+    image_sizes: ID -> (width, height), for judging detections that were made elsewhere: if it has
+      any, no image need be there, and boxes without area are kept, as the evaluators keep them.
 
     Order: images as in the file; in an image its gtboxes, of each its classes. An image id is the
     ID. Only counted, whatever `on_bad_annotation` says: a person without hbox has no head, an
@@ -100,7 +101,7 @@ def read_crowdhuman(
     Raises DatasetError for defects and for a file that is not there or no .odgt, ValueError for an
     argument that makes no sense.
     """
-    root, judge = Path(root), Judge(on_bad_annotation)
+    root, judge, image_sizes = Path(root), Judge(on_bad_annotation), image_sizes or None
     fields = _fields(classes, person_box)
     path, name = _annotation_file(root, split)
     lines = _read_lines(path, judge)
@@ -293,3 +294,17 @@ def _boxes(
         beyond,
     )
     return [objects[row] for row in rows[is_good]], boxes[is_good]
+
+
+# ------------------------------------------------------------------------------------------------
+# The format
+# ------------------------------------------------------------------------------------------------
+
+
+FORMAT = Format(
+    read_crowdhuman,
+    lambda root, split: CLASSES,
+    lambda root: files_below(root, "*.odgt", "annotations/*.odgt"),
+    uses=("images", "person_box", "image_sizes"),
+    default_classes=("person",),
+)

@@ -138,6 +138,12 @@ def find_images(
     return found
 
 
+def files_below(root: Path, *patterns: str) -> list[str]:
+    """Files of these patterns, one pattern after another, as paths relative to root."""
+    paths = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+    return [path.relative_to(root).as_posix() for path in paths if path.is_file()]
+
+
 def files_in(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
     """Paths of `names_in` a folder."""
     return [folder / name for name in names_in(folder, suffixes)]

@@ -11,12 +11,13 @@ import colorsys
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from data.formats import voc
 from data.writers.voc import annotation
 from utils.draw import write_image
 from utils.files import whole_folder, write_bytes, write_text
@@ -493,6 +494,9 @@ def make_shapes(
             raise
         _check_same(root, parameters)
     return root
+
+
+FORMAT = replace(voc.FORMAT, uses=("image_sizes",), prepare=make_shapes, target=None)
 
 
 def main() -> None:

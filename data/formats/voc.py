@@ -11,17 +11,29 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import numpy as np
 from lxml import etree
 
 from data.files import read_data
 from data.formats.finding import check_size, files_in, in_threads, share
+from data.formats.format import Format, Target
 from data.formats.judge import MAX_OVERSHOOT, Judge
-from data.formats.texts import OF_ONE_IMAGE, class_label, decimal, fit_names, numbered_lines, quoted
+from data.formats.texts import (
+    OF_DATASET,
+    OF_ONE_IMAGE,
+    class_label,
+    decimal,
+    fit_names,
+    numbered_lines,
+    quoted,
+)
 from data.images.decode import IMAGE_SUFFIXES, MAX_PIXELS, ImageHeader, read_header
 from data.records import Dataset, DatasetError, Record, pack
+from data.writers.voc import write_voc
 
+FLAT = ("*.xml", "[Aa]nnotations/*.xml", "annots/*.xml", "labels/*.xml")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 IMAGE_FOLDERS = ("jpegimages", "images")
@@ -445,3 +457,63 @@ def _number(text: str | None, where: str) -> float:
     if math.isnan(value):
         raise DatasetError(f"{where}: expected a number, found {quoted(text)}", kind="bad number")
     return value
+
+
+# ------------------------------------------------------------------------------------------------
+# The format
+# ------------------------------------------------------------------------------------------------
+
+
+def _find_splits(root: Path) -> list[str]:
+    folders = (path for path in sorted(root.glob("[!.]*")) if path.is_dir())
+    return _voc_sets(root) or [path.name for path in folders if _is_flat_voc(path)]
+
+
+def _voc_sets(root: Path) -> list[str]:
+    """The image sets of the tree in `root`; "all" for a flat folder; else none."""
+    sets = [sorted(root.glob(f"{up}ImageSets/Main/*.txt")) for up in ("", "*/", "*/*/")]
+    return _image_sets(next(filter(None, sets), [])) or ["all"] * _is_flat_voc(root)
+
+
+def _image_sets(files: Sequence[Path]) -> list[str]:
+    """The image sets among ImageSets/Main/*.txt, less those of one class ("dog_train")."""
+    stems = {path.stem: path for path in files}
+    return [
+        stem
+        for stem, path in stems.items()
+        if stem.rpartition("_")[2] not in stems.keys() - {stem}
+        or not re.match(r"\S+\s+-?[01]\s", read_data(path, OF_DATASET).decode("utf-8", "replace"))
+    ]
+
+
+def _is_flat_voc(folder: Path) -> bool:
+    return any(path.is_file() for pattern in FLAT for path in folder.glob(pattern))
+
+
+def _located(root: Path, split: str) -> tuple[Path, str]:
+    """Returns root and split for `read_voc`.
+
+    A split may name its folder ("VOC2007/train"), or be a flat folder, which is read whole.
+    """
+    if not _voc_sets(root) and _is_flat_voc(root / split):
+        return root / split, "all"
+    folder, _, name = split.rpartition("/")
+    return root / folder, name
+
+
+def _read(root: Path, split: str, classes: Sequence[str] | None, **options: Any) -> Dataset:
+    return read_voc(*_located(root, split), classes, **options)
+
+
+def _find_classes(root: Path, split: str, **options: Any) -> tuple[str, ...]:
+    root, split = _located(root, split)
+    return discover_classes(root, [split], **options)
+
+
+FORMAT = Format(
+    _read,
+    _find_classes,
+    _find_splits,
+    uses=("val_fraction", "image_sizes"),
+    target=Target(write_voc, "JPEGImages", by_stem=True, flat=True),
+)

@@ -20,10 +20,12 @@ import yaml
 
 from data.files import read_data
 from data.formats.finding import ImageFinder, files_in, in_threads
+from data.formats.format import Format, Target
 from data.formats.judge import Judge
 from data.formats.texts import OF_ONE_IMAGE, choose_classes, numbered_lines
 from data.images.decode import ImageHeader, read_header
 from data.records import Dataset, DatasetError, assemble, no_images, require_fit_names
+from data.writers.yolo import write_yolo
 
 MAX_YAML_BYTES = 2**20
 YAML_NAMES = ("data.yaml", "dataset.yaml", "data.yml")
@@ -418,3 +420,34 @@ def _judge_objects(
         boxes, sizes, lambda row: f"{parts[index[row]].path}, line {rows[row, 6]:g}"
     )
     return index[is_good], boxes[is_good], labels[declared][is_good]
+
+
+# ------------------------------------------------------------------------------------------------
+# The format
+# ------------------------------------------------------------------------------------------------
+
+
+def _find_splits(root: Path) -> list[str]:
+    """The splits the YAML file has entries for; without any, the folders of labels.
+
+    Raises DatasetError for a file of settings or class names that cannot be read.
+    """
+    names = [root / name for name in CLASS_NAMES if (root / name).is_file()]
+    if not any([*root.glob("*.yaml"), *root.glob("*.yml"), *root.glob("*.names"), *names]):
+        return []
+    declared = describe(root).splits
+    folders = [path.name for path in sorted(root.glob("labels/*")) if path.is_dir()]
+    folders = folders or [path.parent.name for path in sorted(root.glob("*/labels"))]
+    if not folders and (root / "images").is_dir() and any(root.glob("labels/*.txt")):
+        folders = ["images"]
+    return [split for split in SPLITS if declared.get(split)] or folders
+
+
+FORMAT = Format(
+    read_yolo,
+    yolo_classes,
+    _find_splits,
+    uses=("images",),
+    declares_classes=True,
+    target=Target(write_yolo, "images/{split}", by_stem=True, needed=("train", "val")),
+)

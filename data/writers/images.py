@@ -7,19 +7,18 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from data.formats.format import Target
 from data.records import Dataset
-from data.writers import FORMATS
 from utils.files import whole_file
 
 
-def image_names(datasets: dict[str, Dataset], format_name: str, is_pooled: bool) -> dict[str, str]:
+def image_names(datasets: dict[str, Dataset], target: Target, is_pooled: bool) -> dict[str, str]:
     """{image: its name below the target's image folder}: its path below the source's.
 
     That is the folder that holds all images of a split; or of all splits, where images would share
     a name otherwise. is_pooled: the splits will be mixed.
     Raises ValueError naming two images that would get the same name.
     """
-    target = FORMATS[format_name]
     splits = [list(dataset.images) for dataset in datasets.values()]
     whole = [image for images in splits for image in images]
     names = {k: v for images in splits for k, v in _relative_names(images, target.flat).items()}

@@ -14,7 +14,6 @@ from configs.schema import (
     Anchors,
     Canvas,
     Cosine,
-    Data,
     Exponential,
     FullPhase,
     Model,
@@ -112,7 +111,6 @@ def test_an_element_of_a_list_is_named_by_its_place(field, value, where):
 @pytest.mark.parametrize(
     ("field", "choices"),
     [
-        ("data.format", ("voc", "coco", "csv", "yolo", "crowdhuman", "shapes")),
         ("evaluate.metric", ("auto", "voc", "coco", "crowdhuman")),
         ("data.on_bad_annotation", ("error", "drop")),
         ("model.backbone", ("resnet18", "resnet50", "resnet152", "a callable of your own")),
@@ -532,45 +530,8 @@ def value_of(config, name):
 
 
 # ------------------------------------------------------------------------------------------------
-# Settings of a format
+# Settings beside others
 # ------------------------------------------------------------------------------------------------
-
-
-OF_A_FORMAT = {
-    "images": ("pictures",),
-    "val_fraction": 0.3,
-    "csv": {"header": False},
-    "person_box": "visible",
-    "check_images": False,
-    "train_on_difficult": False,
-}
-
-
-def test_every_setting_of_a_format_is_tried():
-    assert OF_A_FORMAT.keys() == Data.USED_BY.keys()
-
-
-@pytest.mark.parametrize("name", OF_A_FORMAT)
-def test_a_setting_that_would_do_nothing_is_refused(name):
-    """Its default is taken whatever the format."""
-    for data_format in ("voc", "coco", "csv", "yolo", "crowdhuman", "shapes"):
-        changes = {"data.format": data_format, f"data.{name}": OF_A_FORMAT[name]}
-        if data_format in Data.USED_BY[name]:
-            assert preset("voc", changes).data.format == data_format
-        else:
-            message = refused(changes)
-            assert message.startswith(f"data.{name}: expected the default, ")
-            assert "unless format is " in message
-
-
-def test_crowdhuman_knows_people_and_heads_only():
-    assert preset("crowdhuman", {"data.classes": ("head",)}).data.classes == ("head",)
-    assert "person, head or both" in refused(
-        {"data.format": "crowdhuman", "data.classes": ("person", "dog")}
-    )
-    assert "the classes are" in refused(
-        {"data.format": "crowdhuman", "data.class_file": "names.txt"}
-    )
 
 
 def test_classes_are_named_once():

@@ -1,15 +1,17 @@
 """What a config's `data` section reads: formats, splits joined by +, classes, the limit."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from loguru import logger
 from PIL import Image
 
+from configs.checked import ConfigError
 from configs.schema import Csv, Data
-from data import datasets
-from data.datasets import prepare, read_split
+from data.datasets import SETTINGS, log_defects, prepare, read_split
+from data.formats import FORMATS
+from data.formats.shapes import make_shapes
 from data.records import DatasetError
 
 pytestmark = pytest.mark.quick
@@ -122,8 +124,8 @@ def test_a_split_that_is_not_there(devkit, split, message):
 
 def test_shapes_are_made_once(tmp_path, monkeypatch):
     """The default dataset appears where the config wants it; then it is read like any other."""
-    make = datasets.make_shapes
-    monkeypatch.setattr(datasets, "make_shapes", lambda root: make(root, 6, 2, (64, 64)))
+    few = replace(FORMATS["shapes"], prepare=lambda root: make_shapes(root, 6, 2, (64, 64)))
+    monkeypatch.setitem(FORMATS, "shapes", few)
     data = Data(format="shapes", root=str(tmp_path / "shapes"))
     classes = prepare(data)
     assert (tmp_path / "shapes" / "shapes.json").is_file()
@@ -214,12 +216,12 @@ def test_classes_may_stand_in_a_file(tmp_path, other):
     if other.format == "crowdhuman":
         pytest.skip("its classes are person and head")
     (tmp_path / "names.txt").write_text("person\nhead\n")
-    assert prepare(dataclasses.replace(other, class_file="names.txt")) == ("person", "head")
+    assert prepare(replace(other, class_file="names.txt")) == ("person", "head")
 
 
 def test_settings_of_a_format_reach_its_reader(other, tmp_path):
     if other.format == "crowdhuman":
-        visible = dataclasses.replace(other, person_box="visible")
+        visible = replace(other, person_box="visible")
         found = read_split(visible, "train", ("person",))
         np.testing.assert_array_equal(found.boxes, [[2, 3, 7, 8]])
     elif other.format == "coco":
@@ -227,11 +229,11 @@ def test_settings_of_a_format_reach_its_reader(other, tmp_path):
         (tmp_path / "train.json").write_text(text)
         with pytest.raises(DatasetError, match="expected 40x30 as the image has, found 41x30"):
             read_split(other, "train", ("head",))
-        trusting = dataclasses.replace(other, check_images=False)
+        trusting = replace(other, check_images=False)
         assert read_split(trusting, "train", ("head",)).sizes.tolist() == [[41, 30]]
     elif other.format == "csv":
         (tmp_path / "train.csv").write_text("filename|xmin|ymin|xmax|ymax|class\na.png|1|2|3|4|x,y")
-        piped = dataclasses.replace(other, csv=Csv(delimiter="pipe", header=True))
+        piped = replace(other, csv=Csv(delimiter="pipe", header=True))
         assert read_split(piped, "train", prepare(piped)).classes == ("x,y",)
 
 
@@ -246,7 +248,7 @@ def test_sizes_in_place_of_images(other, tmp_path):
 
 def test_a_class_that_no_split_declares_is_refused(other):
     if other.format in ("coco", "yolo"):
-        misspelt = dataclasses.replace(other, classes=("persn",))
+        misspelt = replace(other, classes=("persn",))
         with pytest.raises(DatasetError, match="found 'persn'; did you mean 'person'"):
             prepare(misspelt)
 
@@ -256,7 +258,7 @@ def test_a_split_that_declares_fewer_classes_has_no_objects_of_the_others(tmp_pa
         text = COCO.replace('{"id": 9, "name": "person"}, ', "").replace('"category_id": 9', "9")
         text = text.replace('"image_id": 5, 9,', '"image_id": 5, "category_id": 4,')
         (tmp_path / "val.json").write_text(text)
-        both = dataclasses.replace(other, val="val")
+        both = replace(other, val="val")
         assert prepare(both) == ("head", "person")
         found = read_split(both, "val", prepare(both))
         assert found.labels.tolist() == [0, 0]
@@ -264,7 +266,7 @@ def test_a_split_that_declares_fewer_classes_has_no_objects_of_the_others(tmp_pa
 
 
 def test_only_the_split_that_is_judged_need_be_there(other):
-    absent = dataclasses.replace(other, train="none", val="none")
+    absent = replace(other, train="none", val="none")
     if other.format == "crowdhuman":
         return
     assert prepare(absent, "train") == ("head", "person")
@@ -293,8 +295,57 @@ def test_defects_are_listed_in_the_diary(tmp_path):
     data = Data(format="csv", root=str(tmp_path), on_bad_annotation="drop")
     lines = []
     sink = logger.add(lines.append, format="{level} {message}")
-    datasets.log_defects(read_split(data, "train", ("cat",)))
+    log_defects(read_split(data, "train", ("cat",)))
     logger.remove(sink)
     assert "1 x missing image" in lines[0]
     assert "WARNING" in lines[0]
     assert "expected the image b.png" in lines[1]
+
+
+# ------------------------------------------------------------------------------------------------
+# Formats
+# ------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_format_lists_those_there_are(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        prepare(Data(format="vocx", root=str(tmp_path)))
+    expected = "voc, coco, csv, yolo, crowdhuman, shapes"
+    assert str(caught.value) == f"data.format: expected one of {expected}, found 'vocx'"
+
+
+OF_A_FORMAT = {
+    "images": ("pictures",),
+    "val_fraction": 0.3,
+    "csv": Csv(header=False),
+    "person_box": "visible",
+    "check_images": False,
+}
+
+
+def test_every_setting_of_a_format_is_tried():
+    assert OF_A_FORMAT.keys() == SETTINGS.keys()
+
+
+@pytest.mark.parametrize("setting", OF_A_FORMAT)
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_setting_that_a_format_has_no_use_for_is_refused(name, setting, tmp_path, monkeypatch):
+    """Others reach the reader, under its own name for them."""
+    taken = {}
+
+    def read(*args, **options):
+        taken.update(options)
+        raise DatasetError("read")
+
+    fake = replace(FORMATS[name], read=read, prepare=None)
+    monkeypatch.setitem(FORMATS, name, fake)
+    data = Data(format=name, root=str(tmp_path), **{setting: OF_A_FORMAT[setting]})
+    if SETTINGS[setting] in fake.uses:
+        with pytest.raises(DatasetError, match=r"^read$"):
+            read_split(data, "train", ())
+        expected = False if setting == "csv" else OF_A_FORMAT[setting]
+        assert taken["header" if setting == "csv" else setting] == expected
+    else:
+        with pytest.raises(ConfigError, match=rf"^data\.{setting}: expected .* unless format is "):
+            read_split(data, "train", ())
+        assert not taken

@@ -306,9 +306,9 @@ def test_counts_below_1_are_refused(arguments, option, capsys):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of runpy, that it is imported already
-def test_the_command_ends_with_the_error(monkeypatch):
-    """A message as exit code is printed, and the status is 1."""
+def test_the_command_ends_with_the_error(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["preview", "--config", "nowhere.py"])
     with pytest.raises(SystemExit) as end:
         runpy.run_module("data.preview", run_name="__main__")
-    assert end.value.code == "error: nowhere.py: no such config file"
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "error: nowhere.py: no such config file\n"

@@ -11,14 +11,13 @@ from PIL import Image
 
 from data import convert
 from data.convert import main
-from data.formats import recognition
+from data.formats import TARGETS, recognition, voc
 from data.formats.boxes_csv import read_csv
 from data.formats.class_files import read_class_file
 from data.formats.coco import read_coco
 from data.formats.voc import read_voc
 from data.formats.yolo import read_yolo
 from data.records import Defects, assemble
-from data.writers import FORMATS
 
 pytestmark = pytest.mark.full
 
@@ -51,7 +50,7 @@ def source(tmp_path):
     """source("coco") writes splits train (4 images, the last empty) and val (2) in a format."""
 
     def source(format_name, **changes):
-        root, target = tmp_path / f"source_{format_name}", FORMATS[format_name]
+        root, target = tmp_path / f"source_{format_name}", TARGETS[format_name]
         for split, num in (("train", 4), ("val", 2)):
             names = [f"{split}{i}.png" for i in range(num)]
             folder = root / target.image_folder.format(split=split)
@@ -111,8 +110,8 @@ def test_bccd_comes_back_from_a_round_trip(shared_data, tmp_path, capsys):
             assert os.path.samefile(image, original)
 
 
-@pytest.mark.parametrize("of", FORMATS)
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("of", TARGETS)
+@pytest.mark.parametrize("to", TARGETS)
 def test_each_format_to_each(source, tmp_path, of, to):
     run(source(of), "--to", to, "--out", tmp_path / "out")
     readers = {"voc": read_voc, "coco": read_coco, "csv": read_csv, "yolo": read_yolo}
@@ -216,7 +215,7 @@ def test_crowdhuman_keeps_its_regions_in_coco(crowd, tmp_path):
 
 
 def test_formats_are_recognised(source, crowd, tmp_path):
-    for name in FORMATS:
+    for name in TARGETS:
         root = source(name)
         assert recognition.recognise(root) == name
         assert set(recognition.found_splits(root, name)) == {"train", "val"}
@@ -277,7 +276,7 @@ def test_an_image_set_comes_before_a_folder_of_its_name(source):
     root = source("voc")
     (root / "train").mkdir()
     (root / "train/train0.xml").write_text("<annotation/>")
-    assert recognition.voc_place(root, "train") == (root, "train")
+    assert voc._located(root, "train") == (root, "train")
 
 
 def test_real_folders_of_voc(shared_data, tmp_path):
@@ -417,7 +416,7 @@ def test_images_from_elsewhere(source, tmp_path):
 # ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("of", FORMATS)
+@pytest.mark.parametrize("of", TARGETS)
 def test_chosen_classes(source, tmp_path, capsys, of):
     run(source(of), "--to", "csv", "--out", tmp_path / "out", "--classes", "owl", "cat")
     assert read_class_file(tmp_path / "out/classes.csv") == ("owl", "cat")
@@ -549,7 +548,7 @@ def nested(tmp_path):
         root = tmp_path / "nested"
         for number, names in enumerate(splits):
             dataset = make_dataset(root / "images", [(0, (1, 2, 9, 9), 0)], names)
-            FORMATS["csv"].write(dataset, root, f"s{number}", names)
+            TARGETS["csv"].write(dataset, root, f"s{number}", names)
         return root
 
     return nested
@@ -724,7 +723,7 @@ def test_ultralytics_needs_train_and_val(source, tmp_path, capsys):
     assert "Ultralytics" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", TARGETS)
 def test_a_run_that_fails_leaves_nothing(source, tmp_path, monkeypatch, to):
     root = source("csv")
     before = files_below(tmp_path)

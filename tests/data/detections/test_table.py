@@ -154,7 +154,7 @@ def test_a_failed_write_leaves_the_old_files_and_nothing_else(tmp_path, monkeypa
     write_json(tmp_path / "found.json", table(), SIZES)
     write_devkit(tmp_path, "test", table())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    repeat = "data.detections._devkit_lines"
+    repeat = "data.detections.devkit._devkit_lines"
 
     def breaks_in_the_second_class(found, label):
         yield "000005 0.5 1 1 2 2\n"

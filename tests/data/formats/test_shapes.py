@@ -243,5 +243,5 @@ def test_the_command_makes_a_set(tmp_path, monkeypatch, capsys):
     assert "2 training and 1 validation" in capsys.readouterr().out
     assert cv2.imread(str(tmp_path / "set/JPEGImages/train_00001.jpg")).shape == (64, 80, 3)
     monkeypatch.setattr("sys.argv", ["shapes", "--root", str(tmp_path / "set"), "--seed", "5"])
-    with pytest.raises(SystemExit, match="asked for"):
+    with pytest.raises(ValueError, match="asked for"):
         shapes.main()

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from data.formats import TARGETS
 from data.formats.boxes_csv import read_csv
 from data.formats.coco import read_coco
 from data.formats.voc import read_voc
 from data.formats.yolo import read_yolo
 from data.records import OF_OBJECTS
-from data.writers import FORMATS
 from data.writers.images import place
 
 pytestmark = pytest.mark.full
@@ -48,7 +48,7 @@ def objects(draw, shortest):
 
 def round_trip(toolbox, name, dataset):
     """(what is read of what was written, the losses)."""
-    target = FORMATS[name]
+    target = TARGETS[name]
     with tempfile.TemporaryDirectory() as folder:
         losses = target.write(dataset, folder, "train", toolbox.names)
         for image, file in zip(toolbox.images, toolbox.names, strict=True):
@@ -76,7 +76,7 @@ def held(dataset, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", TARGETS)
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_bits_survive(toolbox, name, data):
