@@ -24,7 +24,8 @@ from core.build import build_criterion, build_model
 from data.datasets import prepare, read_split
 from data.pipeline import checked
 from data.records import Dataset
-from train import begin_phase
+from training.phases import begin_phase
+from training.progress import Progress
 from utils.devices import use_devices
 from utils.diary import diary
 from utils.files import whole_file
@@ -67,10 +68,10 @@ def first_steps(config: Config, dataset: Dataset, steps: int) -> list[tuple]:
     keras.utils.set_random_seed(config.train.seed)
     model = build_model(config.model, len(dataset.classes), config.train.precision)
     criterion = build_criterion(config)
-    *_, step, batches = begin_phase(config, phase, range(phase.epochs), model, criterion, dataset)
+    begun = begin_phase(config, phase, 0, Progress(data=""), model, criterion, dataset)
     rows = []
-    for number, batch in enumerate(checked(batches.take(steps)), start=1):
-        losses = step(batch)
+    for number, batch in enumerate(checked(begun.batches.take(steps)), start=1):
+        losses = begun.step(batch)
         rows.append((number, *(float(losses[name]) for name in COLUMNS[1:])))
     return rows
 

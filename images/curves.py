@@ -13,7 +13,7 @@ import numpy as np
 import configs
 from data.datasets import prepare, read_split
 from data.detections.project_json import read_json
-from scoring import Scores, VocScores, score
+from results.scoring import Scores, VocScores, score
 from utils.files import whole_file
 from utils.plots import precision_recall_curves
 from utils.program import make_parser, run_program

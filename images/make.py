@@ -31,11 +31,11 @@ from data.preview import sheet, training_samples
 from data.records import first_images
 from detector import open_detector
 from images import architecture, curves, focal, necks
+from results.pictures import with_truth
 from utils.diary import diary
 from utils.draw import contact_sheet, write_image
 from utils.plots import schedule_curves
 from utils.program import make_parser
-from visualize import with_truth
 
 FOLDER = Path(__file__).parent
 RUN = Path("runs/shapes")

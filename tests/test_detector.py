@@ -30,7 +30,7 @@ from data.formats.voc import read_voc
 from data.inputs import unlabelled
 from data.pipeline import detection_batches, evaluation_batches
 from detector import Detector, gather_detections, open_detector
-from scoring import score, summarize
+from results.scoring import score, summarize
 from utils.checkpoints import CheckpointError, save_checkpoint
 
 pytestmark = pytest.mark.full

@@ -11,7 +11,7 @@ from data.detections.devkit import write_devkit
 from data.detections.odgt import write_odgt
 from data.detections.project_json import write_json
 from data.formats.voc import read_voc
-from tests.test_scoring import detect
+from tests.results.test_scoring import detect
 
 pytestmark = pytest.mark.quick
 

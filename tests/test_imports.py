@@ -5,7 +5,7 @@ they are turned into parts or read from weights; configs is standard library onl
 utils.reading, which it uses; torch is imported nowhere but to read its files and to be compared
 with; a config reaches a program through configs.load, called by root scripts, by data/check.py and
 data/preview.py, programs that lie in a package, and by what makes pictures and measures (images/,
-benchmarks/).
+benchmarks/). No program at the root is imported by another, or by what they share.
 """
 
 import ast
@@ -36,6 +36,7 @@ KNOW_CONVENTIONS = "core/weights/"
 COMMANDS = {"data/check.py", "data/preview.py"}
 MAY_USE_TORCH = ("core/weights/files.py", "tests/parity/", "benchmarks/")
 NOT_OURS = {"runs", "datasets"}
+RUN_PROGRAMS = ("tests", "benchmarks", "images")  # as a person would
 
 
 def python_files(root):
@@ -80,6 +81,7 @@ def calls_of_load(tree):
 def violations(root):
     """One message for each rule that a file below `root` breaks."""
     scripts = {path.stem for path in root.glob("*.py")}
+    programs = {path.stem for path in root.glob("*.py") if "__main__" in path.read_text("utf-8")}
     found = []
     for file in python_files(root):
         tree = ast.parse((root / file).read_text(encoding="utf-8"), str(file))
@@ -91,9 +93,11 @@ def violations(root):
         )
         for line, module in imported(tree, file):
             top = module.split(".")[0]
-            is_ours = top in {*PACKAGES, "training", *scripts}
+            is_ours = top in {*PACKAGES, "training", "results", *scripts}
             where = f"{name}, line {line}: imports {module}"
-            if top in ("torch", "torchvision") and not name.startswith(MAY_USE_TORCH):
+            if top in programs and file.parts[0] not in (*PACKAGES, *RUN_PROGRAMS):
+                found.append(f"{where}; no program imports another")
+            elif top in ("torch", "torchvision") and not name.startswith(MAY_USE_TORCH):
                 found.append(f"{where}; torch is no requirement")
             elif package == "configs" and module == "utils.reading":
                 continue
@@ -121,7 +125,7 @@ def test_the_project_is_looked_at():
         tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
         modules = {module for _, module in imported(tree, Path(file))}
         assert "configs.schema" in modules, f"{file} needs no exception"
-    tree = ast.parse((ROOT / "train.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "evaluate.py").read_text(encoding="utf-8"))
     assert list(calls_of_load(tree)), "calls of load are recognised"
 
 
@@ -132,6 +136,8 @@ def test_the_project_is_looked_at():
 
 KEEPS = {
     "train.py": "import configs\nimport core.build\nconfigs.load('config.py')",
+    "evaluate.py": "if __name__ == '__main__':\n    pass",
+    "images/make.py": "import evaluate",
     "config.py": "from configs import preset",
     "core/build.py": "from configs.schema import Model\nfrom core.heads import Head",
     "core/heads.py": "import keras\nfrom utils.boxes import area\nfrom . import build",
@@ -167,6 +173,9 @@ def test_a_tree_that_keeps_the_rules_passes(tmp_path):
     [
         ("utils/a.py", "from core.heads import Head"),
         ("utils/a.py", "import data"),
+        ("core/a.py", "from results.scoring import score"),
+        ("train.py", "from evaluate import main"),
+        ("results/files.py", "import evaluate"),
         ("core/a.py", "from training.progress import Progress"),
         ("utils/a.py", "import configs.schema"),
         ("utils/a.py", "from train import main"),

@@ -23,7 +23,11 @@ from PIL import Image
 import data.pipeline
 import evaluate
 import train
+import training.phases
+import training.plan
 import training.progress
+import training.reports
+import training.validation
 import visualize
 from configs import Config, override, preset
 from configs.checked import Checked
@@ -48,7 +52,9 @@ from data.detections.table import DetectionTable
 from data.formats.shapes import CLASSES, make_shapes
 from data.pipeline import image_reader, steps_per_epoch, training_batches
 from detector import Detector
-from scoring import score
+from results.scoring import score
+from training.phases import begin_phase
+from training.progress import Progress
 from utils.checkpoints import save_checkpoint
 
 pytestmark = pytest.mark.full
@@ -309,8 +315,9 @@ def rates(config):
 def learning(config):
     """What learns in the first phase, and what kind of step teaches it."""
     model, phase = build_model(config.model, 2), config.train.all_phases()[0]
-    parts = train.begin_phase(config, phase, range(1), model, None, train_split(config))
-    return [variable.path for variable in model.trainable_variables], [type(p) for p in parts]
+    begun = begin_phase(config, phase, 0, Progress(data=""), model, None, train_split(config))
+    kinds = [type(part) for part in vars(begun).values()]
+    return [variable.path for variable in model.trainable_variables], kinds
 
 
 def updates(config):
@@ -364,12 +371,12 @@ RUNS = {}
 def fresh_run(config):
     watch, before = Watch(), set(Path().rglob("*"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.configs, "load", lambda *_: config)
-        patch.setattr(train, "train_step", watch.train_step)
-        patch.setattr(train, "validation_step", watch.validation_step)
+        patch.setattr(training.plan.configs, "load", lambda *_: config)
+        patch.setattr(training.phases, "train_step", watch.train_step)
+        patch.setattr(training.validation, "validation_step", watch.validation_step)
         patch.setattr(train, "LossWindow", watch.window)
         patch.setattr(training.progress, "save_checkpoint", watch.save)
-        patch.setattr(train, "training_curves", lambda *_: None)
+        patch.setattr(training.reports, "training_curves", lambda *_: None)
         patch.setattr(train, "write_all", lambda *_: None)
         headline = train.main([])
     made = sorted(set(Path().rglob("*")) - before)

@@ -16,6 +16,7 @@ import pytest
 
 import configs
 import train
+import training.plan
 from data.formats.shapes import make_shapes
 from tests.processes import ROOT
 from tests.test_train import assert_same_run, write_config
@@ -119,7 +120,7 @@ def test_a_disk_that_does_not_take_the_config_leaves_no_run(tmp_path, shapes, mo
     def full(*args):
         raise WriteError(28, "No space left on device", tmp_path / "config.json")
 
-    monkeypatch.setattr(train, "write_config", full)
+    monkeypatch.setattr(training.plan, "write_config", full)
     with pytest.raises(WriteError):
         train.main(["--config", str(write_config(tmp_path, shapes, SHORT))])
     assert not list((tmp_path / "runs").iterdir())

@@ -18,6 +18,7 @@ from tensorboard.util.tensor_util import make_ndarray
 import configs
 import evaluate
 import train
+import training.phases
 import visualize
 from core.build import build_model
 from core.layers import BatchNorm
@@ -115,6 +116,7 @@ DYING = """
 import os, signal
 import numpy as np
 import train
+import training.phases
 import visualize
 
 what, count = os.environ["DIES"].split("-")
@@ -503,8 +505,8 @@ def test_an_update_that_breaks_the_weights_is_not_saved(part, tmp_path, shapes, 
             broken.assign(broken * float("nan"))
         return losses
 
-    train_step = train.train_step
-    monkeypatch.setattr(train, "train_step", breaking_step)
+    train_step = training.phases.train_step
+    monkeypatch.setattr(training.phases, "train_step", breaking_step)
     changes = {"train.phases": (), "train.epochs": 3, "train.eager": True, "train.ema": 0.9}
     path, folder = write_config(tmp_path, shapes, changes), tmp_path / "runs" / "tiny"
     message = rf"epoch 2, step 3: expected finite weights, found nan or infinity in .*{part}\."

@@ -18,9 +18,23 @@ from data.detections.table import DetectionTable
 from data.formats.shapes import CLASSES, make_shapes
 from data.records import Defects, assemble
 from detector import Detector
+from results import outcomes, pictures, videos
+from results.outcomes import (
+    FALSE_ALARM,
+    MISSED,
+    OUTCOMES,
+    RIGHT,
+    UNCOUNTED,
+    draw_outcomes,
+    judge,
+    outcomes_on,
+)
+from results.pictures import at_least, detections_on, draw_images
+from results.videos import draw_video
 from tests.test_detector import SMALL
+from utils.draw import contact_sheet
 from utils.video import Frame, open_video, video_file
-from visualize import FALSE_ALARM, MISSED, RIGHT, UNCOUNTED, find_sources, judge
+from visualize import find_sources
 
 pytestmark = pytest.mark.full
 
@@ -253,7 +267,7 @@ def test_a_video_comes_back_with_boxes_and_its_detections(run, clip, tmp_path, d
     assert sum(len(entry["detections"]) for entry in entries) == len(table) == 21 * 7
     last = table.image == 20
     drawn = frames[20].pixels.astype(int)
-    expected = visualize.detections_on(sources[20].pixels, table, np.flatnonzero(last))
+    expected = detections_on(sources[20].pixels, table, np.flatnonzero(last))
     error, change = (np.abs(drawn - other).mean() for other in (expected, sources[20].pixels))
     assert error < 0.7 * change, "thin lines of strong colours, as MPEG-4 keeps them"
     for entry, row in zip(entries[20]["detections"], np.flatnonzero(last), strict=True):
@@ -289,7 +303,7 @@ def test_the_lines_of_a_video_have_the_times_of_its_source(detector, clip, tmp_p
     frames = [Frame(n, n**2 + 0.0004, pixels) for n, pixels in enumerate(frames_of(3))]
     with open_video(str(clip)) as source:
         detect = detector.array_detector(3)
-        visualize.draw_video(tmp_path / "a", source, [frames], 3, detect, 0.3)
+        draw_video(tmp_path / "a", source, [frames], 3, detect, 0.3)
     assert [entry["seconds"] for entry in lines(tmp_path / "a.jsonl")] == [0, 1, 4]
 
 
@@ -327,7 +341,7 @@ def test_a_stream_ends_with_ctrl_c_and_leaves_a_playable_file(
     run, clip, tmp_path, tmp_path_factory, monkeypatch
 ):
     """Whatever was decoded when the signal came is in the file, and nothing of what came after."""
-    frames = visualize.Video.frames
+    frames = videos.Video.frames
 
     def interrupted(self, limit, is_over):
         for frame in frames(self, limit, is_over):
@@ -337,7 +351,7 @@ def test_a_stream_ends_with_ctrl_c_and_leaves_a_playable_file(
                     pass
             yield frame
 
-    monkeypatch.setattr(visualize.Video, "frames", interrupted)
+    monkeypatch.setattr(videos.Video, "frames", interrupted)
     never_reached = tmp_path_factory.mktemp("other") / "never_reached.mp4"
     never_reached.write_bytes(clip.read_bytes())
     given = ["--weights", str(run), "--out", str(tmp_path)]
@@ -359,7 +373,7 @@ def test_a_failure_in_the_middle_of_a_video_leaves_nothing(run, clip, tmp_path, 
             raise RuntimeError("no more")
         return args[0]
 
-    monkeypatch.setattr(visualize, "detections_on", failing)
+    monkeypatch.setattr(videos, "detections_on", failing)
     with pytest.raises(RuntimeError, match="no more"):
         visualize.main([str(clip), "--weights", str(run), "--out", str(tmp_path)])
     assert list(tmp_path.iterdir()) == []
@@ -448,7 +462,7 @@ def test_outcomes_by_hand(tmp_path):
 
 def test_without_detections_all_is_missed(tmp_path):
     dataset, table, _ = case(tmp_path)
-    outcomes = judge(dataset, visualize.at_least(table, 0.95))
+    outcomes = judge(dataset, at_least(table, 0.95))
     assert outcomes.counts[:, MISSED].tolist() == [2, 0, 1, 1, 0]
     assert outcomes.counts.sum() == 4
     assert outcomes.worst.tolist() == [0, 2, 3, 1, 4]
@@ -458,7 +472,7 @@ def test_pictures_table_and_totals_of_outcomes(tmp_path, capsys):
     dataset, table, _ = case(tmp_path)
     out = tmp_path / "out"
     with visualize.diary():
-        visualize.draw_outcomes(out, dataset, table)
+        draw_outcomes(out, dataset, table)
     said = " ".join(capsys.readouterr().err.split())
     expected = "case at IoU 0.5: 2 right, 4 false alarms, 2 missed: precision 0.333, recall 0.500"
     assert expected in said
@@ -477,24 +491,25 @@ def test_pictures_table_and_totals_of_outcomes(tmp_path, capsys):
     assert picture.shape[1] > 2 * SIZE[1]
 
 
-@pytest.mark.parametrize("draw", [visualize.draw_images, visualize.draw_outcomes])
+@pytest.mark.parametrize("draw", [draw_images, draw_outcomes])
 def test_of_pictures_for_a_sheet_no_more_is_kept_than_it_shows(draw, tmp_path, monkeypatch):
     dataset, table, _ = case(tmp_path)
     large = np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8)
-    monkeypatch.setattr(visualize, "decode_image", lambda path, bits: large)
-    kept, contact_sheet = [], visualize.contact_sheet
+    room = {draw_images: pictures, draw_outcomes: outcomes}[draw]
+    monkeypatch.setattr(room, "decode_image", lambda path, bits: large)
+    kept = []
 
-    def watched(pictures, **kwargs):
-        kept.append((pictures, kwargs["cell"]))
-        return contact_sheet(pictures, **kwargs)
+    def watched(shown, **kwargs):
+        kept.append((shown, kwargs["cell"]))
+        return contact_sheet(shown, **kwargs)
 
-    monkeypatch.setattr(visualize, "contact_sheet", watched)
+    monkeypatch.setattr(room, "contact_sheet", watched)
     draw(tmp_path / "out", dataset, table)
-    assert len(kept) == (1 if draw is visualize.draw_images else 2)
-    for pictures, cell in kept:
-        assert len(pictures) == 5
-        assert all((np.array(p.shape[:2]) <= cell).all() for p in pictures)
-        assert any(p.shape[0] == cell[0] or p.shape[1] == cell[1] for p in pictures)
+    assert len(kept) == (1 if draw is draw_images else 2)
+    for shown, cell in kept:
+        assert len(shown) == 5
+        assert all((np.array(p.shape[:2]) <= cell).all() for p in shown)
+        assert any(p.shape[0] == cell[0] or p.shape[1] == cell[1] for p in shown)
     if len(kept) == 2:
         assert kept[1][1] == (round(400 * 700 / 900), 400), "no room is left above and below"
 
@@ -505,8 +520,8 @@ def test_each_outcome_has_its_color_and_its_place(tmp_path):
     image = np.full((*SIZE, 3), 128, np.uint8)
 
     def drawn(index, rows):
-        picture = visualize.outcomes_on(image, dataset, index, table, np.array(rows), outcomes)
-        return [(picture == color).all(axis=-1) for _, color, _ in visualize.OUTCOMES]
+        picture = outcomes_on(image, dataset, index, table, np.array(rows), outcomes)
+        return [(picture == color).all(axis=-1) for _, color, _ in OUTCOMES]
 
     right, false, missed, uncounted = drawn(0, [0, 1, 2])
     assert right[10:30, 10].any()

@@ -211,7 +211,8 @@ def open_source(args: argparse.Namespace) -> Source:
 
 def source_classes(source: Source) -> tuple[str, ...]:
     """The names in all splits: declared ones (COCO, YOLO) in their order, others sorted."""
-    form, found = FORMATS[source.format], {}
+    form = FORMATS[source.format]
+    found: dict[str, None] = {}
     for split in source.splits.values():
         found |= dict.fromkeys(form.split_classes(source.root, split, {}))
     return tuple(found if form.declares_classes or form.default_classes else sorted(found))

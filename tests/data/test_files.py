@@ -15,7 +15,7 @@ from data.formats.voc import parse_annotation
 from data.images.bit_depth import is_deep
 from data.images.decode import read_header, read_image
 from data.records import DatasetError
-from evaluate import read_detections
+from results.files import read_detections
 
 pytestmark = pytest.mark.quick
 

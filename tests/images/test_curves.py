@@ -6,8 +6,8 @@ import pytest
 from configs import preset
 from data.records import Defects, assemble
 from images import curves
-from scoring import score
-from tests.test_scoring import detect
+from results.scoring import score
+from tests.results.test_scoring import detect
 
 pytestmark = pytest.mark.quick
 

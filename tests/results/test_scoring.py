@@ -11,7 +11,7 @@ from rich.console import Console
 from configs import preset
 from data.detections.table import DetectionTable
 from data.records import DatasetError, Defects, assemble
-from scoring import draw, score, summarize
+from results.scoring import draw, score, summarize
 
 pytestmark = pytest.mark.full
 

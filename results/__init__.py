@@ -1,0 +1,1 @@
+"""What a detector found: scores of it, files, pictures and videos."""
