@@ -35,8 +35,11 @@ def test_settings_that_are_named_exist(page):
     pattern = rf"(?<![\w/.-])(?:{'|'.join(GROUPS)})\.[a-z][\w.]*\w"
     named = set(re.findall(pattern, page.read_text(encoding="utf-8")))
     named -= {name for name in named if name.endswith(FILES)}
+    modules = {name: ROOT.joinpath(*name.split(".")[:2]) for name in named}
     named -= {
-        name for name in named if ROOT.joinpath(*name.split(".")[:2]).with_suffix(".py").is_file()
+        name
+        for name, path in modules.items()
+        if path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
     }
     assert named - set(settings(Config)) == set()
 

@@ -209,7 +209,7 @@ def test_files_and_pil_images_are_turned_as_by_the_pipeline(orientation, tmp_pat
     for suffix in (".png", ".jpg"):
         path = tmp_path / f"turned{suffix}"
         Image.fromarray(RGB).save(path, exif=exif)
-        expected = data.images.decode_image(path)
+        expected = data.images.decode.decode_image(path)
         np.testing.assert_array_equal(to_rgb(path, "", 16), expected)
         np.testing.assert_array_equal(to_rgb(Image.open(path), "", 16), expected)
 
@@ -250,10 +250,10 @@ def test_an_opened_image_is_turned_as_its_file_is_here_and_by_the_detector(
     make, size, suffix, tmp_path
 ):
     path = tmp_path / f"photo{suffix}"
-    expected = data.images.orient(*as_stored(make(path), 0))
+    expected = data.images.decode.orient(*as_stored(make(path), 0))
     assert expected.shape[:2] == size
     np.testing.assert_array_equal(to_rgb(make(path), "", 16), expected)
-    np.testing.assert_array_equal(to_rgb(path, "", 16), data.images.decode_image(path))
+    np.testing.assert_array_equal(to_rgb(path, "", 16), data.images.decode.decode_image(path))
     np.testing.assert_array_equal(to_rgb(path, "", 16), expected)
 
 
@@ -274,7 +274,9 @@ def test_an_exif_block_says_the_same_here_and_to_the_detector(kind):
     image.info["exif"] = BLOCKS[kind]
     pixels, orientation = as_stored(image, 0)
     assert orientation == (6 if "endian" in kind else 1)
-    np.testing.assert_array_equal(to_rgb(image, "", 16), data.images.orient(pixels, orientation))
+    np.testing.assert_array_equal(
+        to_rgb(image, "", 16), data.images.decode.orient(pixels, orientation)
+    )
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
@@ -284,13 +286,13 @@ def test_pixels_of_files_are_those_of_the_pipeline(suffix, tmp_path):
             continue
         path = tmp_path / f"{i}{suffix}"
         cv2.imwrite(str(path), pixels)
-        np.testing.assert_array_equal(to_rgb(path, "", 16), data.images.decode_image(path))
+        np.testing.assert_array_equal(to_rgb(path, "", 16), data.images.decode.decode_image(path))
 
 
 def test_cmyk_is_converted_as_by_the_pipeline(tmp_path):
     ink = Image.fromarray(RNG.integers(0, 256, [9, 8, 4], np.uint8), "CMYK")
     ink.save(tmp_path / "a.jpg", quality=100, subsampling=0)
-    expected = data.images.decode_image(tmp_path / "a.jpg")
+    expected = data.images.decode.decode_image(tmp_path / "a.jpg")
     assert abs(to_rgb(tmp_path / "a.jpg", "", 16).astype(int) - expected).max() == 0
     found = to_rgb(Image.open(tmp_path / "a.jpg"), "", 16)
     assert abs(found.astype(int) - expected).max() <= 2  # of two decoders
@@ -317,7 +319,7 @@ def test_of_16_bits_those_in_use_are_seen(bits, bands, tmp_path):
     np.testing.assert_array_equal(found[0][0], np.repeat(np.array(expected)[:, None], 3, axis=1))
     pixels = RNG.integers(0, 65536, [40, 30, bands], np.uint16) >> RNG.integers(0, 9, [40, 30, 1])
     cv2.imwrite(str(tmp_path / "a.png"), pixels.astype(np.uint16))
-    expected = data.images.decode_image(tmp_path / "a.png", bits)
+    expected = data.images.decode.decode_image(tmp_path / "a.png", bits)
     np.testing.assert_array_equal(to_rgb(tmp_path / "a.png", "", used), expected)
     assert expected.std() > 20
 
