@@ -242,3 +242,23 @@ def test_images_are_normalised_before_they_are_rounded_to_half_precision(precisi
     )
     model(tf.fill([1, 4, 4, 3], 200.4))
     assert seen == [tf.float32, tf.as_dtype(policy.compute_dtype)]
+
+
+def test_keras_saves_and_loads_all_weights(model, tmp_path, capsys):
+    """What README.md promises: Keras's own files, and a summary with every part."""
+    values = [np.random.default_rng(3).normal(size=v.shape) for v in model.variables]
+    before = [v.numpy() for v in model.variables]
+    try:
+        for variable, value in zip(model.variables, values, strict=True):
+            variable.assign(value)
+        model.save_weights(tmp_path / "a.weights.h5")
+        other = build_model(CONFIG, K)
+        other.load_weights(tmp_path / "a.weights.h5")
+        for ours, theirs in zip(model.variables, other.variables, strict=True):
+            np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    finally:
+        for variable, value in zip(model.variables, before, strict=True):
+            variable.assign(value)
+    model.summary()
+    shown = capsys.readouterr().out
+    assert all(f"{part} (" in shown for part in ("backbone", "neck", "class_head", "box_head"))
