@@ -13,13 +13,14 @@ import re
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import pytest
 
 import configs
-from data import datasets
+from data.formats import FORMATS
 from data.formats.shapes import make_shapes
 
 pytestmark = pytest.mark.slow
@@ -117,7 +118,8 @@ def folder(tmp_path_factory):
     clip.release()
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
-        monkeypatch.setattr(datasets, "make_shapes", tiny_shapes)
+        tiny = replace(FORMATS["shapes"], prepare=tiny_shapes)
+        monkeypatch.setitem(FORMATS, "shapes", tiny)
         run(["train.py"])
         for name in ("mine", "bccd", "a", "b"):
             shutil.copytree("runs/shapes", f"runs/{name}", copy_function=os.link)

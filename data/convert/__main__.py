@@ -3,4 +3,5 @@
 from data.convert import main
 from utils.program import run_program
 
-run_program(main)
+if __name__ == "__main__":
+    run_program(main)
