@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> float:
         lock = stack.enter_context(RunLock(args.resume)) if args.resume else None
         device = use_devices()
         plan = make_plan(args.config, args.overrides, lock.run if lock else None)
-        # Only now a folder: a config or a dataset that cannot be leaves nothing behind.
+        # The folder is made only now, so that a config or dataset that is refused leaves none.
         lock = lock or stack.enter_context(RunLock(begin_run(plan.config)))
         stack.enter_context(diary(lock.run / "diary.log"))
         stop = stack.enter_context(StopSignal())
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> float:
         describe(plan, device)
         if lock.warning:
             logger.warning(lock.warning)
-        if plan.warning:
+        if plan.warning:  # last.npz is damaged, and the run goes on from previous.npz
             logger.warning(plan.warning)
             put_aside(lock.run / LAST)
         try:
@@ -119,7 +119,7 @@ def train(lock: RunLock, plan: Plan, stop: StopSignal) -> float:
     validation = Validation(detector, criterion, plan.val_set, config)
 
     # ---- Phases of epochs --------------------------------------------------------------------
-    best = None
+    best = None  # of this process; what a resumed run found before is in best.npz
     for phase in phases_to_do(plan, model, criterion):
         best = train_phase(phase, lock, plan, detector, validation, report, stop) or best
 
@@ -129,10 +129,10 @@ def train(lock: RunLock, plan: Plan, stop: StopSignal) -> float:
     if best is None:  # found before the run was resumed
         find_best(run, progress).restore("model", model.variables)
         best = validation.run()
+    lock.require_folder()
     report.curves()
     write_all(run / "evaluation", config.data.val, best.scores, best.report, best.table)
     console.print(best.scores.table())
-    lock.require_folder()
     best_epoch = f"{progress.best_epoch} of {plan.num_epochs}"
     logger.info("best epoch {}; everything in {}", best_epoch, run)
     print(best.scores.headline, flush=True)
@@ -166,6 +166,7 @@ def train_phase(
         if is_last or (every and progress.epoch % every == 0):
             with averaged(phase.optimizer, detector.model.trainable_variables):
                 found = validation.run()
+                lock.require_folder()  # it may have gone meanwhile: nothing is written anew
                 if progress.is_better(found.scores.value):
                     best = found
                     save_best(run, weights, detector.conventions, progress)

@@ -31,11 +31,7 @@ from results.pictures import at_least, draw_images
 from results.videos import draw_videos
 from utils.diary import diary
 from utils.program import make_parser, run_program
-from utils.video import (
-    ADDRESS,
-    VIDEO_SUFFIXES,
-    without_secrets,
-)
+from utils.video import ADDRESS, VIDEO_SUFFIXES, without_secrets
 
 USEFUL = ("model.", "evaluate.batch_size=")  # settings; of a split also those of the data
 
@@ -150,21 +146,6 @@ def _find(source: str) -> list[str]:
 
 def _is_video(source: str) -> bool:
     return bool(ADDRESS.match(source)) or source.lower().endswith(VIDEO_SUFFIXES)
-
-
-# --------------------------------------------------------------------------------------------------
-# Images
-# --------------------------------------------------------------------------------------------------
-
-
-# --------------------------------------------------------------------------------------------------
-# Right, wrong and missed
-# --------------------------------------------------------------------------------------------------
-
-
-# --------------------------------------------------------------------------------------------------
-# Videos
-# --------------------------------------------------------------------------------------------------
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 utils imports nothing of ours; core and data never each other, and the config's types only where
 they are turned into parts or read from weights; configs is standard library only, and so is
 utils.reading, which it uses; torch is imported nowhere but to read its files and to be compared
-with; a config reaches a program through configs.load, called by root scripts, by data/check.py and
-data/preview.py, programs that lie in a package, and by what makes pictures and measures (images/,
-benchmarks/). No program at the root is imported by another, or by what they share.
+with; a config reaches a program through configs.load, called by root scripts, by training/plan.py
+for train.py, by data/check.py and data/preview.py, programs that lie in a package, and by what
+makes pictures and measures (images/, benchmarks/). No program at the root is imported by another,
+or by what they share.
 """
 
 import ast

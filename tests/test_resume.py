@@ -17,6 +17,7 @@ import pytest
 import configs
 import train
 import training.plan
+import training.validation
 from data.formats.shapes import make_shapes
 from tests.processes import ROOT
 from tests.test_train import assert_same_run, write_config
@@ -212,6 +213,20 @@ def test_a_folder_that_goes_away_ends_the_run(tmp_path, shapes, monkeypatch):
     with pytest.raises(RunError, match="found it deleted or moved meanwhile"):
         train.main(["--config", str(write_config(tmp_path, shapes, SHORT))])
     assert not (folder / "checkpoints").exists(), "nothing goes into a folder of others"
+
+
+def test_a_folder_that_goes_away_during_a_validation_ends_the_run(tmp_path, shapes, monkeypatch):
+    folder, validate = tmp_path / "runs" / "tiny", training.validation.Validation.run
+
+    def validate_and_lose(self):
+        shutil.rmtree(folder)
+        folder.mkdir()  # somebody else's
+        return validate(self)
+
+    monkeypatch.setattr(training.validation.Validation, "run", validate_and_lose)
+    with pytest.raises(RunError, match="found it deleted or moved meanwhile"):
+        train.main(["--config", str(write_config(tmp_path, shapes, SHORT))])
+    assert not list(folder.iterdir()), "nothing goes into a folder of others"
 
 
 # ------------------------------------------------------------------------------------------------

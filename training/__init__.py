@@ -1,1 +1,1 @@
-"""What train.py is made of: how far a run has come, and what may be changed while it goes on."""
+"""What train.py is made of: plan, phases, losses, validation, reports, progress, extension."""

@@ -1,4 +1,4 @@
-"""Watching the losses and weights of a training for what is not finite."""
+"""Sums up the losses of an epoch, and refuses losses and weights that are not finite."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain

@@ -52,7 +52,7 @@ class TrainingPhase:
 def phases_to_do(plan: Plan, model: RetinaNet, criterion: Criterion) -> Iterator[TrainingPhase]:
     """Yields each phase that has epochs left, when its turn comes, with its parts frozen.
 
-    The first one's optimizer is as the plan's checkpoint has it, which is then let go.
+    A phase that was begun gets its optimizer from the plan's checkpoint, which is then let go.
     """
     config, progress = plan.config, plan.progress
     trains_by_itself = {layer: layer.trainable for layer in model._flatten_layers()}

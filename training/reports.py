@@ -40,7 +40,7 @@ COLUMNS = (
 
 
 class Report:
-    """metrics.csv, TensorBoard and pictures of a run; those of later epochs than `epoch` go."""
+    """metrics.csv, without rows of later epochs than `epoch`, TensorBoard and pictures of a run."""
 
     def __init__(self, run: Path, epoch: int):
         self.run = run
@@ -138,7 +138,8 @@ def go_on(run: Path, plan: Plan) -> None:
         find_best(run, progress)
         logger.info(
             "{} is finished: {} of {} epochs. Nothing is trained; for more epochs: --resume {} "
-            "--set train.epochs=N, or a new run from its weights: --set model.weights={}",
+            "--set train.epochs=N if its schedule allows it, else a new run from its weights: "
+            "--set model.weights={}",
             *(run, progress.epoch, num_epochs, run, run),
         )
     elif progress.best_epoch:
