@@ -495,7 +495,7 @@ def _located(root: Path, split: str) -> tuple[Path, str]:
 
     A split may name its folder ("VOC2007/train"), or be a flat folder, which is read whole.
     """
-    if not _voc_sets(root) and _is_flat_voc(root / split):
+    if _is_flat_voc(root / split) and not _voc_sets(root):  # the second looks through the tree
         return root / split, "all"
     folder, _, name = split.rpartition("/")
     return root / folder, name
