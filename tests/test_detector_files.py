@@ -1,5 +1,6 @@
 """Files of detectors that were edited or damaged: each loads or is refused in one line, at once."""
 
+import copy
 import json
 import time
 from pathlib import Path
@@ -191,6 +192,8 @@ def state_edits(draw, state):
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from(sorted(places(state), key=str) or [()]))
         inner, value = state, draw(VALUES)
+        if value is not NOTHING:
+            value = copy.deepcopy(value)  # else a second edit would change the first, or VALUES
         for key in path[:-1]:
             inner = inner[key]
         if path and value is NOTHING:
