@@ -42,8 +42,8 @@ class Archive:
     max_bytes: int
     max_files: int
     size: int = 0
+    sha256: str = ""
     urls: tuple[str, ...] = ()
-    digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,11 @@ def crowdhuman_files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
 # ------------------------------------------------------------------------------------------------
 
 
-def _voc(year: str, name: str, part: str, size: int, md5: str, sha256: str) -> Archive:
+def _voc(year: str, name: str, part: str, size: int, sha256: str) -> Archive:
     """An archive of the PASCAL VOC project, which publishes no digests.
 
-    The MD5s are as recorded by torchvision (datasets/voc.py), sizes and SHA-256s by TensorFlow
-    Datasets (url_checksums/voc.txt). The first address is the published one, the second is the same
-    group's server.
+    Sizes and SHA-256s are as recorded by TensorFlow Datasets (url_checksums/voc.txt). The first
+    address is the published one, the second is the same group's server.
     """
     path = f"robots.ox.ac.uk/pascal/VOC/{year}/{name}"
     return Archive(
@@ -147,16 +146,16 @@ def _voc(year: str, name: str, part: str, size: int, md5: str, sha256: str) -> A
         max_bytes=size,  # a tar is larger than what it holds
         max_files=50_000,
         size=size,
+        sha256=sha256,
         urls=(f"http://host.{path}", f"https://thor.{path}"),
-        digests=(f"md5:{md5}", f"sha256:{sha256}"),
     )
 
 
-def _coco(path: str, parts: tuple[str, ...], size: int, max_bytes: int, *digests: str) -> Archive:
+def _coco(path: str, parts: tuple[str, ...], size: int, max_bytes: int, sha256: str) -> Archive:
     """An archive of the COCO project, which publishes no digests.
 
-    The MD5s are as recorded by PaddleDetection (ppdet/utils/download.py), the SHA-256s by
-    torchvision (prototype/datasets/_builtin/coco.py). The second address is the same store's.
+    The SHA-256s are as recorded by torchvision (prototype/datasets/_builtin/coco.py). The second
+    address is the same store's.
     """
     host = "images.cocodataset.org"
     return Archive(
@@ -166,8 +165,8 @@ def _coco(path: str, parts: tuple[str, ...], size: int, max_bytes: int, *digests
         max_bytes=max_bytes,
         max_files=120_000,
         size=size,
+        sha256=sha256,
         urls=(f"http://{host}/{path}", f"https://s3.amazonaws.com/{host}/{path}"),
-        digests=digests,
     )
 
 
@@ -187,7 +186,6 @@ SOURCES = {
                 "VOCtrainval_06-Nov-2007.tar",
                 "trainval",
                 460_032_000,
-                "c52e279531787c972589f7e41ab4ae64",
                 "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
             ),
             _voc(
@@ -195,7 +193,6 @@ SOURCES = {
                 "VOCtest_06-Nov-2007.tar",
                 "test",
                 451_020_800,
-                "b6e924de25625d8de591ea690078ad9f",
                 "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
             ),
         ),
@@ -215,7 +212,6 @@ SOURCES = {
                 "VOCtrainval_11-May-2012.tar",
                 "trainval",
                 1_999_639_040,
-                "6cd6e144f989b92b3379bac3b3de84fd",
                 "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
             ),
         ),
@@ -233,24 +229,21 @@ SOURCES = {
                 ("train", "val"),
                 252_907_541,
                 2_000_000_000,
-                "md5:f4bbac642086de4f52a3fdda2de5fa2c",
-                "sha256:113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+                "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
             ),
             _coco(
                 "zips/val2017.zip",
                 ("val",),
                 815_585_330,
                 1_000_000_000,
-                "md5:442b8da7639aecaf257c1dceb8ba8c80",
-                "sha256:4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+                "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
             ),
             _coco(
                 "zips/train2017.zip",
                 ("train",),
                 19_336_861_798,
                 20_000_000_000,
-                "md5:cced6f7f71b7629ddf16f17bbcfab6b2",
-                "sha256:69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+                "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
             ),
         ),
         splits=(Split("train2017", "train", 118287), Split("val2017", "val", 5000)),
@@ -355,7 +348,7 @@ def download(archive: Archive, path: Path) -> None:
     require_space(path.parent, needed, f"{archive.name}, with what unpacks from it,")
     for url in archive.urls:
         try:
-            fetch(url, path, digests=archive.digests)
+            fetch(url, path, f"sha256:{archive.sha256}")
             return
         except DownloadError as error:
             if path.exists() or url == archive.urls[-1]:
