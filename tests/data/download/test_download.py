@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from data.download import SOURCES, Archive, Split, main
+from data.download.__main__ import main
 from data.download.archives import ArchiveError
+from data.download.sources import SOURCES, Archive, Split
 from utils import download
 from utils.download import DownloadError
 
