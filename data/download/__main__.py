@@ -11,7 +11,7 @@ Run again after a cut it goes on where it was, and what is done is not done agai
 import argparse
 import contextlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from loguru import logger
@@ -30,14 +30,14 @@ def main(argv: list[str] | None = None, sources: Mapping[str, Source] = SOURCES)
     """Runs the command line. Raises ValueError for what cannot be had or is not complete."""
     args = parse_arguments(argv, sources)
     source, out = sources[args.dataset], Path(args.out)
-    parts = check_parts(args.parts or source.parts, source.parts)
+    parts = check_parts(args.parts or source.images, source.images)
     archives = [archive for archive in source.archives if set(archive.parts) & set(parts)]
     with diary():
         for archive in archives:
             get(archive, out, args.keep_archives)
         problems = verify(source, parts, out / source.root)
     if problems:
-        wanted = request(source, archives, tuple(problems), out)
+        wanted = request(source, archives, list(problems), out)
         raise ValueError(
             "\n".join([f"{args.dataset} is not complete", *problems.values(), *wanted])
         )
@@ -63,12 +63,12 @@ def parse_arguments(argv: list[str] | None, sources: Mapping[str, Source]) -> ar
     return args
 
 
-def check_parts(parts: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
-    """The parts, each once. Raises ValueError for one that there is not."""
+def check_parts(parts: Collection[str], known: Collection[str]) -> list[str]:
+    """The parts, each once, in the order of the known. Raises ValueError for any other."""
     for part in parts:
         if part not in known:
             raise ValueError(f"--parts: expected {' or '.join(known)}, got {part!r}")
-    return tuple(dict.fromkeys(parts))
+    return [part for part in known if part in parts]
 
 
 def get(archive: Archive, out: Path, keep: bool) -> None:
@@ -113,39 +113,37 @@ def download(archive: Archive, path: Path) -> None:
             logger.info("{}: {}; trying the next address", url, error.__cause__)
 
 
-def verify(source: Source, parts: tuple[str, ...], root: Path) -> dict[str, str]:
-    """Looks for every image and annotation file of the splits; {part: what is missing, as text}."""
+def verify(source: Source, parts: list[str], root: Path) -> dict[str, str]:
+    """Looks for every image and annotation file of the parts; {part: what is missing, as text}."""
     problems = {}
-    for split in (split for split in source.splits if split.part in parts):
+    for part in parts:
+        split, expected = source.split.format(part), source.images[part]
         try:
-            images, annotations = source.expected_files(root, split.name)
+            images, annotations = source.expected_files(root, split)
         except FileNotFoundError as error:
-            problems[split.part] = f"{split.name}: expected {error.filename}, found no such file"
+            problems[part] = f"{split}: expected {error.filename}, found no such file"
             continue
         no_image = [path for path in images if not path.exists()]
-        missing = no_image + [path for path in annotations if not path.exists()]
+        no_annotation = [path for path in annotations if not path.exists()]
         found = len(images) - len(no_image)
         logger.info(
             "{}: {} images, {} expected; {} annotation files, {} expected",
-            split.name,
+            split,
             found,
-            split.images,
-            len(annotations) - len(missing) + len(no_image),
+            expected,
+            len(annotations) - len(no_annotation),
             len(annotations),
         )
-        if missing:
+        if missing := no_image + no_annotation:
             names = [str(path) for path in missing[:SHOWN]]
             more = [f"and {len(missing) - SHOWN} more"] if len(missing) > SHOWN else []
-            text = "\n  ".join([f"{split.name}: {len(missing)} missing", *names, *more])
-            problems[split.part] = text
-        elif found != split.images and not source.by_hand:  # whose archives no digest holds
-            problems[split.part] = f"{split.name}: expected {split.images} images, found {found}"
+            problems[part] = "\n  ".join([f"{split}: {len(missing)} missing", *names, *more])
+        elif found != expected and not source.by_hand:  # whose archives no digest holds
+            problems[part] = f"{split}: expected {expected} images, found {found}"
     return problems
 
 
-def request(
-    source: Source, archives: list[Archive], parts: tuple[str, ...], out: Path
-) -> list[str]:
+def request(source: Source, archives: list[Archive], parts: list[str], out: Path) -> list[str]:
     """What to fetch by hand for parts that are not complete: files neither there nor unpacked.
 
     Where the annotations are there, what is missing was named: images, that may come singly.

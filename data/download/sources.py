@@ -1,6 +1,6 @@
 """Where the public datasets are, what is known of their archives, what their splits consist of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,33 +27,23 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class Split:
-    """A split as the config names it, and how many images its authors say it has."""
-
-    name: str
-    part: str
-    images: int
-
-
-@dataclass(frozen=True)
 class Source:
     """A dataset to download. root: what becomes data.root, below the root of all datasets.
 
-    expected_files(root, split): the images and annotation files that a split consists of by its
-    own account; by_hand: where to get it if it has no public address; hint: follows the command.
+    split: how the config names a part, which stands for "{}". images: how many images each part has
+    by its authors' account. expected_files(root, split): the images and annotation files that a
+    split consists of by its own. by_hand: where to get it if it has no public address. hint:
+    follows the command.
     """
 
     root: str
     config: str
     archives: tuple[Archive, ...]
-    splits: tuple[Split, ...]
+    split: str
+    images: Mapping[str, int]
     expected_files: Callable[[Path, str], tuple[list[Path], list[Path]]]
     by_hand: str = ""
     hint: str = ""
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return tuple(split.part for split in self.splits)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -176,10 +166,8 @@ SOURCES = {
                 "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
             ),
         ),
-        splits=(
-            Split("VOC2007/trainval", "trainval", 5011),
-            Split("VOC2007/test", "test", 4952),
-        ),
+        split="VOC2007/{}",
+        images={"trainval": 5011, "test": 4952},
         expected_files=voc_files,
         hint="it takes voc2012, too; without it add --set data.train=VOC2007/trainval",
     ),
@@ -195,7 +183,8 @@ SOURCES = {
                 "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
             ),
         ),
-        splits=(Split("VOC2012/trainval", "trainval", 11540),),  # of 17125 images: those with boxes
+        split="VOC2012/{}",
+        images={"trainval": 11540},  # of 17125: those with boxes
         expected_files=voc_files,
         hint="it takes voc2007, too; without it add --set data.train=VOC2012/train "
         "data.val=VOC2012/val",
@@ -226,7 +215,8 @@ SOURCES = {
                 "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
             ),
         ),
-        splits=(Split("train2017", "train", 118287), Split("val2017", "val", 5000)),
+        split="{}2017",
+        images={"train": 118287, "val": 5000},
         expected_files=coco_files,
     ),
     "crowdhuman": Source(
@@ -238,7 +228,8 @@ SOURCES = {
             _crowdhuman("CrowdHuman_train03", "train"),
             _crowdhuman("CrowdHuman_val", "val"),
         ),
-        splits=(Split("train", "train", 15000), Split("val", "val", 4370)),
+        split="{}",
+        images={"train": 15000, "val": 4370},
         expected_files=crowdhuman_files,
         by_hand="https://www.crowdhuman.org/download.html",
     ),

@@ -20,7 +20,7 @@ import pytest
 
 from data.download.__main__ import main
 from data.download.archives import ArchiveError
-from data.download.sources import SOURCES, Archive, Split
+from data.download.sources import SOURCES, Archive
 from utils import download
 from utils.download import DownloadError
 
@@ -134,8 +134,8 @@ def voc(server):
         served(server, trainval, tar_of(voc_tree("VOC2007", "trainval", ["01", "02", "05"])), 2),
         served(server, test, tar_of(voc_tree("VOC2007", "test", ["03", "04"]))),
     )
-    splits = tuple(replace(s, images=n) for s, n in zip(source.splits, (3, 2), strict=True))
-    return {"voc2007": replace(source, archives=archives, splits=splits)}
+    images = {"trainval": 3, "test": 2}
+    return {"voc2007": replace(source, archives=archives, images=images)}
 
 
 @pytest.fixture
@@ -146,8 +146,7 @@ def coco(server):
         served(server, archive, zip_of(trees[name]))
         for archive, name in zip(source.archives, names, strict=True)
     )
-    splits = (Split("train2017", "train", 3), Split("val2017", "val", 2))
-    return {"coco2017": replace(source, archives=archives, splits=splits)}
+    return {"coco2017": replace(source, archives=archives, images={"train": 3, "val": 2})}
 
 
 def tree(folder):
@@ -309,8 +308,7 @@ def test_a_list_that_names_more_than_there_is(server, voc, out):
 
 
 def test_another_number_of_images_than_expected(server, voc, out):
-    splits = (Split("VOC2007/trainval", "trainval", 4), Split("VOC2007/test", "test", 2))
-    sources = {"voc2007": replace(voc["voc2007"], splits=splits)}
+    sources = {"voc2007": replace(voc["voc2007"], images={"trainval": 4, "test": 2})}
     with pytest.raises(ValueError, match=r"VOC2007/trainval: expected 4 images, found 3$"):
         run(sources, out)
 
@@ -467,7 +465,7 @@ def test_the_table(archive: Archive):
 def test_parts_of_archives_and_splits_agree():
     for source in SOURCES.values():
         needed = {part for archive in source.archives for part in archive.parts}
-        assert needed == set(source.parts)
+        assert needed == set(source.images)
         assert (ROOT / source.config).is_file()
 
 
