@@ -11,7 +11,7 @@ Run again after a cut it goes on where it was, and what is done is not done agai
 import argparse
 import contextlib
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from loguru import logger
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None, sources: Mapping[str, Source] = SOURCES)
     """Runs the command line. Raises ValueError for what cannot be had or is not complete."""
     args = parse_arguments(argv, sources)
     source, out = sources[args.dataset], Path(args.out)
-    parts = check_parts(args.parts or source.images, source.images)
+    parts = [part for part in source.images if part in args.parts]
     archives = [archive for archive in source.archives if set(archive.parts) & set(parts)]
     with diary():
         for archive in archives:
@@ -58,17 +58,14 @@ def parse_arguments(argv: list[str] | None, sources: Mapping[str, Source]) -> ar
         "--keep-archives", action="store_true", help="else they are deleted once unpacked"
     )
     args = parser.parse_args(argv)
+    known = sources[args.dataset].images
+    args.parts = args.parts or list(known)
+    for part in args.parts:
+        if part not in known:
+            raise ValueError(f"--parts: expected {' or '.join(known)}, got {part!r}")
     if args.keep_archives and sources[args.dataset].by_hand:
         parser.error(f"--keep-archives: those of {args.dataset} come by hand, and are kept anyway")
     return args
-
-
-def check_parts(parts: Collection[str], known: Collection[str]) -> list[str]:
-    """The parts, each once, in the order of the known. Raises ValueError for any other."""
-    for part in parts:
-        if part not in known:
-            raise ValueError(f"--parts: expected {' or '.join(known)}, got {part!r}")
-    return [part for part in known if part in parts]
 
 
 def get(archive: Archive, out: Path, keep: bool) -> None:
@@ -77,7 +74,8 @@ def get(archive: Archive, out: Path, keep: bool) -> None:
     if extracted(archive.name, folder):
         logger.info("{}: unpacked already", archive.name)
         return
-    path = archive_path(archive, out)
+    # What comes by hand lies beside the folder it unpacks to.
+    path = (out / "archives" if archive.urls else folder.parent) / archive.name
     if archive.urls:
         download(archive, path)
     elif not path.exists():
@@ -88,12 +86,6 @@ def get(archive: Archive, out: Path, keep: bool) -> None:
         path.with_name(f"{path.name}.sha256").unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # others may lie there
             path.parent.rmdir()
-
-
-def archive_path(archive: Archive, out: Path) -> Path:
-    """Where it lies until it is unpacked: what comes by hand beside the folder it unpacks to."""
-    folder = out / "archives" if archive.urls else (out / archive.folder).parent
-    return folder / archive.name
 
 
 def download(archive: Archive, path: Path) -> None:

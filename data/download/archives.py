@@ -46,7 +46,7 @@ class _Member:
     extract: Callable[[Path], object]
 
 
-def extract(archive: str | Path, folder: str | Path, *, max_bytes: int, max_files: int) -> None:
+def extract(archive: Path, folder: Path, *, max_bytes: int, max_files: int) -> None:
     """Unpacks a .tar or .zip below `folder`, unless its marker says that this was done.
 
     Only plain files and folders come out, with the rights that new files get here. `max_bytes`
@@ -54,7 +54,6 @@ def extract(archive: str | Path, folder: str | Path, *, max_bytes: int, max_file
     is there already is replaced by one of its size, by no other. Raises ArchiveError, and has
     changed nothing then, unless the disk fails while files are moved into place.
     """
-    archive, folder = Path(archive), Path(folder)
     try:
         with alone_in(folder):
             if not extracted(archive.name, folder):
@@ -63,9 +62,8 @@ def extract(archive: str | Path, folder: str | Path, *, max_bytes: int, max_file
         raise ArchiveError(f"{archive}: cannot be unpacked to {folder} ({error})") from error
 
 
-def extracted(name: str, folder: str | Path) -> bool:
+def extracted(name: str, folder: Path) -> bool:
     """Whether an archive of this name was unpacked below `folder` and no file has gone since."""
-    folder = Path(folder)
     try:
         names = json.loads(_marker(name, folder).read_text(encoding="utf-8"))
         return all(set(own) <= set(os.listdir(folder / sub)) for sub, own in names.items())
@@ -73,9 +71,8 @@ def extracted(name: str, folder: str | Path) -> bool:
         return False
 
 
-def require_space(folder: str | Path, needed: int, purpose: str) -> None:
+def require_space(folder: Path, needed: int, purpose: str) -> None:
     """Raises ArchiveError if fewer than `needed` bytes are free on the disk of `folder`."""
-    folder = Path(folder)
     free = shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.exists())).free
     if free < needed:
         raise ArchiveError(

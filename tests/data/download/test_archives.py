@@ -197,8 +197,8 @@ def test_processes_that_unpack_the_same_take_turns(tmp_path, folder):
     """The second one waits and finds it done."""
     archive = make_zip(tmp_path / "x.zip", {f"d/{n}": bytes(1000) for n in range(2000)})
     code = (
-        "import sys; from data.download.archives import extract; "
-        "extract(*sys.argv[1:], max_bytes=10**7, max_files=10**4)"
+        "import sys; from pathlib import Path; from data.download.archives import extract; "
+        "extract(*map(Path, sys.argv[1:]), max_bytes=10**7, max_files=10**4)"
     )
     command = [sys.executable, "-c", code, str(archive), str(folder)]
     root = Path(__file__).parents[3]
