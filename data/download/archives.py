@@ -35,8 +35,8 @@ class ArchiveError(ValueError):
 class _Member:
     """What stands in an archive.
 
-    size: declared bytes. refused: why it may not come out, if so. extract: writes it below a
-    folder, as a new file or folder there, and no more bytes than declared.
+    size: declared bytes. refused: why it may not come out, if so. extract: writes a file below a
+    folder, with the rights of a new one and no more bytes than declared.
     """
 
     name: str
@@ -114,12 +114,13 @@ def _unpack(
             raise ArchiveError(f"{where}: expected {max_files} files and folders at most")
         if total > max_bytes:
             raise ArchiveError(f"{where}: expected {max_bytes} bytes at most, now {total}")
-        if path.exists() and not member.is_folder:
+        if member.is_folder:
+            path.mkdir(parents=True, exist_ok=True)
+            continue
+        if path.exists():
             raise ArchiveError(f"{where}: is in the archive twice")
         with _broken(where), naming(path, path):
             member.extract(part)
-        if member.is_folder:
-            continue
         if (written := path.stat().st_size) != member.size:
             raise ArchiveError(f"{where}: expected {member.size} bytes, found {written}")
         names.setdefault(path.parent.relative_to(part).as_posix(), []).append(path.name)

@@ -158,11 +158,13 @@ def test_a_file_where_a_folder_goes_and_the_other_way_round(tmp_path, folder, th
 def test_rights_are_those_of_new_files(tmp_path, folder):
     def then(tar):
         add(tar, "tool", b"#!", mode=0o6777)
+        add(tar, "folder", type=tarfile.DIRTYPE, mode=0o700)
 
     archive = make_tar(tmp_path / "x.tar", then=then)
     extract(archive, folder, **LIMITS)
     (folder / "new").touch()
     assert (folder / "tool").stat().st_mode == (folder / "new").stat().st_mode
+    assert (folder / "folder").stat().st_mode == folder.stat().st_mode
 
 
 def test_what_a_killed_run_left_is_no_obstacle(tmp_path, folder):

@@ -459,6 +459,7 @@ def archives():
 def test_the_table(archive: Archive):
     assert re.fullmatch("[0-9a-f]{64}", archive.sha256)
     assert [url.rpartition("/")[2] for url in archive.urls] == [archive.name] * 2
+    assert all(url.startswith(("http://", "https://")) for url in archive.urls)
     assert archive.max_bytes >= archive.size
 
 
