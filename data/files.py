@@ -10,7 +10,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from data.records import DatasetError
-from utils.reading import open_regular, read_bytes, read_text
+from utils.reading import ReadError, open_regular, read_bytes, read_text
 
 
 @contextlib.contextmanager
@@ -22,14 +22,8 @@ def open_data(
     kind: of the DatasetError, raised if the file is absent, of another kind, larger, or fails while
     the caller reads it.
     """
-    with _refused_as(kind):
-        file = open_regular(path, most)
-    try:
-        with file:
-            yield file
-    except OSError as error:
-        message = f"{path}: cannot be read ({error.strerror or error})"
-        raise DatasetError(message, kind) from error
+    with _refused_as(kind), open_regular(path, most) as file:
+        yield file
 
 
 def read_data(path: str | Path, most: int, kind: str = "unreadable") -> bytes:
@@ -48,5 +42,5 @@ def read_data_text(path: str | Path, most: int, kind: str = "unreadable") -> str
 def _refused_as(kind: str) -> Iterator[None]:
     try:
         yield
-    except ValueError as error:
+    except (ReadError, UnicodeEncodeError) as error:  # of a path that no file can have
         raise DatasetError(str(error), kind) from error

@@ -45,7 +45,7 @@ ALWAYS = ("write", "open", "rename", "mkdir")
 PLACES = {
     "train": 1, "resume": 14, "evaluate": 9, "images": 3, "split": 5, "video": 2,
     "savedmodel": 4, "onnx": 1, "tflite": 1, "voc": 8, "coco": 5, "csv": 6, "yolo": 7,
-    "class files": 2, "check": 2, "preview": 1, "compare": 2, "shapes": 9, "download": 6,
+    "class files": 2, "check": 2, "preview": 1, "compare": 2, "shapes": 9, "download": 5,
 }  # fmt: skip
 
 
@@ -526,8 +526,8 @@ def of_a_download(work: Path, disk: Path) -> Scenario:
 
     def run() -> None:
         address = f"http://127.0.0.1:{server.server_port}/a.tar"
-        path = fetch(address, disk / "a.tar", progress=False, attempts=1)
-        extract(path, disk / "out", max_bytes=10_000, max_files=10, progress=False)
+        path = fetch(address, disk / "a.tar")
+        extract(path, disk / "out", max_bytes=10_000, max_files=10)
 
     def known(name: str) -> str:
         """What is beside the archive is of the archive, what it unpacks to comes without a part."""

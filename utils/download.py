@@ -1,7 +1,6 @@
 """Downloads that are verified, go on after a cut, and can be replaced by a file put there by hand.
 
-Beside a file `x`: `x.sha256`, its hash when it came; `x.part`, what has come of it so far, and
-`x.part.etag`, which version of the file on the server that is a part of.
+Beside a file `x`: `x.sha256`, its hash when it came, and `x.part`, what has come of it so far.
 """
 
 import contextlib
@@ -13,9 +12,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from loguru import logger
 from rich.markup import escape
@@ -26,9 +25,10 @@ from utils.files import write_error, write_text
 if sys.platform != "win32":  # which has none
     import fcntl
 
+TIMEOUT = 30.0  # seconds of silence
+ATTEMPTS = 3
 BACKOFF = 0.5  # seconds before the second attempt, twice that before the third, ...
 BLOCK = 1 << 18  # bytes read at once
-DIGEST = re.compile(r"sha256:[0-9a-f]{8,64}|md5:[0-9a-f]{32}")
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 Report = Callable[[int, int | None], None]  # takes bytes done and bytes in all, if known
 NETWORK_ERRORS = (OSError, http.client.HTTPException)  # URLError, timeouts and TLS are OSErrors
@@ -46,31 +46,23 @@ class _AttemptError(Exception):
         self.again = again
 
 
-def fetch(
-    url: str,
-    path: str | Path,
-    *,
-    digests: Sequence[str] = (),
-    timeout: float = 30.0,
-    attempts: int = 3,
-    progress: bool = True,
-) -> Path:
+def fetch(url: str, path: str | Path, digest: str | None = None) -> Path:
     """Returns `path`, downloaded from `url` unless it is there already.
 
-    `digests` are "md5:<hex>" or "sha256:<hex>", the latter 8 digits or more, and all must match; a
-    file that is there must match its recorded sha256 too. `timeout` is in seconds of silence.
-    Raises DownloadError for a download that fails and for a file that is not the expected one;
-    ValueError for arguments it cannot take.
+    digest: "sha256:<hex>", 8 digits or more, or "md5:<hex>"; None: nobody knows one, so that a
+        download that was cut begins anew. A file that is there must match its recorded sha256 too.
+    Raises DownloadError for a download that fails and for a file that is not the expected one.
     """
-    path, digests = Path(path), [digest.lower() for digest in digests]
-    _check_arguments(url, path, digests, timeout, attempts)
+    path = Path(path)
+    if path.is_dir():
+        raise DownloadError(f"{path}: expected the path of a file, got a folder")
     if path.exists():
-        _check_existing(url, path, digests)
+        _check_existing(url, path, digest)
         return path
     try:
         with alone_in(path.parent):
             if not path.exists():  # meanwhile, by another process
-                _fetch(url, path, digests, timeout, attempts, progress)
+                _fetch(url, path, digest)
     except OSError as error:
         raise DownloadError(str(write_error(path, error))) from error
     return path
@@ -91,38 +83,17 @@ def alone_in(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _fetch(
-    url: str, path: Path, digests: list[str], timeout: float, attempts: int, progress: bool
-) -> None:
+def _fetch(url: str, path: Path, digest: str | None) -> None:
     part = _beside(path, ".part")
     try:
-        with reporter(path.name, progress) as report:
-            sha256 = _download(url, part, digests, attempts, timeout, report)
+        with reporter(path.name) as report:
+            sha256 = _download(url, part, digest, report)
     except _AttemptError as error:
         by_hand = f"download {url} elsewhere and put it at {path.absolute()}"
         raise DownloadError(f"{url}: {error}; {by_hand}") from error
     # In this order a kill in between leaves no file that an older record contradicts.
-    _record(path, sha256, known=f"sha256:{sha256}" in digests)
+    _record(path, sha256, is_known=sha256 == digest)
     os.replace(part, path)
-    _beside(part, ".etag").unlink(missing_ok=True)
-
-
-def _check_arguments(
-    url: str, path: Path, digests: list[str], timeout: float, attempts: int
-) -> None:
-    address = urlsplit(url)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise ValueError(f"expected an address http://... or https://..., got {url!r}")
-    for digest in digests:
-        if not DIGEST.fullmatch(digest):
-            expected = "sha256:<8 to 64 hex digits> or md5:<32 hex digits>"
-            raise ValueError(f"{url}: expected the digest {expected}, got {digest!r}")
-    if timeout <= 0 or attempts < 1:
-        raise ValueError(
-            f"{url}: expected a timeout above 0 and 1 attempt or more, got {timeout} and {attempts}"
-        )
-    if path.is_dir():
-        raise ValueError(f"{path}: expected the path of a file, got a folder")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -130,44 +101,42 @@ def _check_arguments(
 # ------------------------------------------------------------------------------------------------
 
 
-def _check_existing(url: str, path: Path, digests: list[str]) -> None:
+def _check_existing(url: str, path: Path, digest: str | None) -> None:
     """Refuses a file that is not the expected one; records the sha256 if nothing is expected."""
     record = _beside(path, ".sha256")
-    recorded = []
+    expected = [digest] if digest else []
     if record.exists():
         words = record.read_text(encoding="utf-8", errors="replace").lower().split() or [""]
         if not re.fullmatch("[0-9a-f]{64}", words[0]):  # sha256sum adds the name of the file
             raise DownloadError(f"{record}: expected 64 hex digits, got {words[0]!r}; delete it")
-        recorded = [f"sha256:{words[0]}"]
-    sha256, mismatch = _compare(path, digests + recorded)
+        expected.append(f"sha256:{words[0]}")
+    sha256, mismatch = _compare(path, *expected)
     if mismatch:
         raise DownloadError(
             f"{path}: {mismatch}; delete it (and {record.name}, if there is one) to download it "
             f"from {url} again"
         )
-    if not digests and not recorded:
-        _record(path, sha256, known=False)
+    if not expected:
+        _record(path, sha256, is_known=False)
 
 
-def _compare(path: Path, digests: list[str]) -> tuple[str, str]:
-    """The file's sha256, and which digests do not match it: nothing if all do. Reads it once."""
-    hashes = {"sha256": hashlib.sha256()}
-    if any(digest.startswith("md5:") for digest in digests):
-        hashes["md5"] = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            for value in hashes.values():
-                value.update(block)
-    found = {name: f"{name}:{value.hexdigest()}" for name, value in hashes.items()}
-    wrong = {digest: found[digest.partition(":")[0]] for digest in digests}
-    texts = [f"expected {a}, found {b}" for a, b in wrong.items() if not b.startswith(a)]
-    return hashes["sha256"].hexdigest(), ", ".join(texts)
+def _compare(path: Path, *expected: str) -> tuple[str, str]:
+    """The file's digest "sha256:<hex>", and which of the expected ones do not match, if any."""
+    found = {}
+    for name in {"sha256", *(digest.partition(":")[0] for digest in expected)}:
+        with path.open("rb") as file:
+            new = partial(hashlib.new, name, usedforsecurity=False)
+            found[name] = f"{name}:{hashlib.file_digest(file, new).hexdigest()}"
+    pairs = [(digest, found[digest.partition(":")[0]]) for digest in expected]
+    texts = [f"expected {a}, found {b}" for a, b in pairs if not b.startswith(a)]
+    return found["sha256"], ", ".join(texts)
 
 
-def _record(path: Path, sha256: str, *, known: bool) -> None:
-    write_text(_beside(path, ".sha256"), f"{sha256}\n")
-    if not known:
-        logger.info("sha256 of {} recorded: {}", path.name, sha256)
+def _record(path: Path, sha256: str, *, is_known: bool) -> None:
+    digits = sha256.removeprefix("sha256:")
+    write_text(_beside(path, ".sha256"), f"{digits}\n")
+    if not is_known:
+        logger.info("sha256 of {} recorded: {}", path.name, digits)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -175,52 +144,47 @@ def _record(path: Path, sha256: str, *, known: bool) -> None:
 # ------------------------------------------------------------------------------------------------
 
 
-def _download(
-    url: str, part: Path, digests: list[str], attempts: int, timeout: float, report: Report
-) -> str:
+def _download(url: str, part: Path, digest: str | None, report: Report) -> str:
     """Makes `part` whole and verifies it; returns its sha256. Raises _AttemptError."""
     attempt, thrown_away = 1, False
     while True:
         try:
-            resumed = _attempt(url, part, bool(digests), timeout, report)
+            is_resumed = _attempt(url, part, digest is not None, report)
         except _AttemptError as error:
-            if not error.again or attempt >= attempts:
+            if not error.again or attempt >= ATTEMPTS:
                 raise
-            logger.info("{}: {}; attempt {} of {} failed", url, error, attempt, attempts)
+            logger.info("{}: {}; attempt {} of {} failed", url, error, attempt, ATTEMPTS)
             time.sleep(BACKOFF * attempt)
             attempt += 1
             continue
-        sha256, mismatch = _compare(part, digests)
+        sha256, mismatch = _compare(part, *([digest] if digest else []))
         if not mismatch:
             return sha256
         part.unlink()
-        _beside(part, ".etag").unlink(missing_ok=True)
-        if thrown_away or not resumed:
+        if thrown_away or not is_resumed:
             raise _AttemptError(mismatch, again=False)
         # The beginning may have been of another version, or broken: once more, all of it.
         logger.info("{}: {}; fetched once more from the start", url, mismatch)
         attempt, thrown_away = 1, True
 
 
-def _attempt(url: str, part: Path, verified: bool, timeout: float, report: Report) -> bool:
-    """One try at fetching what `part` lacks; returns whether it went on from an earlier one."""
-    etag = _beside(part, ".etag")
-    version = etag.read_text(encoding="utf-8").strip() if etag.exists() else ""
-    # Unless version or digest can tell, two files might be joined.
-    offset = part.stat().st_size if part.exists() and (version or verified) else 0
-    response = _request(url, offset, version, timeout)
-    start, total = _span(response, version)
+def _attempt(url: str, part: Path, may_resume: bool, report: Report) -> bool:
+    """One try at fetching what `part` lacks; returns whether it went on from an earlier one.
+
+    may_resume: whether a digest will tell if two files were joined.
+    """
+    offset = part.stat().st_size if may_resume and part.exists() else 0
+    response = _request(url, offset)
+    start, total = _span(response)
     if start not in (0, offset):
         response.close()
-        offset, response = 0, _request(url, 0, "", timeout)
-        start, total = _span(response, "")
+        offset, response = 0, _request(url, 0)
+        start, total = _span(response)
     size = start
     with response:
         if start not in (0, offset):
             raise _AttemptError("expected the file from its first byte, the server began elsewhere")
         with part.open("ab" if start else "wb") as file:
-            if not start:  # the part is emptied by now: old bytes never get a new version's name
-                write_text(etag, _version(response))
             for block in _blocks(response):
                 size += file.write(block)
                 report(size, total)
@@ -231,16 +195,14 @@ def _attempt(url: str, part: Path, verified: bool, timeout: float, report: Repor
     return start > 0
 
 
-def _request(url: str, offset: int, version: str, timeout: float) -> http.client.HTTPResponse:
-    """Asks for the file from byte `offset` on, if it is still that version, else for all of it."""
+def _request(url: str, offset: int) -> http.client.HTTPResponse:
+    """Asks for the file from byte `offset` on."""
     headers = {"User-Agent": "retinanet-tensorflow", "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
-        if version:
-            headers["If-Range"] = version
     try:
         request = urllib.request.Request(url, headers=headers)
-        response = urllib.request.urlopen(request, timeout=timeout)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         response = error  # is a response, too
     except NETWORK_ERRORS as error:
@@ -253,22 +215,15 @@ def _request(url: str, offset: int, version: str, timeout: float) -> http.client
     raise _AttemptError(f"status {response.status} {response.reason}", again=again)
 
 
-def _span(response: http.client.HTTPResponse, version: str) -> tuple[int, int | None]:
+def _span(response: http.client.HTTPResponse) -> tuple[int, int | None]:
     """The response's first byte, -1 if it is of no use, and the file's size, if that is known."""
     if response.status == 200:
         return 0, response.length
     match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    # Some servers ignore If-Range and send the rest of a file that has changed.
-    if response.status != 206 or not match or (version and _version(response) not in ("", version)):
+    if response.status != 206 or not match:
         return -1, None
     first, last, total = match.groups()
     return int(first), int(last) + 1 if total == "*" else int(total)
-
-
-def _version(response: http.client.HTTPResponse) -> str:
-    """What If-Range takes: the ETag unless it is a weak one, else the time of the last change."""
-    etag = response.headers.get("ETag", "")
-    return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def _blocks(response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -285,11 +240,9 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def reporter(name: str, progress: bool) -> Iterator[Report]:
+def reporter(name: str) -> Iterator[Report]:
     """Yields a function that shows in a bar how much is done."""
-    bar = progress_bar()
-    bar.disable = bar.disable or not progress
-    with bar:
+    with progress_bar() as bar:
         task = bar.add_task(escape(name), total=0, text="MB")
 
         def report(done: int, total: int | None) -> None:

@@ -87,15 +87,12 @@ def naming(path: str | Path, part: Path) -> Iterator[None]:
         yield
     except OSError as error:
         names = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str)]
-        inside = [Path(path) / name.relative_to(part) for name in names if _is_in(name, part)]
-        is_its_own = any(_is_in(part, name) or name == Path(path) for name in names)
+        inside = [name for name in names if name.is_relative_to(part)]
+        is_its_own = any(part.is_relative_to(name) or name == Path(path) for name in names)
         if inside or (not isinstance(error, WriteError) and (is_its_own or not names)):
-            raise write_error(inside[0] if inside else path, error) from error
+            place = Path(path) / inside[0].relative_to(part) if inside else path
+            raise write_error(place, error) from error
         raise
-
-
-def _is_in(path: Path, folder: Path) -> bool:
-    return path.is_relative_to(folder)
 
 
 def _beside(path: Path, kind: str = "part") -> Path:

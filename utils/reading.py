@@ -3,11 +3,13 @@
 Standard library only, as configs imports it.
 """
 
+import contextlib
 import json
 import os
 import re
 import stat
 from collections import Counter
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,43 +27,46 @@ KINDS = (
 )
 
 
-def open_regular(path: str | Path, most: int | None = None) -> BufferedReader:
+class ReadError(ValueError):
+    """A file that is not there, of another kind or too large, or that fails while it is read."""
+
+
+@contextlib.contextmanager
+def open_regular(path: str | Path, most: int | None = None) -> Iterator[BufferedReader]:
     """Opens a regular file of at most `most` bytes; None: of any size.
 
-    Raises ValueError naming the file if it is absent, of another kind, larger or not to be read.
+    Raises ReadError naming the file, also for an OSError while the caller reads it.
     """
     if "\0" in str(path):
-        raise ValueError(f"{str(path)!r}: expected the path of a file, found a NUL in it")
+        raise ReadError(f"{str(path)!r}: expected the path of a file, found a NUL in it")
     try:
         found = os.stat(path)  # before it is opened, which would wait for a pipe's writer
         if not stat.S_ISREG(found.st_mode):
             kind = next((name for is_kind, name in KINDS if is_kind(found.st_mode)), "another")
-            raise ValueError(f"{path}: expected a regular file, found {kind}")
+            raise ReadError(f"{path}: expected a regular file, found {kind}")
         if most is not None and found.st_size > most:
             raise _too_large(path, most, _size(found.st_size))
-        return open(path, "rb")
+        with open(path, "rb") as file:
+            yield file
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+        raise ReadError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
-    """Returns what is in a regular file of at most `most` bytes; raises ValueError as above."""
-    try:
-        with open_regular(path, most) as file:
-            size = os.fstat(file.fileno()).st_size
-            data = file.read(size + 1)  # not most + 1, which would be allocated
-            if len(data) > size:  # it grows, or is one of /proc, which have no size
-                data += file.read(most + 1 - len(data))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    """Returns what is in a regular file of at most `most` bytes; raises ReadError as above."""
+    with open_regular(path, most) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(size + 1)  # not most + 1, which would be allocated
+        if len(data) > size:  # it grows, or is one of /proc, which have no size
+            data += file.read(most + 1 - len(data))
     if len(data) > most:
         raise _too_large(path, most, "more")
     return data
 
 
-def _too_large(path: str | Path, most: int, found: str) -> ValueError:
+def _too_large(path: str | Path, most: int, found: str) -> ReadError:
     limit = f"{most / 2**20:g} MiB" if most >= 2**16 else f"{most} bytes"
-    return ValueError(f"{path}: expected at most {limit}, found {found}")
+    return ReadError(f"{path}: expected at most {limit}, found {found}")
 
 
 def _size(count: int) -> str:
@@ -69,14 +74,14 @@ def _size(count: int) -> str:
 
 
 def read_text(path: str | Path, most: int = MOST_BYTES) -> str:
-    """Returns a regular file's text. Raises ValueError naming it, and the line that is no UTF-8."""
+    """Returns a regular file's text. Raises ReadError naming it, and the line that is no UTF-8."""
     data = read_bytes(path, most)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         found = f"found the byte {data[error.start]:#04x}"
-        raise ValueError(f"{path}, line {line}: expected text in UTF-8, {found}") from None
+        raise ReadError(f"{path}, line {line}: expected text in UTF-8, {found}") from None
 
 
 def read_json(path: str | Path, most: int = MOST_BYTES) -> dict[str, Any]:

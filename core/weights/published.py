@@ -99,8 +99,7 @@ def find(name: str, backbone: object = "resnet50") -> Published | None:
 
 def download(published: Published) -> Path:
     """The file in the cache, downloaded once and verified; raises what `fetch` does."""
-    digests = [published.digest] if published.digest else []
-    return fetch(published.url, cache_folder() / published.file, digests=digests)
+    return fetch(published.url, cache_folder() / published.file, published.digest)
 
 
 def open_weights(source: str, backbone: object = "resnet50", **options: Any) -> Weights:

@@ -16,14 +16,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from loguru import logger
 
 from utils.download import alone_in, reporter
 from utils.files import naming, write_text
 
-BLOCK = 1 << 20  # bytes copied at once
 MAX_DEPTH = 32  # folders in folders: removing them again is recursive
 LOCAL_HEADER = 30  # bytes before the name, at least, of what a zip holds before each file
 ENCRYPTED = 1  # of a zip member's flags
@@ -35,23 +33,20 @@ class ArchiveError(ValueError):
 
 @dataclass(frozen=True)
 class _Member:
-    """What stands in an archive. size: declared bytes; refused: why it may not come out, if so."""
+    """What stands in an archive.
+
+    size: declared bytes. refused: why it may not come out, if so. extract: writes a file below a
+    folder, with the rights of a new one and no more bytes than declared.
+    """
 
     name: str
     size: int
     is_folder: bool
     refused: str
-    open: Callable[[], IO[bytes]]
+    extract: Callable[[Path], object]
 
 
-def extract(
-    archive: str | Path,
-    folder: str | Path,
-    *,
-    max_bytes: int,
-    max_files: int,
-    progress: bool = True,
-) -> None:
+def extract(archive: Path, folder: Path, *, max_bytes: int, max_files: int) -> None:
     """Unpacks a .tar or .zip below `folder`, unless its marker says that this was done.
 
     Only plain files and folders come out, with the rights that new files get here. `max_bytes`
@@ -59,18 +54,16 @@ def extract(
     is there already is replaced by one of its size, by no other. Raises ArchiveError, and has
     changed nothing then, unless the disk fails while files are moved into place.
     """
-    archive, folder = Path(archive), Path(folder)
     try:
         with alone_in(folder):
             if not extracted(archive.name, folder):
-                _extract(archive, folder, max_bytes, max_files, progress)
+                _extract(archive, folder, max_bytes, max_files)
     except OSError as error:
         raise ArchiveError(f"{archive}: cannot be unpacked to {folder} ({error})") from error
 
 
-def extracted(name: str, folder: str | Path) -> bool:
+def extracted(name: str, folder: Path) -> bool:
     """Whether an archive of this name was unpacked below `folder` and no file has gone since."""
-    folder = Path(folder)
     try:
         names = json.loads(_marker(name, folder).read_text(encoding="utf-8"))
         return all(set(own) <= set(os.listdir(folder / sub)) for sub, own in names.items())
@@ -78,9 +71,8 @@ def extracted(name: str, folder: str | Path) -> bool:
         return False
 
 
-def require_space(folder: str | Path, needed: int, purpose: str) -> None:
+def require_space(folder: Path, needed: int, purpose: str) -> None:
     """Raises ArchiveError if fewer than `needed` bytes are free on the disk of `folder`."""
-    folder = Path(folder)
     free = shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.exists())).free
     if free < needed:
         raise ArchiveError(
@@ -88,15 +80,15 @@ def require_space(folder: str | Path, needed: int, purpose: str) -> None:
         )
 
 
-def _extract(archive: Path, folder: Path, max_bytes: int, max_files: int, progress: bool) -> None:
+def _extract(archive: Path, folder: Path, max_bytes: int, max_files: int) -> None:
     part = folder / f".part-{archive.name}"
-    _remove(part)  # of a run that was killed
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     try:
         size = _declared_size(archive)
         require_space(folder, size, f"unpacking {archive.name}")
         with naming(folder, part):
             part.mkdir()
-            with reporter(archive.name, progress) as report:
+            with reporter(archive.name) as report:
                 names = _unpack(
                     archive, part, max_bytes, max_files, lambda done: report(done, size)
                 )
@@ -104,7 +96,7 @@ def _extract(archive: Path, folder: Path, max_bytes: int, max_files: int, progre
             _move(part, folder)
         write_text(_marker(archive.name, folder), json.dumps(names))
     finally:
-        _remove(part)
+        shutil.rmtree(part, ignore_errors=True)
     logger.info("{}: {} files unpacked to {}", archive.name, sum(map(len, names.values())), folder)
 
 
@@ -127,27 +119,13 @@ def _unpack(
             continue
         if path.exists():
             raise ArchiveError(f"{where}: is in the archive twice")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _copy(member, path, where)
+        with _broken(where), naming(path, path):
+            member.extract(part)
+        if (written := path.stat().st_size) != member.size:
+            raise ArchiveError(f"{where}: expected {member.size} bytes, found {written}")
         names.setdefault(path.parent.relative_to(part).as_posix(), []).append(path.name)
         report(total)
     return names
-
-
-def _copy(member: _Member, path: Path, where: str) -> None:
-    """Writes a member's bytes; stops at the first one beyond what it declares."""
-    written = 0
-    with (
-        _broken(where),
-        member.open() as source,
-        naming(path, path),
-        path.open("xb") as target,
-    ):
-        while block := source.read(min(BLOCK, member.size + 1 - written)):
-            written += len(block)
-            target.write(block)
-    if written != member.size:
-        raise ArchiveError(f"{where}: expected {member.size} bytes, found {written} or more")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -193,24 +171,20 @@ def _declared_size(archive: Path) -> int:
 
 def _tar_members(archive: Path) -> Iterator[_Member]:
     with tarfile.open(archive, "r:") as file:
+        # It refuses less than is refused here; before Python 3.11.4 there is none.
+        file.extraction_filter = getattr(tarfile, "data_filter", None)
         for info in file:
             refused = ""
             if info.issym() or info.islnk():
                 refused = "expected a file or folder, found a link"
             elif not (info.isreg() or info.isdir()) or info.issparse():
                 refused = f"expected a file or folder, found type {info.type!r}"
-            opener = partial(_open_member, file, info)
-            yield _Member(info.name, info.size, info.isdir(), refused, opener)
+            writer = partial(file.extract, info, set_attrs=False)
+            yield _Member(info.name, info.size, info.isdir(), refused, writer)
         # A header that cannot be read passes for the end, which is zeros or the file's own.
         file.fileobj.seek(file.offset)
         if file.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise tarfile.ReadError(f"expected a header or the end at byte {file.offset}")
-
-
-def _open_member(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    source = file.extractfile(info)
-    assert source is not None, "only a folder has no bytes"
-    return source
 
 
 def _zip_members(archive: Path) -> Iterator[_Member]:
@@ -225,8 +199,8 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
             elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 refused = f"expected stored or deflated, found method {info.compress_type}"
             name = info.orig_filename  # `filename` ends at the first NUL
-            opener = partial(file.open, info)
-            yield _Member(name, info.file_size, name.endswith("/"), refused, opener)
+            writer = partial(file.extract, info)
+            yield _Member(name, info.file_size, name.endswith("/"), refused, writer)
 
 
 def _check_overlaps(file: zipfile.ZipFile) -> None:
@@ -278,10 +252,6 @@ def _move(source: Path, target: Path) -> None:
             _move(child, target / child.name)
     else:
         os.replace(source, target)
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _marker(name: str, folder: Path) -> Path:

@@ -1,7 +1,7 @@
 """How many of the 16 bits of a value the images of a split use: cameras fill 10 or 12 of them."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -55,8 +55,8 @@ def depth_of(images: Sequence[str]) -> Depth | None:
         return None
     most = 0
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for portion in _portions(deep):
-            most = max(most, *pool.map(largest_value, portion))
+        for start in range(0, len(deep), PORTION):
+            most = max(most, *pool.map(largest_value, deep[start : start + PORTION]))
             if bits_of(most) == 16:
                 break
     return Depth(len(deep), most)
@@ -65,11 +65,6 @@ def depth_of(images: Sequence[str]) -> Depth | None:
 def largest_value(path: str) -> int:
     """Of a file's pixels, alpha aside, as they are stored."""
     return int(read_image(path).values().max())
-
-
-def _portions(paths: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(paths), PORTION):
-        yield paths[start : start + PORTION]
 
 
 def depth_problem(values: np.ndarray, bits: int | None) -> str | None:

@@ -18,15 +18,10 @@ import numpy as np
 
 from data.files import open_data, read_data
 from data.images import png
+from data.images.png import Png
 from data.records import DatasetError
 
-IMAGE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".jfif",
-    ".png",
-    ".bmp",
-)  # what a folder listing takes for images
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp")  # taken for images in a folder
 MAX_PIXELS = 2**28  # beyond this a header is broken or hostile: 0.8 GB decoded
 MAX_BYTES = 2**30  # of a file
 # A scan of a progressive JPEG goes over all pixels, and takes 3 ns for each even where it holds
@@ -95,30 +90,29 @@ class ImageHeader:
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An image file in memory, found to be complete as far as that shows without decoding."""
+    """An image file in memory, found to be complete as far as that shows without decoding.
+
+    png: what its chunks say if it is one.
+    """
 
     path: str | Path
     data: bytes
     header: ImageHeader
+    png: Png | None
 
     @property
     def can_be_reduced(self) -> bool:
         """Whether it is a JPEG: only that decodes at a reduced size for less."""
         return self.data[:2] == b"\xff\xd8"
 
-    def decode(self, reduction: int = 1, bits: int | None = None) -> np.ndarray:
+    def values(self, reduction: int = 1) -> np.ndarray:
         """The pixels as they are stored, before EXIF orientation.
 
         reduction: of `REDUCTIONS`, other than 1 if it `can_be_reduced`. A pixel of the result is
             the mean of so many each way, at 2 and 4 but for JPEG's high frequencies.
-        bits: of a file of 16 bits, how many are in use, see `in_8_bits`.
-        Returns (h, w, 3) uint8 RGB, each side divided by the reduction and rounded up.
-        Raises DatasetError as `decode_image` does.
+        Returns (h, w, 3) RGB, each side divided by the reduction and rounded up: uint8, of a file
+        of 16 bits uint16, see `in_8_bits`. Raises DatasetError as `decode_image` does.
         """
-        return in_8_bits(self.values(reduction), bits)
-
-    def values(self, reduction: int = 1) -> np.ndarray:
-        """As `decode`, but of a file of 16 bits uint16."""
         # OpenCV's own orientation differs between formats and releases: `orient` does it.
         flags = cv2.IMREAD_COLOR_RGB | _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
         if self.header.bits == 16:
@@ -150,8 +144,8 @@ def in_8_bits(values: np.ndarray, bits: int | None) -> np.ndarray:
 def read_image(path: str | Path) -> EncodedImage:
     """Raises DatasetError as `decode_image` does, but does not notice corrupt pixels."""
     data = read_data(path, MAX_BYTES, UNREADABLE)
-    header = _parse_header(data, path)
-    return EncodedImage(path, _harmless(data, header, path), header)
+    header, chunks = _parse(data, path)
+    return EncodedImage(path, _harmless(data, header, chunks, path), header, chunks)
 
 
 def decode_image(path: str | Path, bits: int | None = None) -> np.ndarray:
@@ -166,7 +160,8 @@ def decode_image(path: str | Path, bits: int | None = None) -> np.ndarray:
     what would keep a decoder busy beyond that.
     """
     image = read_image(path)
-    return np.ascontiguousarray(orient(image.decode(bits=bits), image.header.orientation))
+    pixels = in_8_bits(image.values(), bits)
+    return np.ascontiguousarray(orient(pixels, image.header.orientation))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -185,39 +180,42 @@ def check_inflation(path: str | Path) -> None:
     which takes two thirds of the time of decoding: for what strangers send.
     """
     image = read_image(path)
-    if image.data[:8] == png.SIGNATURE:
-        raw_bytes = png.parse(image.data).raw_bytes
-        if png.inflates_beyond(image.data, raw_bytes):
-            raise _overfull(path, raw_bytes)
+    if image.png and png.inflates_beyond(image.data, image.png.raw_bytes):
+        raise _overfull(path, image.png)
 
 
 def read_header(path: str | Path) -> ImageHeader:
     """Like `image_size`, with the EXIF orientation and the bits of a value."""
     with open_data(path, MAX_BYTES, UNREADABLE) as file:
         if not file.seek(0, 2):  # mmap refuses an empty file
-            return _parse_header(b"", path)
+            return _parse(b"", path)[0]
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _parse_header(data, path)
+            return _parse(data, path)[0]
 
 
 def _unreadable(path: str | Path, problem: str) -> DatasetError:
     return DatasetError(f"{path}: {problem}", UNREADABLE)
 
 
-def _overfull(path: str | Path, raw_bytes: int) -> DatasetError:
-    return _unreadable(path, f"expected {raw_bytes} bytes of pixels, found more: refused unread")
+def _overfull(path: str | Path, chunks: Png) -> DatasetError:
+    expected = f"expected {chunks.raw_bytes} bytes of pixels"
+    return _unreadable(path, f"{expected}, found more: refused unread")
 
 
-def _parse_header(data: png.Buffer, path: str | Path) -> ImageHeader:
+def _parse(data: png.Buffer, path: str | Path) -> tuple[ImageHeader, Png | None]:
+    """The header, and what the chunks say if it is a PNG."""
     if not len(data):
         raise _unreadable(path, "the file is empty")
-    bits = 8
+    bits, chunks = 8, None
     if data[:3] == b"\xff\xd8\xff":
         width, height, orientation = _jpeg_header(data, path)
     elif data[:8] == png.SIGNATURE:
-        found = _parse_png(data, path)
-        width, height, orientation = found.width, found.height, exif_orientation(found.exif)
-        bits = max(found.bits, 8)
+        try:
+            chunks = png.parse(data)
+        except ValueError as error:
+            raise _unreadable(path, str(error)) from error
+        width, height, orientation = chunks.width, chunks.height, exif_orientation(chunks.exif)
+        bits = max(chunks.bits, 8)
     elif data[:2] == b"BM":
         width, height, orientation = *_bmp_size(data), 1
     else:
@@ -227,17 +225,10 @@ def _parse_header(data: png.Buffer, path: str | Path) -> ImageHeader:
         raise _unreadable(path, f"{expected}, found {width}x{height}")
     if _ORIENTATIONS[orientation][0]:
         width, height = height, width
-    return ImageHeader(width, height, orientation, bits)
+    return ImageHeader(width, height, orientation, bits), chunks
 
 
-def _parse_png(data: png.Buffer, path: str | Path) -> png.Png:
-    try:
-        return png.parse(data)
-    except ValueError as error:
-        raise _unreadable(path, str(error)) from error
-
-
-def _harmless(data: bytes, header: ImageHeader, path: str | Path) -> bytes:
+def _harmless(data: bytes, header: ImageHeader, chunks: Png | None, path: str | Path) -> bytes:
     """The file without what would keep a decoder busy for nothing.
 
     Raises DatasetError for pixels that take more bytes or scans than there can be, and for a JPEG
@@ -245,25 +236,20 @@ def _harmless(data: bytes, header: ImageHeader, path: str | Path) -> bytes:
     """
     if data[:2] == b"BM":
         return data
-    if data[:8] == png.SIGNATURE:
-        found = png.parse(data)
-        if not found.is_complete:
-            raise _truncated(data, path)
-        if found.is_overfull:
-            raise _overfull(path, found.raw_bytes)
-        return png.without_texts(data) if found.has_texts else data
-    markers = Counter(marker for marker, _ in _jpeg_image(data))
-    if not markers[_JPEG_END]:
-        raise _truncated(data, path)
+    if chunks:
+        is_complete, num_scans = chunks.is_complete, 0
+    else:
+        markers = Counter(marker for marker, _ in _jpeg_image(data))
+        is_complete, num_scans = markers[_JPEG_END] > 0, markers[_JPEG_SCAN]
+    if not is_complete:
+        raise _unreadable(path, f"truncated: the image data ends early ({len(data)} bytes)")
     most = max(MIN_SCANS, MAX_SCANNED // (header.width * header.height))
-    if markers[_JPEG_SCAN] > most:
+    if num_scans > most:
         expected = f"expected at most {most} scans of {header.width}x{header.height} pixels"
-        raise _unreadable(path, f"{expected}, found {markers[_JPEG_SCAN]}")
-    return data
-
-
-def _truncated(data: bytes, path: str | Path) -> DatasetError:
-    return _unreadable(path, f"truncated: the image data ends early ({len(data)} bytes)")
+        raise _unreadable(path, f"{expected}, found {num_scans}")
+    if chunks and chunks.is_overfull:
+        raise _overfull(path, chunks)
+    return png.without_texts(data) if chunks and chunks.has_texts else data
 
 
 def orient(image: np.ndarray, orientation: int) -> np.ndarray:

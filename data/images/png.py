@@ -37,14 +37,14 @@ class Png:
     IEND. has_texts: whether it has compressed texts.
     """
 
-    width: int = 0
-    height: int = 0
-    bits: int = 8
-    raw_bytes: int = 0
-    packed_bytes: int = 0
-    exif: bytes = b""
-    is_complete: bool = False
-    has_texts: bool = False
+    width: int
+    height: int
+    bits: int
+    raw_bytes: int
+    packed_bytes: int
+    exif: bytes
+    is_complete: bool
+    has_texts: bool
 
     @property
     def is_overfull(self) -> bool:
@@ -75,10 +75,10 @@ def parse(data: Buffer) -> Png:
 
     Raises ValueError for too many chunks and for a header that no version of the format has.
     """
-    header, packed, exif, is_complete, has_texts = None, 0, b"", False, False
+    header, packed, exif, is_complete, has_texts = b"", 0, b"", False, False
     for kind, start, length in chunks(data):
-        if kind == b"IHDR" and header is None:  # the first is what decoders go by
-            header = data[start : start + length].ljust(_HEADER.size, b"\0")[: _HEADER.size]
+        if kind == b"IHDR" and not header:  # the first is what decoders go by
+            header = data[start : start + length].ljust(_HEADER.size, b"\0")
         elif kind == b"IDAT":
             packed += length
         elif kind == b"eXIf":  # it may come after the pixels
@@ -87,9 +87,8 @@ def parse(data: Buffer) -> Png:
             is_complete = True
             break
         has_texts |= kind in TEXTS
-    if header is None:
-        return Png()
-    width, height, bits, color_type, _, _, interlace = _HEADER.unpack(header)
+    fields = _HEADER.unpack_from(header or bytes(_HEADER.size))
+    width, height, bits, color_type, _, _, interlace = fields
     if color_type not in BANDS:
         raise ValueError(f"expected the colour type 0, 2, 3, 4 or 6, found {color_type}")
     bits_a_pixel = bits * BANDS[color_type]

@@ -59,6 +59,13 @@ def test_an_absent_file_is_named(tmp_path, name):
     assert str(caught.value) == f"{path}: cannot be read (No such file or directory)"
 
 
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("path", ["a\0b", "a\ud800b"])
+def test_a_path_that_no_file_can_have(name, path):
+    with pytest.raises(DatasetError):
+        READERS[name](path)
+
+
 def test_a_file_may_be_as_large_as_is_said_and_no_larger(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"123456789")
@@ -99,7 +106,7 @@ def test_an_instances_file_without_a_byte(tmp_path):
 
 
 def test_readers_open_files_by_this_module_only():
-    """`utils.reading` raises ValueError, which no reader may drop or count as a defect."""
+    """`utils.reading` raises ReadError, which no reader may drop or count as a defect."""
     for path in (ROOT / "data").glob("**/*.py"):
         modules = {
             node.module

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from data.download import SOURCES, Archive, Split, main
+from data.download.__main__ import main
 from data.download.archives import ArchiveError
+from data.download.sources import SOURCES, Archive
 from utils import download
 from utils.download import DownloadError
 
@@ -119,11 +120,9 @@ def served(server, archive, content, mirrors=1):
     """The archive as it stands in the table, but with this content at addresses of the server."""
     urls = [f"/{number}/{archive.name}" for number in range(mirrors)]
     server.files |= dict.fromkeys(urls, content)
-    digests = (f"md5:{hashlib.md5(content).hexdigest()}",)
-    digests += (f"sha256:{hashlib.sha256(content).hexdigest()}",)
-    size = len(content)
+    sha256, size = hashlib.sha256(content).hexdigest(), len(content)
     urls = tuple(map(server.url, urls))
-    return replace(archive, urls=urls, digests=digests, size=size, max_bytes=size)
+    return replace(archive, urls=urls, sha256=sha256, size=size, max_bytes=size)
 
 
 @pytest.fixture
@@ -135,8 +134,8 @@ def voc(server):
         served(server, trainval, tar_of(voc_tree("VOC2007", "trainval", ["01", "02", "05"])), 2),
         served(server, test, tar_of(voc_tree("VOC2007", "test", ["03", "04"]))),
     )
-    splits = tuple(replace(s, images=n) for s, n in zip(source.splits, (3, 2), strict=True))
-    return {"voc2007": replace(source, archives=archives, splits=splits)}
+    images = {"trainval": 3, "test": 2}
+    return {"voc2007": replace(source, archives=archives, images=images)}
 
 
 @pytest.fixture
@@ -147,8 +146,7 @@ def coco(server):
         served(server, archive, zip_of(trees[name]))
         for archive, name in zip(source.archives, names, strict=True)
     )
-    splits = (Split("train2017", "train", 3), Split("val2017", "val", 2))
-    return {"coco2017": replace(source, archives=archives, splits=splits)}
+    return {"coco2017": replace(source, archives=archives, images={"train": 3, "val": 2})}
 
 
 def tree(folder):
@@ -272,7 +270,7 @@ def test_what_to_do_by_hand_is_said_once(server, voc, out, capsys):
 def test_a_wrong_digest(server, voc, out):
     name = "VOCtest_06-Nov-2007.tar"
     server.files[f"/0/{name}"] = server.files[f"/0/{name}"].replace(b"<anno", b"<anna")
-    with pytest.raises(DownloadError, match=rf"{name}: expected md5:\w+, found md5:\w+, expected"):
+    with pytest.raises(DownloadError, match=rf"{name}: expected sha256:\w+, found sha256:\w+;"):
         run(voc, out, "--parts", "test")
     assert tree(out) == []
 
@@ -310,8 +308,7 @@ def test_a_list_that_names_more_than_there_is(server, voc, out):
 
 
 def test_another_number_of_images_than_expected(server, voc, out):
-    splits = (Split("VOC2007/trainval", "trainval", 4), Split("VOC2007/test", "test", 2))
-    sources = {"voc2007": replace(voc["voc2007"], splits=splits)}
+    sources = {"voc2007": replace(voc["voc2007"], images={"trainval": 4, "test": 2})}
     with pytest.raises(ValueError, match=r"VOC2007/trainval: expected 4 images, found 3$"):
         run(sources, out)
 
@@ -460,17 +457,16 @@ def archives():
 
 @pytest.mark.parametrize("archive", archives(), ids=lambda archive: archive.name)
 def test_the_table(archive: Archive):
-    assert {digest.partition(":")[0] for digest in archive.digests} == {"md5", "sha256"}
-    assert all(download.DIGEST.fullmatch(digest) for digest in archive.digests)
-    assert len(archive.digests[1]) == len("sha256:") + 64
+    assert re.fullmatch("[0-9a-f]{64}", archive.sha256)
     assert [url.rpartition("/")[2] for url in archive.urls] == [archive.name] * 2
+    assert all(url.startswith(("http://", "https://")) for url in archive.urls)
     assert archive.max_bytes >= archive.size
 
 
 def test_parts_of_archives_and_splits_agree():
     for source in SOURCES.values():
         needed = {part for archive in source.archives for part in archive.parts}
-        assert needed == set(source.parts)
+        assert needed == set(source.images)
         assert (ROOT / source.config).is_file()
 
 
