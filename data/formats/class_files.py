@@ -4,7 +4,7 @@ import csv
 import re
 from pathlib import Path
 
-from data.formats.texts import csv_fields, text_lines
+from data.formats.text_files import csv_fields, text_lines
 from data.records import DatasetError, require_fit_names
 
 _ID = re.compile(r"\d{1,9}", re.ASCII)

@@ -129,7 +129,7 @@ def test_some_classes_in_an_order_of_their_own(folder):
 
 
 def test_classes_that_are_not_there_have_no_objects_and_ids_of_their_own(folder):
-    """Another split may have them; `prepare` refuses what none has."""
+    """Another split may have them; `class_names` refuses what none has."""
     root = folder(instances([box(1, DOG)]))
     dataset = read_coco(root, "val", ["dgo", "dog"])
     assert dataset.classes == ("dgo", "dog")

@@ -240,7 +240,7 @@ def test_a_copied_xml_does_not_take_the_image_of_another(flat):
     text = xml(obj(), extra="<filename>a.jpg</filename>")
     root = flat(a=text)
     write_text(root / "a (1).xml", text)
-    parts = ("a (1).xml: expected an image a (1).*", "nor a free one named 'a.jpg'")
+    parts = ("a (1).xml: expected the image a (1).*", "nor a free one named 'a.jpg'")
     assert_defect(root, "missing image", *parts, num_boxes=1)
 
 
@@ -252,7 +252,12 @@ def test_image_without_xml_may_be_unlabelled(flat):
 def test_two_images_of_one_stem(flat):
     root = flat(a=xml(obj()), b=xml(obj()))
     write_image(root / "b.png")
-    assert_defect(root, "ambiguous image", "b.png", "one image with the stem 'b'", num_boxes=1)
+    assert_defect(
+        root,
+        "ambiguous image",
+        f"{root}/b.xml: expected one image b.*, found b.jpg, b.png",
+        num_boxes=1,
+    )
 
 
 def test_image_that_cannot_be_read(flat):
