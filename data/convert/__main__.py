@@ -30,6 +30,7 @@ images of the same bytes together.
 """
 
 import argparse
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,12 +140,10 @@ def _check_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -
 
 def _fraction(text: str) -> tuple[str, float]:
     name, _, share = text.partition("=")
-    if not re.fullmatch(SPLIT_NAME, name):
-        raise argparse.ArgumentTypeError(f"expected NAME=SHARE, found {text!r}")
-    try:
-        return name, float(share)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected NAME=SHARE, found {text!r}") from None
+    with contextlib.suppress(ValueError):
+        if re.fullmatch(SPLIT_NAME, name):
+            return name, float(share)
+    raise argparse.ArgumentTypeError(f"expected NAME=SHARE, found {text!r}")
 
 
 def check_shares(shares: Sequence[tuple[str, float]]) -> None:

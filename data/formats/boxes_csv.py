@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from data.formats.image_files import (
     find_images,
     require_folder,
 )
-from data.formats.text_files import csv_fields, decimal, text_lines
+from data.formats.text_files import csv_fields, decimal, number_in, text_lines
 from data.images.decode import ImageHeader, read_header
 from data.records import Dataset, DatasetError
 from data.writers.boxes_csv import write_csv
@@ -109,7 +109,7 @@ def read_csv(
     For on_bad_annotation and errors see `Format`.
     """
     judge, root = Judge(on_bad_annotation), Path(root)
-    path, rows = _rows_of_split(root, split, delimiter, header, val_fraction, seed, judge)
+    path, rows = _rows_of_split(root, split, judge, delimiter, header, val_fraction, seed)
     name = f"{root.resolve().name}/{_name(split)}"
     if classes is None:
         classes = _class_names(rows)
@@ -128,23 +128,12 @@ def read_csv(
     )
 
 
-def csv_classes(
-    root: str | Path,
-    split: str,
-    *,
-    delimiter: str = "",
-    header: bool | None = None,
-    val_fraction: float = 0.2,
-    seed: int = 0,
-) -> tuple[str, ...]:
+def csv_classes(root: str | Path, split: str, **layout: Any) -> tuple[str, ...]:
     """The class names in one split, sorted; arguments and errors as `read_csv`.
 
     Looks at names only: a line that cannot be read is left for `read_csv` to report.
     """
-    judge = Judge("drop")
-    return _class_names(
-        _rows_of_split(Path(root), split, delimiter, header, val_fraction, seed, judge)[1]
-    )
+    return _class_names(_rows_of_split(Path(root), split, Judge("drop"), **layout)[1])
 
 
 # ------------------------------------------------------------------------------------------------
@@ -155,11 +144,11 @@ def csv_classes(
 def _rows_of_split(
     root: Path,
     split: str,
-    delimiter: str,
-    header: bool | None,
-    val_fraction: float,
-    seed: int,
     judge: Judge,
+    delimiter: str = "",
+    header: bool | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
 ) -> tuple[Path, list[_Row]]:
     """The file of a split, and those of its lines that belong to it."""
     if delimiter not in ("", *DELIMITERS.values()):
@@ -261,12 +250,14 @@ def _try_fields(line: str, delimiter: str, width: int = 0) -> list[str]:
 
     width: so many at most between blanks, the first of which has the blanks to spare; 0: no limit.
     """
-    if delimiter == " ":
-        return line.strip().rsplit(None, width - 1)
     try:
-        return csv_fields(line, delimiter)
+        return _split(line, delimiter, width)
     except csv.Error:
         return []
+
+
+def _split(line: str, delimiter: str, width: int) -> list[str]:
+    return line.strip().rsplit(None, width - 1) if delimiter == " " else csv_fields(line, delimiter)
 
 
 def _is_box(fields: Sequence[str]) -> bool:
@@ -305,14 +296,10 @@ def _plain(name: str) -> str:
 def _fields(line: str, delimiter: str, width: int, where: str) -> list[str]:
     """The fields of a line, as many as `width`."""
     problem = f"found {line[:60]!r}"
-    if delimiter == " ":
-        fields = line.strip().rsplit(None, width - 1)
-    else:
-        try:
-            fields = csv_fields(line, delimiter)
-        except csv.Error as error:
-            problem = f"{error}, {problem}"
-            fields = []
+    try:
+        fields = _split(line, delimiter, width)
+    except csv.Error as error:
+        fields, problem = [], f"{error}, {problem}"
     if len(fields) != width:
         expected = f"expected {width} fields between {delimiter!r}"
         raise DatasetError(f"{where}: {expected}, found {len(fields)}: {problem}", "malformed line")
@@ -429,7 +416,8 @@ def _objects(
             judge.defects.add("zero box taken as no object", message)
             continue
         try:
-            _check_numbers(row, box, path)
+            for column, text in zip(NEEDED[1:5], row.corners, strict=True):
+                number_in(text, f"{_where(path, row)}, {column}")
             labels.append(class_label(row.name, label_of, f"{path}, line {row.line}, class"))
         except DatasetError as error:
             judge.reject(error)
@@ -440,13 +428,6 @@ def _objects(
     if len(boxes) and boxes.min() >= 0 and boxes.max() <= 1:
         raise DatasetError(f"{path}: expected pixels, found fractions: no number above 1")
     return objects, boxes, np.array(labels, np.int32)
-
-
-def _check_numbers(row: _Row, box: Sequence[float], path: Path) -> None:
-    for column, text, value in zip(NEEDED[1:5], row.corners, box, strict=True):
-        if not np.isfinite(value):
-            message = f"{_where(path, row)}, {column}: expected a number, found {text[:60]!r}"
-            raise DatasetError(message, "bad number")
 
 
 def _where(path: Path, row: _Row) -> str:

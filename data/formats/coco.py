@@ -165,9 +165,7 @@ def read_coco(
         sizes=sizes,
         category_ids=_category_ids(classes or declared, categories),
         defects=judge.defects,
-        **_Objects(
-            source, index_of, label_of, sizes, judge, "keep" if need_images else "all"
-        ).arrays(),
+        **_objects(source, index_of, label_of, sizes, judge, "keep" if need_images else "all"),
     )
 
 
@@ -398,50 +396,43 @@ def _index_of_ids(
 # ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Objects:
-    """Judges annotations, an array of them at a time.
+def _objects(
+    source: _Source,
+    index_of: dict[int, int],
+    label_of: dict[int, int],
+    sizes: np.ndarray,
+    judge: Judge,
+    beyond: str,
+) -> dict[str, np.ndarray]:
+    """What `assemble` takes, in the order of the file, judged a part of the file at a time.
 
     index_of: of images by id; label_of: by category id; sizes: (M, 2) width, height; beyond: see
     `Judge.clip`.
     """
+    name_of = {category.id: category.name for category in source.categories}
 
-    source: _Source
-    index_of: dict[int, int]
-    label_of: dict[int, int]
-    sizes: np.ndarray
-    judge: Judge
-    beyond: str
+    def place(number: int) -> str:
+        return _place(source, "annotations", number)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What `assemble` takes, in the order of the file."""
-        parts = [
-            self._judged(numbers, np.fromiter(map(_ROW, entries), _COLUMNS, len(entries)))
-            for numbers, entries in _chunks(self.source, "annotations", _Annotation, self.judge)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _judged(self, numbers: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-        index = _looked_up(self.index_of, rows["image_id"])
-        self._reject(numbers, rows["image_id"], index == UNKNOWN, "image")
+    def judged(numbers: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        index = _looked_up(index_of, rows["image_id"])
+        label = _looked_up(label_of, rows["category_id"])
         is_read = index >= 0
-        label = _looked_up(self.label_of, rows["category_id"])
-        self._reject(numbers, rows["category_id"], is_read & (label == UNKNOWN), "class")
-        name_of = {category.id: category.name for category in self.source.categories}
+        for what, field, is_unknown in (
+            ("image", "image_id", index == UNKNOWN),
+            ("class", "category_id", is_read & (label == UNKNOWN)),
+        ):
+            for number, found in zip(numbers[is_unknown], rows[field][is_unknown], strict=True):
+                message = f"{place(number)}: {what} id: expected one the file has, found {found}"
+                judge.reject(DatasetError(message, kind=f"unknown {what}"))
         left_out = rows["category_id"][is_read & (label == LEFT_OUT)].tolist()
-        count_left_out(map(name_of.__getitem__, left_out), self.source.path, self.judge.defects)
+        count_left_out(map(name_of.__getitem__, left_out), source.path, judge.defects)
         kept = is_read & (label >= 0)
         numbers, rows, index, label = numbers[kept], rows[kept], index[kept], label[kept]
         corner, size = rows["bbox"][:, :2], rows["bbox"][:, 2:]
         with np.errstate(over="ignore"):  # to infinity, which is outside of any image
             boxes = np.concatenate([corner, corner + size], axis=1)
-        boxes, good = self.judge.clip(
-            boxes,
-            self.sizes[index],
-            lambda row: _place(self.source, "annotations", numbers[row]),
-            beyond=self.beyond,
-        )
-        areas = rows["area"]
+        boxes, good = judge.clip(boxes, sizes[index], lambda row: place(numbers[row]), beyond)
         of_boxes = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         return {
             "image_index": index[good],
@@ -449,15 +440,14 @@ class _Objects:
             "labels": label[good],
             "difficult": rows["difficult"][good],
             "ignore": rows["iscrowd"][good],
-            "areas": np.where(np.isfinite(areas), areas, of_boxes)[good],
+            "areas": np.where(np.isfinite(rows["area"]), rows["area"], of_boxes)[good],
         }
 
-    def _reject(self, numbers: np.ndarray, ids: np.ndarray, mask: np.ndarray, what: str) -> None:
-        """what: "image" or "class", of which these ids are unknown where the mask is set."""
-        for number, found in zip(numbers[mask], ids[mask], strict=True):
-            where = _place(self.source, "annotations", number)
-            message = f"{where}: {what} id: expected one the file has, found {found}"
-            self.judge.reject(DatasetError(message, kind=f"unknown {what}"))
+    parts = [
+        judged(numbers, np.fromiter(map(_ROW, entries), _COLUMNS, len(entries)))
+        for numbers, entries in _chunks(source, "annotations", _Annotation, judge)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _looked_up(table: dict[int, int], keys: np.ndarray) -> np.ndarray:

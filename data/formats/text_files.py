@@ -50,6 +50,14 @@ def decimal(text: str | None) -> float:
     return value if math.isfinite(value) else math.nan
 
 
+def number_in(text: str | None, where: str) -> float:
+    """As `decimal`, but raises DatasetError for other texts; where: file, object and field."""
+    value = decimal(text)
+    if math.isnan(value):
+        raise DatasetError(f"{where}: expected a number, found {quoted(text)}", "bad number")
+    return value
+
+
 def quoted(text: str | None) -> str:
     """A text of the file for a message: one line, not endless."""
     if text is None:

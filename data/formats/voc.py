@@ -6,14 +6,13 @@ Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010
 Letters: G boxes of one image.
 """
 
-import math
 import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from lxml import etree
@@ -29,12 +28,11 @@ from data.formats.image_files import (
     files_in,
     require_folder,
 )
-from data.formats.text_files import OF_DATASET, OF_ONE_IMAGE, decimal, numbered_lines, quoted
+from data.formats.text_files import OF_DATASET, OF_ONE_IMAGE, number_in, numbered_lines, quoted
 from data.images.decode import IMAGE_SUFFIXES, MAX_PIXELS, ImageHeader, read_header
 from data.records import Dataset, DatasetError
 from data.writers.voc import write_voc
 
-FLAT = ("*.xml", "[Aa]nnotations/*.xml", "annots/*.xml", "labels/*.xml")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 XML = (".xml",)
 
@@ -104,8 +102,8 @@ def read_voc(
       tree, or a flat folder: images and XML side by side or in sibling folders.
     split: in a tree, the name of an image set or several joined by "+" ("train+val"). In a flat
       folder "train", "val" or "all": a file's side depends on nothing but its stem and the seed.
-    classes: names in label order; None takes those found in this split, sorted (see
-      `discover_classes` for splits that must share one list).
+      A folder below root may come before it ("VOC2007/train"); a flat one alone is read whole.
+    classes: names in label order; None takes those found in this split, sorted.
     val_fraction, seed: of the split of a flat folder.
     image_sizes: id -> (width, height), for judging detections that were made elsewhere: an image
       need then not be there, and what is not among the sizes is as `<size>` says.
@@ -114,37 +112,38 @@ def read_voc(
     (xmin - 1, ymin - 1, xmax, ymax), as the devkit measures them. Up to 2 px outside the image are
     clipped and counted whatever `on_bad_annotation` says. For that and for errors see `Format`.
     """
-    judge, folder = Judge(on_bad_annotation), _find_folder(Path(root))
+    judge, (root, split) = Judge(on_bad_annotation), _located(Path(root), split)
+    folder = _find_folder(root)
     ids = _list_split(folder, split, val_fraction, seed, judge)
     loaded = judge.load(lambda image_id: _load(folder, image_id, image_sizes), ids)
     annotations = [annotation for annotation, _, _ in loaded.values()]
     if classes is None:
         classes = _class_names(annotations)
     rows = _objects(annotations, classes, judge)
-    corners = rows["corners"]
     return judge.assemble(
         f"{folder.root.resolve().name}/{split}",
         classes,
         {image_id: (image, header) for image_id, (_, image, header) in loaded.items()},
         lambda row: f"{annotations[rows['image'][row]].where(rows['number'][row])}, bndbox",
         image_index=rows["image"],
-        boxes=corners - [1, 1, 0, 0],
+        boxes=rows["corners"] - [1, 1, 0, 0],
         first_pixel=1,
         labels=rows["label"],
         difficult=rows["difficult"],
     )
 
 
-def discover_classes(
-    root: str | Path, splits: Sequence[str], *, val_fraction: float = 0.2, seed: int = 0
+def voc_classes(
+    root: str | Path, split: str, *, val_fraction: float = 0.2, seed: int = 0
 ) -> tuple[str, ...]:
-    """The class names in the annotations of several splits, sorted; arguments as `read_voc`.
+    """The class names in the annotations of a split, sorted; arguments as `read_voc`.
 
     Looks at names only: a file that cannot be read is left for `read_voc` to report.
     """
-    folder, judge = _find_folder(Path(root)), Judge("drop")
-    ids = [i for split in splits for i in _list_split(folder, split, val_fraction, seed, judge)]
-    paths = [folder.annotations[i] for i in dict.fromkeys(ids) if i in folder.annotations]
+    judge, (root, split) = Judge("drop"), _located(Path(root), split)
+    folder = _find_folder(root)
+    ids = _list_split(folder, split, val_fraction, seed, judge)
+    paths = [folder.annotations[i] for i in ids if i in folder.annotations]
     return _class_names(judge.load(parse_annotation, paths).values())
 
 
@@ -369,7 +368,7 @@ def _stated_header(annotation: Annotation, size: tuple[int, int] | None) -> Imag
 
 def _stated_size(annotation: Annotation) -> tuple[float, float]:
     names, where = ("width", "height"), f"{annotation.path}, size"
-    sides = [_number(s, f"{where}/{n}") for n, s in zip(names, annotation.size, strict=True)]
+    sides = [number_in(s, f"{where}/{n}") for n, s in zip(names, annotation.size, strict=True)]
     return sides[0], sides[1]
 
 
@@ -412,7 +411,7 @@ def _objects(annotations: Sequence[Annotation], classes: Sequence[str], judge: J
 def _corners(item: VocObject, where: str) -> tuple[float, ...]:
     """xmin, ymin, xmax, ymax as the file gives them; judged before anything is clipped."""
     where = f"{where}, bndbox/"
-    values = [_number(t, where + n) for n, t in zip(CORNERS, item.corners, strict=True)]
+    values = [number_in(t, where + n) for n, t in zip(CORNERS, item.corners, strict=True)]
     for low, high in ((0, 2), (1, 3)):
         if values[high] <= values[low]:
             expected = f"a number > {CORNERS[low]} = {values[low]:g}"
@@ -428,13 +427,6 @@ def _difficult(text: str | None, where: str) -> bool:
         message = f"{where}, difficult: expected 0 or 1, found {quoted(text)}"
         raise DatasetError(message, kind="bad difficult flag")
     return text == "1"
-
-
-def _number(text: str | None, where: str) -> float:
-    value = decimal(text)
-    if math.isnan(value):
-        raise DatasetError(f"{where}: expected a number, found {quoted(text)}", kind="bad number")
-    return value
 
 
 # ------------------------------------------------------------------------------------------------
@@ -465,32 +457,20 @@ def _image_sets(files: Sequence[Path]) -> list[str]:
 
 
 def _is_flat_voc(folder: Path) -> bool:
-    return any(path.is_file() for pattern in FLAT for path in folder.glob(pattern))
+    return folder.is_dir() and bool(files_in(annotations_of(folder), XML))
 
 
 def _located(root: Path, split: str) -> tuple[Path, str]:
-    """Returns root and split for `read_voc`.
-
-    A split may name its folder ("VOC2007/train"), or be a flat folder, which is read whole.
-    """
+    """Returns the folder that a split names and its name in there, see `read_voc`."""
     if _is_flat_voc(root / split) and not _voc_sets(root):  # the second looks through the tree
         return root / split, "all"
     folder, _, name = split.rpartition("/")
     return root / folder, name
 
 
-def _read(root: Path, split: str, classes: Sequence[str] | None, **options: Any) -> Dataset:
-    return read_voc(*_located(root, split), classes, **options)
-
-
-def _find_classes(root: Path, split: str, **options: Any) -> tuple[str, ...]:
-    root, split = _located(root, split)
-    return discover_classes(root, [split], **options)
-
-
 FORMAT = Format(
-    _read,
-    _find_classes,
+    read_voc,
+    voc_classes,
     _find_splits,
     uses=("val_fraction", "image_sizes"),
     target=Target(write_voc, "JPEGImages", by_stem=True, flat=True),

@@ -142,6 +142,21 @@ def test_shapes_are_made_once(tmp_path, monkeypatch):
     assert len(read_split(data, "val", classes)) == 2
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"images": ("x",)}, r"^data\.images: expected .* unless format is "),
+        ({"class_file": "none.txt"}, r"none\.txt: cannot be read"),
+        ({"classes": ("d\u202eg",)}, r"^data\.classes: expected a class name of one line"),
+    ],
+)
+def test_nothing_is_made_before_a_refusal(tmp_path, setting, message):
+    data = Data(format="shapes", root=str(tmp_path / "shapes"), **setting)
+    with pytest.raises(ValueError, match=message):
+        class_names(data)
+    assert not (tmp_path / "shapes").exists()
+
+
 # ------------------------------------------------------------------------------------------------
 # Every format through the config
 # ------------------------------------------------------------------------------------------------

@@ -259,7 +259,9 @@ def test_no_such_file_says_what_was_looked_for_and_what_is_there(folder):
             read_coco(root, split)
         assert f"{root}: expected {looked}" in str(caught.value)
         assert "found annotations/instances_train.json, val.json" in str(caught.value)
-    with pytest.raises(DatasetError, match=r"nowhere: expected .* found no JSON file"):
+    with pytest.raises(DatasetError, match=r"val: expected .* found no JSON file"):
+        read_coco(root / "val", "val")
+    with pytest.raises(DatasetError, match=r"nowhere: no such folder"):
         read_coco(root / "nowhere", "val")
     with pytest.raises(ValueError, match="on_bad_annotation: expected 'error' or 'drop'"):
         read_coco(root, "val", on_bad_annotation="ignore")
