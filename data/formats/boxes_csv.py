@@ -159,7 +159,7 @@ def _rows_of_split(
     rows = _read_rows(path, delimiter, header, judge)
     if not is_shared or not rows:
         return path, rows
-    keys = {row.image: _without_suffix(row.image) for row in rows}
+    keys = {image: _without_suffix(image) for image in {row.image for row in rows}}
     chosen = set(drawn_split([*keys.values()], split, val_fraction, seed, path))
     return path, [row for row in rows if keys[row.image] in chosen]
 
