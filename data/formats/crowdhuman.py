@@ -212,7 +212,7 @@ def _load(
 ) -> tuple[Path, ImageHeader]:
     if sizes is not None:
         return Path(f"{image_id}.jpg"), ImageHeader(*sizes[image_id], orientation=1)
-    image = finder.find(f"{image_id}.jpg", lambda: where)
+    image = finder.find(f"{image_id}.jpg", where)
     return image, read_header(image)
 
 

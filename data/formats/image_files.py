@@ -71,13 +71,13 @@ class ImageFinder:
         self.folders = list(dict.fromkeys(str(folder) for folder in folders))
         self._names: dict[str, dict[str, list[str]]] = {}
 
-    def find(self, name: str, where: Callable[[], str]) -> Path:
+    def find(self, name: str, where: str | Callable[[], str]) -> Path:
         """The image file `name`: a path below one of the folders, or an absolute one.
 
         If a path is not there, its last parts are searched for, ever fewer: files come from other
         machines. If no file has the name, the one of the same stem is taken: "a.*" is the one that
-        has the stem "a". where: says for messages where the name stands. Raises DatasetError of
-        kind "missing image" or "ambiguous image".
+        has the stem "a". where: the place of the name, for messages. Raises DatasetError of kind
+        "missing image" or "ambiguous image".
         """
         inner, file = os.path.split(name.replace("\\", "/"))  # a Path takes ten times longer
         stem = os.path.splitext(file)[0]
@@ -88,7 +88,7 @@ class ImageFinder:
             found = self.listing(place).get(stem, [])
             if len(found) > 1:
                 expected = f"expected one image {stem}.*"
-                message = f"{where()}: {expected}, found {', '.join(found)} in {place}"
+                message = f"{_text(where)}: {expected}, found {', '.join(found)} in {place}"
                 raise DatasetError(message, kind="ambiguous image")
             if found:
                 return Path(place, found[0])
@@ -96,7 +96,7 @@ class ImageFinder:
         others = [n for place in self._places(inner) for n in names_in(place, NO_IMAGES)]
         other = next((n for n in others if os.path.splitext(n)[0] == stem), "none")
         hint = "" if other == "none" else ", which is no JPEG, PNG or BMP"
-        message = f"{where()}: expected the image {name} in {looked}, found {other}{hint}"
+        message = f"{_text(where)}: expected the image {name} in {looked}, found {other}{hint}"
         raise DatasetError(message, "missing image")
 
     def _places(self, inner: str) -> Iterator[str]:
@@ -114,6 +114,10 @@ class ImageFinder:
                 names.setdefault(os.path.splitext(name)[0], []).append(name)
             self._names[folder] = names
         return self._names[folder]
+
+
+def _text(where: str | Callable[[], str]) -> str:
+    return where if isinstance(where, str) else where()
 
 
 def find_images(

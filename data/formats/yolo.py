@@ -282,7 +282,7 @@ def _listed(source: Path, folders: Sequence[Path], judge: Judge) -> Iterator[tup
     for number, text in numbered_lines(source):
         where = f"{source}, line {number}"
         try:
-            yield finder.find(text, where.__str__), where
+            yield finder.find(text, where), where
         except DatasetError as error:
             judge.reject(error)
 

@@ -7,7 +7,7 @@ from data.formats.image_files import ImageFinder, files_in, find_images
 from data.records import DatasetError
 
 pytestmark = pytest.mark.quick
-PLACE = "list.txt, line 1".__str__
+PLACE = "list.txt, line 1"
 
 
 def touch(*paths):
