@@ -20,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from loguru import logger
 
 import configs
-from data.datasets import log_defects, prepare, read_split
+from data.datasets import class_names, log_defects, read_split
 from data.detections.table import DetectionTable
 from data.doctor.object_counts import limits
 from data.records import Dataset
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> float:
             run, config = None, configs.load(args.config or "config.py", args.overrides)
             split = args.split or config.data.val
             sizes = image_sizes(args.detections)
-            dataset = read_split(config.data, split, prepare(config.data, split), sizes)
+            dataset = read_split(config.data, split, class_names(config.data, split), sizes)
             table = read_detections(args.detections, split, dataset)
             warn_of_missing_classes(table, dataset)
         else:

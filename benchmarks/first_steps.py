@@ -21,7 +21,7 @@ from loguru import logger
 import configs
 from configs import Config, ConfigError
 from core.build import build_criterion, build_model
-from data.datasets import prepare, read_split
+from data.datasets import class_names, read_split
 from data.pipeline import checked
 from data.records import Dataset
 from training.phases import begin_phase
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     use_devices()
     with diary():
-        dataset = read_split(config.data, config.data.train, prepare(config.data))
+        dataset = read_split(config.data, config.data.train, class_names(config.data))
         runs = {}
         for name, changes in STARTS.items():
             logger.info("{}: {} steps", name, args.steps)

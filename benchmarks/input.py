@@ -137,21 +137,27 @@ def ours(folder: Path, variant: str) -> Iterator[dict[str, np.ndarray]]:
     from data.images import render
     from data.images.decode import image_size
     from data.pipeline import training_batches
-    from data.records import Defects, Record, pack
+    from data.records import Defects, assemble
 
     if variant == "never reduced":
         render.REDUCTIONS = (1,)
-    records = []
-    for path in sorted(folder.iterdir()):
-        width, height = image_size(path)
-        boxes = boxes_of(width, height)
-        nothing = np.zeros(len(boxes), bool)
-        records.append(
-            Record(str(path), path.stem, width, height, boxes, nothing.astype(np.int32), nothing)
-        )
+    paths = sorted(folder.iterdir())
+    sizes = [image_size(path) for path in paths]
+    boxes = [boxes_of(width, height) for width, height in sizes]
+    image_index = np.repeat(np.arange(len(paths)), [*map(len, boxes)])
     augment = override(Augment(zoom=(0.5, 2.0)), COLORS)
     data = Data(cache=variant == "cache", augment=augment)
-    dataset = pack("photos", ("thing",), records, Defects())
+    dataset = assemble(
+        "photos",
+        ("thing",),
+        images=[str(path) for path in paths],
+        image_ids=[path.stem for path in paths],
+        sizes=sizes,
+        image_index=image_index,
+        boxes=np.concatenate(boxes),
+        labels=np.zeros(len(image_index)),
+        defects=Defects(),
+    )
     rule = Canvas(SIDE, SIDE)
     return training_batches(
         dataset, data, rule, batch_size=BATCH, seed=0, epochs=range(1_000_000)

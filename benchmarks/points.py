@@ -24,7 +24,7 @@ from core.build import (
 )
 from core.engine import compiled, predict, train_step
 from data.pipeline import training_batches
-from data.records import Dataset, Defects, Record, pack
+from data.records import Dataset, Defects, assemble
 from utils.boxes import PADDING
 
 SIZE, CLASSES, BATCH = 416, 20, 2
@@ -116,36 +116,42 @@ def inference(side: int) -> Callable[[], dict]:
 # ------------------------------------------------------------------------------------------------
 
 
-def records(count: int, folder: str) -> list[Record]:
-    """Generated records that share one small image, so that decoding takes no part."""
-    file = f"{folder}/shared.png"
-    cv2.imwrite(file, np.zeros([64, 64, 3], np.uint8))
+def records(count: int, folder: str) -> list[np.ndarray]:
+    """The boxes of each of so many images, which share one small file: decoding takes no part."""
+    cv2.imwrite(f"{folder}/shared.png", np.zeros([64, 64, 3], np.uint8))
     corners = np.random.default_rng(0).uniform(0, 32, [count, BOXES_A_RECORD, 2])
-    boxes = np.concatenate([corners, corners + 16], axis=2).astype(np.float32)
-    labels = np.zeros([count, BOXES_A_RECORD], np.int32)
-    difficult = np.zeros([count, BOXES_A_RECORD], bool)
-    rows = zip(boxes, labels, difficult, strict=True)
-    return [Record(file, f"{i:07d}", 64, 64, *row) for i, row in enumerate(rows)]
+    return list(np.concatenate([corners, corners + 16], axis=2))
 
 
-def _packed(count: int, folder: str) -> Dataset:
-    return pack("generated", ["thing"], records(count, folder), Defects())
+def _packed(boxes: list[np.ndarray], folder: str) -> Dataset:
+    count = len(boxes)
+    return assemble(
+        "generated",
+        ["thing"],
+        images=[f"{folder}/shared.png"] * count,
+        image_ids=[f"{i:07d}" for i in range(count)],
+        sizes=np.full((count, 2), 64),
+        image_index=np.repeat(np.arange(count), [*map(len, boxes)]),
+        boxes=np.concatenate(boxes),
+        labels=np.zeros(count * BOXES_A_RECORD),
+        defects=Defects(),
+    )
 
 
 def packing(count: int, folder: str) -> Callable[[], dict]:
     found = records(count, folder)
-    return lambda: {"boxes": len(pack("generated", ["thing"], found, Defects()).boxes)}
+    return lambda: {"boxes": len(_packed(found, folder).boxes)}
 
 
 def first_batch(count: int, folder: str) -> Callable[[], dict]:
     """From a packed dataset to its first shuffled, augmented batch."""
-    dataset = _packed(count, folder)
+    dataset = _packed(records(count, folder), folder)
     return lambda: {"index": next(_stream(dataset))["index"].numpy()}
 
 
 def images(count: int, folder: str) -> Callable[[], dict]:
     """So many images of a stream that goes on; small datasets begin new epochs meanwhile."""
-    stream = _stream(_packed(count, folder))
+    stream = _stream(_packed(records(count, folder), folder))
     next(stream)
 
     def draw() -> dict:

@@ -36,7 +36,7 @@ from configs.schema import Matcher
 from core.anchors import STRIDES
 from core.build import build_anchors
 from core.coverage import SIZES, Coverage, anchor_coverage
-from data.datasets import prepare, read_split
+from data.datasets import class_names, read_split
 from data.doctor.anchor_fit import AnchorSet, Grid, fit_anchors, is_gain, is_harm
 from data.doctor.figures import split_figures
 from data.doctor.findings import (
@@ -113,7 +113,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def read(config: Config) -> dict[str, Dataset]:
     """The splits by name, "train" and "val"; only "train" where both are the same."""
     data = replace(config.data, on_bad_annotation="drop")
-    classes = prepare(data)
+    classes = class_names(data)
     splits = {"train": data.train}
     if data.val != data.train:
         splits["val"] = data.val

@@ -12,8 +12,8 @@ from configs.schema import Data
 from data.formats import FORMATS
 from data.formats.boxes_csv import DELIMITERS
 from data.formats.class_files import read_class_file
+from data.formats.class_names import require_known
 from data.formats.format import Format
-from data.formats.texts import expected_one_of
 from data.records import Dataset, DatasetError, concatenate, first_images, require_fit_names
 
 # Settings that only some formats have a use for, and the option of a Format that says which.
@@ -26,38 +26,28 @@ SETTINGS = {
 }
 
 
-def prepare(data: Data, split: str = "") -> tuple[str, ...]:
+def class_names(data: Data, split: str = "") -> tuple[str, ...]:
     """The class names: of the config, of its class file, or as the annotations have them.
 
-    Classes are looked for in the training and the validation split together: declared ones (COCO,
-    YOLO) keep the order of the files, others are sorted. CrowdHuman's is person unless said.
+    Classes are looked for in the training and the validation split together, in the order that
+    `Format.joint_classes` says. CrowdHuman's is person unless said.
     split: the only one that is needed; the others are looked into if they are there.
     Raises DatasetError where no split has an object, or has declared a class the config names.
     """
-    form = require_format(data)
-    classes = data.classes
+    form, root, classes = require_format(data), Path(data.root), data.classes
     require_fit_names(classes, "data.classes")
     if data.class_file:
-        classes = read_class_file(Path(data.root) / data.class_file)
-    if form.default_classes:
+        classes = read_class_file(root / data.class_file)
+    if form.default_classes or (classes and not form.declares_classes):
         return classes or form.default_classes
-    if classes and not form.declares_classes:
-        return classes
-    found: dict[str, None] = {}
-    for part in dict.fromkeys(_parts(data.train) + _parts(data.val) + _parts(split or data.val)):
-        try:
-            names = form.split_classes(Path(data.root), part, _options(data))
-            found.update(dict.fromkeys(names))
-        except DatasetError:
-            if not split or part in _parts(split):
-                raise
-    for name in classes:
-        if name not in found:
-            raise DatasetError(f"{data.root}, class: {expected_one_of(found, name)}")
+    parts, needed = _parts(data.train) + _parts(data.val) + _parts(split or data.val), _parts(split)
+    optional = set(parts) - set(needed) if split else set()
+    found = form.joint_classes(root, parts, _options(data), optional)
+    require_known(classes, found, f"{data.root}, class")
     if not found:  # for there is nothing, or nothing that can be read: then this says why
         _read(replace(data, on_bad_annotation="error"), _parts(split or data.train)[0], None, None)
         raise DatasetError(f"{data.root}: no objects in {data.train} and {data.val}")
-    return classes or tuple(found if form.declares_classes else sorted(found))
+    return classes or found
 
 
 def read_split(
@@ -73,23 +63,25 @@ def read_split(
     Raises DatasetError as the format's reader does.
     """
     require_format(data)
-    if not Path(data.root).is_dir():
-        raise DatasetError(f"{data.root}: no such folder")
     dataset = concatenate([_read(data, part, classes, image_sizes) for part in _parts(split)])
     return first_images(dataset, data.limit) if data.limit else dataset
 
 
-def log_defects(dataset: Dataset) -> None:
-    """What the reader dropped or mended: counts and an example, and all for the diary's file."""
-    examples = dict(reversed(dataset.defects.messages))  # the first of each kind
+def log_defects(dataset: Dataset, listed: int = 1) -> None:
+    """What the reader dropped or mended: counts and so many examples, all for the diary's file."""
     for kind, count in dataset.defects.counts().items():
-        logger.warning("{}: {} x {}, the first: {}", dataset.name, count, kind, examples[kind])
+        first, *others = (message for of, message in dataset.defects.messages if of == kind)
+        logger.warning("{}: {} x {}, the first: {}", dataset.name, count, kind, first)
+        for message in others[: listed - 1]:
+            logger.warning("  {}", message)
+        if 1 < listed < count:
+            logger.warning("  and {} more", count - listed)
     for kind, message in dataset.defects.messages:
         logger.debug("{}: {}", kind, message)
 
 
 def require_format(data: Data) -> Format:
-    """Returns the format of a config, whose dataset is made if it is one that is generated.
+    """Returns the format of a config.
 
     Raises ConfigError for an unknown format, and for a setting that this one has no use for.
     """
@@ -103,8 +95,6 @@ def require_format(data: Data) -> Format:
             data.require_used(setting, option in form.uses, f"format is {' or '.join(names)}")
         except ConfigError as error:
             raise ConfigError(str(error).replace("Data.", "data.", 1)) from None
-    if form.prepare:
-        form.prepare(Path(data.root))
     return form
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from data.images.decode import ImageHeader, exif_orientation, image_size, orient
 from data.images.render import Decoded, Reader, image_reader
-from data.records import Dataset, Defects, Record, pack
+from data.records import Dataset, Defects, assemble
 
 # A path, an array (H, W, 3) RGB or (H, W) or (H, W, 1) grey of uint8, or an image of PIL, which is
 # no type here because this module does without PIL.
@@ -34,17 +34,23 @@ def unlabelled(
     if not images:
         raise ValueError("images: expected at least one, found no images")
     memory: dict[int, tuple[np.ndarray, int]] = {}
-    records, names = [], []
+    names, sizes = [], []
     for index, image in enumerate(images):
         if isinstance(image, (str, os.PathLike)):
             name = os.fspath(image)
-            width, height = image_size(name)
+            sizes.append(image_size(name))
         else:
             name, memory[index] = str(index), as_stored(image, index)
-            height, width, _ = orient(*memory[index]).shape
-        records.append(Record(name, str(index), width, height, **_no_objects()))
+            sizes.append(orient(*memory[index]).shape[1::-1])
         names.append(name)
-    dataset = pack("images", classes, records, Defects())
+    dataset = assemble(
+        "images",
+        classes,
+        images=names,
+        image_ids=[str(index) for index in range(len(names))],
+        sizes=sizes,
+        defects=Defects(),
+    )
     # Only here, as the same image may come twice.
     dataset = replace(dataset, image_ids=tuple(names), bits=bits)
     from_file = image_reader(dataset)
@@ -72,14 +78,6 @@ def _are_several(images: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _no_objects() -> dict[str, np.ndarray]:
-    return {
-        "boxes": np.zeros([0, 4], np.float32),
-        "labels": np.zeros(0, np.int32),
-        "difficult": np.zeros(0, bool),
-    }
 
 
 def as_stored(image: Image, index: int) -> tuple[np.ndarray, int]:

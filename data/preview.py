@@ -26,7 +26,7 @@ import configs
 from configs import Config
 from configs.schema import Augment, Data, Mixing
 from core.weights.published import cache_folder, find, open_weights
-from data.datasets import prepare, read_split
+from data.datasets import class_names, read_split
 from data.images.bit_depth import depth_of
 from data.images.render import pad
 from data.pipeline import checked, training_batches
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> Path:
     config = configs.load(args.config, args.overrides)
     with diary():
         config = with_input_size(config)
-        classes = prepare(config.data, config.data.train)
+        classes = class_names(config.data, config.data.train)
         dataset = read_split(config.data, config.data.train, classes)
         depth = None if config.model.bits else depth_of(dataset.images)
         dataset = replace(dataset, bits=depth.bits if depth else config.model.bits)

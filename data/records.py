@@ -1,9 +1,8 @@
 """What a dataset is once read: images, boxes, labels, flags - and what was wrong with it.
 
 A reader (voc.py, coco.py, ...) turns files into a `Dataset`: flat arrays over all images, which is
-what the pipeline, the statistics and the metrics take. One that reads image by image makes a
-`Record` of each and packs them; one whose file lists all objects has its arrays assembled.
-Letters: M images, T boxes in the whole dataset, G boxes of one image, K classes.
+what the pipeline, the statistics and the metrics take. `assemble` makes one.
+Letters: M images, T objects in the whole dataset, K classes.
 """
 
 from collections import Counter
@@ -32,37 +31,14 @@ class DatasetError(ValueError):
         self.kind = kind
 
 
-@dataclass(frozen=True)
-class Record:
-    """One image and its objects.
-
-    image: path of the image file.
-    image_id: the name results are filed under (for VOC the stem, e.g. "000005").
-    width, height: pixels after EXIF orientation, as the decoder returns the image.
-    boxes: (G, 4) float64 xyxy, absolute pixels, continuous coordinates.
-    labels: (G,) int32, index into the dataset's class list.
-    difficult: (G,) bool, the VOC flag.
-    ignore: (G,) bool, as in `Dataset`; None: no region is ignored.
-    """
-
-    image: str
-    image_id: str
-    width: int
-    height: int
-    boxes: np.ndarray
-    labels: np.ndarray
-    difficult: np.ndarray
-    ignore: np.ndarray | None = None
-
-
 @dataclass
 class Defects:
     """What a reader dropped or mended, by kind, one message each: nothing is skipped silently."""
 
     messages: list[tuple[str, str]] = field(default_factory=list)  # (kind, message)
 
-    def add(self, kind: str, message: str) -> None:
-        self.messages.append((kind, message))
+    def add(self, kind: str, message: str, count: int = 1) -> None:
+        self.messages.extend([(kind, message)] * count)
 
     def counts(self) -> dict[str, int]:
         return dict(Counter(kind for kind, _ in self.messages))
@@ -117,40 +93,20 @@ class Dataset:
         return slice(int(self.row_splits[index]), int(self.row_splits[index + 1]))
 
 
-def pack(name: str, classes: Sequence[str], records: Sequence[Record], defects: Defects) -> Dataset:
-    """Packs records into a `Dataset`. Raises DatasetError if there is no image."""
-    if not records:
-        raise no_images(name, defects)
-    ignored = [np.zeros(len(r.labels), bool) if r.ignore is None else r.ignore for r in records]
-    return assemble(
-        name,
-        classes,
-        images=[record.image for record in records],
-        image_ids=[record.image_id for record in records],
-        sizes=np.array([(r.width, r.height) for r in records]),
-        image_index=np.repeat(np.arange(len(records)), [len(r.labels) for r in records]),
-        boxes=np.concatenate([r.boxes for r in records]),
-        labels=np.concatenate([r.labels for r in records]),
-        difficult=np.concatenate([r.difficult for r in records]),
-        ignore=np.concatenate(ignored),
-        defects=defects,
-    )
-
-
 def assemble(
     name: str,
     classes: Sequence[str],
     *,
     images: Sequence[str],
     image_ids: Sequence[str],
-    sizes: np.ndarray,
-    image_index: np.ndarray,
-    boxes: np.ndarray,
-    labels: np.ndarray,
+    sizes: ArrayLike,
     defects: Defects,
-    difficult: np.ndarray | None = None,
-    ignore: np.ndarray | None = None,
-    areas: np.ndarray | None = None,
+    image_index: ArrayLike = (),
+    boxes: ArrayLike = (),
+    labels: ArrayLike = (),
+    difficult: ArrayLike | None = None,
+    ignore: ArrayLike | None = None,
+    areas: ArrayLike | None = None,
     category_ids: Sequence[int] | None = None,
 ) -> Dataset:
     """A `Dataset` of objects in any order; those of an image keep the order they have.
@@ -164,7 +120,11 @@ def assemble(
     if not len(images):
         raise no_images(name, defects)
     require_fit_names(classes, name)
-    _require_different(name, image_ids)
+    if len(set(image_ids)) < len(image_ids):
+        image_id, count = Counter(image_ids).most_common(1)[0]
+        raise DatasetError(
+            f"{name}: expected different image ids, found {image_id!r} {count} times"
+        )
     boxes = np.round(np.asarray(boxes, np.float64).reshape(-1, 4), DECIMALS)
     if areas is None:
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
@@ -204,13 +164,6 @@ def require_fit_names(classes: Sequence[str], where: str) -> None:
         judge_class_names(classes, where)
     except ValueError as error:
         raise DatasetError(str(error), BAD_NAME) from error
-
-
-def _require_different(name: str, image_ids: Sequence[str]) -> None:
-    if len(set(image_ids)) == len(image_ids):
-        return
-    image_id, count = Counter(image_ids).most_common(1)[0]
-    raise DatasetError(f"{name}: expected different image ids, found {image_id!r} {count} times")
 
 
 def concatenate(datasets: Sequence[Dataset]) -> Dataset:

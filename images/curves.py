@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import configs
-from data.datasets import prepare, read_split
+from data.datasets import class_names, read_split
 from data.detections.project_json import read_json
 from results.scoring import Scores, VocScores, score
 from utils.files import whole_file
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("run", help="a run's folder, with its evaluation")
     run = Path(parser.parse_args(argv).run)
     config = configs.load(run / "config.json")
-    dataset = read_split(config.data, config.data.val, prepare(config.data, config.data.val))
+    dataset = read_split(config.data, config.data.val, class_names(config.data, config.data.val))
     file = run / "evaluation" / "detections.json"
     table, _ = read_json(file, dataset.image_ids, dataset.classes)
     store(CURVES_FILE, score(table, dataset, config))

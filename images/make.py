@@ -26,7 +26,7 @@ import train
 from benchmarks import growth, report
 from configs.schema import Constant, Cosine, Exponential, FullPhase, Polynomial, Step
 from core.build import build_schedule
-from data.datasets import prepare, read_split
+from data.datasets import class_names, read_split
 from data.preview import sheet, training_samples
 from data.records import first_images
 from detector import open_detector
@@ -84,7 +84,7 @@ def schedules(path: Path, steps: int = 1000) -> None:
 def samples(path: Path, count: int = 8) -> None:
     """Training samples of the default dataset with much switched on, as data.preview draws them."""
     config = configs.override(configs.preset("shapes"), SAMPLES)
-    dataset = read_split(config.data, config.data.train, prepare(config.data))
+    dataset = read_split(config.data, config.data.train, class_names(config.data))
     found = list(islice(training_samples(config, dataset, epoch=0), count))
     write_image(path, sheet(found, dataset, columns=4))
 

@@ -47,7 +47,7 @@ from core.schedules import ConstantRate
 from core.weights.published import open_weights
 from core.weights.transfer import transfer
 from data import check, convert, download, preview
-from data.datasets import prepare, read_split
+from data.datasets import class_names, read_split
 from data.detections.table import DetectionTable
 from data.formats.shapes import CLASSES, make_shapes
 from data.pipeline import image_reader, steps_per_epoch, training_batches
@@ -186,7 +186,7 @@ class Failed(str):
 def records(config):
     """What a training reads, or why it does not."""
     try:
-        classes = prepare(config.data)
+        classes = class_names(config.data)
         splits = (config.data.train, config.data.val)
         return [vars(read_split(config.data, split, classes)) for split in splits]
     except ValueError as error:

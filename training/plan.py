@@ -13,7 +13,7 @@ from core.build import build_schedule, require_parts
 from core.weights.published import open_weights
 from core.weights.store import DETECTOR, Weights, stated
 from core.weights.transfer import class_sources
-from data.datasets import prepare, read_split
+from data.datasets import class_names, read_split
 from data.images.bit_depth import Depth, depth_of
 from data.pipeline import steps_per_epoch
 from data.records import Dataset, DatasetError, learnable
@@ -70,7 +70,7 @@ def make_plan(config_file: str | None, overrides: Sequence[str], resumed: Path |
         settled = weights.settle(config.model)
         adopted = configs.differences(configs.to_dict(settled), configs.to_dict(config.model))
         config = replace(config, model=settled)
-    classes = prepare(config.data)
+    classes = class_names(config.data)
     train_set = read_split(config.data, config.data.train, classes)
     val_set = read_split(config.data, config.data.val, classes)
     require_trainable(config, train_set, val_set)

@@ -8,11 +8,13 @@ Letters: M images, U units (files of the same bytes are one), K classes, J split
 import hashlib
 import os
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
+from loguru import logger
 
 from data.files import open_data
-from data.records import Dataset
+from data.records import Dataset, concatenate, select
 
 ENDING = 4096  # bytes at the end of a file that tell most from others of their length
 
@@ -49,6 +51,28 @@ def stratified_splits(
         message = f"expected images for every split, found {found} of {len(dataset)}"
         raise ValueError(f"{dataset.name}: {message} ({len(units)} different files)")
     return splits
+
+
+def new_splits(
+    datasets: dict[str, Dataset], names: dict[str, str], shares: list[tuple[str, float]], seed: int
+) -> dict[str, Dataset]:
+    """All images distributed anew; one that several splits hold is taken from the first.
+
+    names: {image: its name in the target}, which becomes the image's id where two have the same.
+    """
+    parts, seen = [], set()
+    for name, dataset in datasets.items():
+        fresh = [i for i, image in enumerate(dataset.images) if names[image] not in seen]
+        if num_seen := len(dataset) - len(fresh):
+            logger.warning("{}: {} images are in an earlier split, too", name, num_seen)
+        seen |= {names[image] for image in dataset.images}
+        parts += [select(dataset, fresh)] if fresh else []
+    ids = [image_id for part in parts for image_id in part.image_ids]
+    if len(set(ids)) < len(ids):
+        parts = [replace(p, image_ids=tuple(names[image] for image in p.images)) for p in parts]
+    whole = concatenate(parts)
+    indices = stratified_splits(whole, [share for _, share in shares], seed)
+    return {name: select(whole, i) for (name, _), i in zip(shares, indices, strict=True)}
 
 
 def make_whole(fractions: Sequence[float]) -> bool:

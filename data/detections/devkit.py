@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.detections.table import Columns, DetectionTable, is_inverted, write_files
-from data.formats.texts import text_lines
+from data.formats.text_files import text_lines
 from data.records import DatasetError
 
 PREFIX = "comp4_det_"  # the VOC devkit's competition 4: detection, trained on any data

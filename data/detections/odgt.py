@@ -27,7 +27,7 @@ from data.detections.table import (
     xywh_table,
 )
 from data.files import read_data
-from data.formats.texts import OF_DATASET
+from data.formats.text_files import OF_DATASET
 from data.records import DatasetError
 
 

@@ -23,7 +23,7 @@ from data.detections.table import (
     write_files,
 )
 from data.files import read_data
-from data.formats.texts import OF_DATASET
+from data.formats.text_files import OF_DATASET
 from data.records import DatasetError
 
 

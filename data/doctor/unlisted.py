@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from data.doctor.findings import Finding
-from data.formats.finding import names_in
+from data.formats.image_files import names_in
 from data.records import Dataset
 
 MAX_NAMED = 5  # in a message

@@ -1,19 +1,20 @@
 """What VOC folders hold beside what is read: names that lie, sizes not filled in, stray files."""
 
-import html
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
 from data.doctor.findings import Finding, Shown, image_named
-from data.files import read_data
-from data.formats.finding import files_in, in_threads
-from data.formats.texts import OF_ONE_IMAGE
-from data.formats.voc import ANNOTATION_FOLDERS, IMAGE_FOLDERS, Annotation, parse_annotation
-from data.records import Dataset, DatasetError
-
-XML = (".xml",)
-_PATH = re.compile(r"<path>\s*([^<]*?)\s*</path>")
+from data.formats.bad_annotations import Judge
+from data.formats.image_files import ImageFinder, files_in
+from data.formats.voc import (
+    IMAGE_FOLDERS,
+    XML,
+    Annotation,
+    annotations_of,
+    named_images,
+    parse_annotation,
+)
+from data.records import Dataset
 
 
 def voc_findings(datasets: dict[str, Dataset], reported: Sequence[str]) -> list[Finding]:
@@ -30,11 +31,10 @@ def voc_findings(datasets: dict[str, Dataset], reported: Sequence[str]) -> list[
     for folder in dict.fromkeys(path.parent for path in images):
         annotations = _annotation_folder(folder)
         xml = {path.stem: path for path in files_in(annotations, XML)}
-        pairs = [(xml[p.stem], p) for p in images if p.parent == folder and p.stem in xml]
-        parsed = in_threads(parse_annotation, [pair[0] for pair in pairs])
-        for annotation, (_, image) in zip(parsed, pairs, strict=True):
-            if not isinstance(annotation, DatasetError):
-                found += _of_annotation(annotation, image, *images[image])
+        image_of = {xml[p.stem]: p for p in images if p.parent == folder and p.stem in xml}
+        for path, annotation in Judge("drop").load(parse_annotation, image_of).items():
+            image = image_of[path]
+            found += _of_annotation(annotation, image, *images[image])
         found += _of_folder(folder, annotations, xml, {*reported, *map(str, images)})
     return found
 
@@ -42,18 +42,13 @@ def voc_findings(datasets: dict[str, Dataset], reported: Sequence[str]) -> list[
 def _annotation_folder(images: Path) -> Path:
     """Where the reader takes the XML of the images in a folder from."""
     roots = [images.parent, images] if images.name.lower() in IMAGE_FOLDERS else [images]
-    for root in roots:
-        folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
-        for folder in (*(folders[name] for name in ANNOTATION_FOLDERS if name in folders), root):
-            if files_in(folder, XML):
-                return folder
-    return images
+    return next((f for f in map(annotations_of, roots) if files_in(f, XML)), images)
 
 
 def _of_annotation(
     annotation: Annotation, image: Path, split: str, index: int
 ) -> Iterator[Finding]:
-    path = str(annotation.path)
+    path = annotation.path
 
     def note(kind: str, field: str, text: str) -> Finding:
         message, shown = f"{path}, {field}: {text}", (Shown(split, index),)
@@ -61,11 +56,7 @@ def _of_annotation(
 
     if annotation.size != (None, None) and all(side in ("", "0") for side in annotation.size):
         yield note("size not filled in", "size", "expected the image's, found 0x0 or nothing")
-    stated = _PATH.search(read_data(annotation.path, OF_ONE_IMAGE).decode("utf-8", "replace"))
-    for field, text in (
-        ("filename", annotation.filename),
-        ("path", html.unescape(stated[1]) if stated else None),
-    ):
+    for field, text in (("filename", annotation.filename), ("path", annotation.image_path)):
         name = PureWindowsPath(text or "").name
         if name and image.stem not in (name, PureWindowsPath(name).stem):
             yield note("another file is named", field, f"expected {image.name}, found {name!r}")
@@ -79,28 +70,20 @@ def _of_folder(
     known: files that were read, or reported.
     """
     images = files_in(folder)
-    stems = {path.stem for path in images}
+    names = ImageFinder([]).listing(str(folder))
+    paired = names.keys() | named_images(xml, names).keys()
     for path in images:
         expected = annotations / f"{path.stem}.xml"
         if path.stem not in xml and not {str(path), str(expected)} & known:
             yield _of_file("image without annotation", path, f"expected {expected}, found none")
     for stem, path in xml.items():
-        if stem not in stems and str(path) not in known and not _named_image(path, images):
+        if stem not in paired and str(path) not in known:
             text = f"expected an image {stem}.* in {folder}, found none"
             yield _of_file("annotation without image", path, text)
     ours = {*images, *xml.values()}
     for path in files_in(annotations, ("",)):
         if path.is_file() and path not in ours:
             yield _of_file("stray file", path, "neither an annotation nor an image: not read")
-
-
-def _named_image(path: Path, images: Sequence[Path]) -> bool:
-    """Whether `<filename>` names one of the images, as the reader's pairing has it."""
-    try:
-        name = PureWindowsPath(parse_annotation(path).filename or "").name
-    except DatasetError:
-        return False
-    return any(name == image.name for image in images)
 
 
 def _of_file(kind: str, path: Path, text: str) -> Finding:

@@ -15,25 +15,26 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from data.formats.bad_annotations import Judge
 from data.formats.class_files import read_class_file
-from data.formats.finding import (
+from data.formats.class_names import class_label, fit_names
+from data.formats.format import Format, Target
+from data.formats.image_files import (
     ImageFinder,
     check_size,
+    drawn_split,
     files_below,
     files_in,
     find_images,
-    in_threads,
-    share,
+    require_folder,
 )
-from data.formats.format import Format, Target
-from data.formats.judge import Judge
-from data.formats.texts import class_label, csv_fields, decimal, fit_names, text_lines
+from data.formats.text_files import csv_fields, decimal, number_in, text_lines
 from data.images.decode import ImageHeader, read_header
-from data.records import Dataset, DatasetError, assemble
+from data.records import Dataset, DatasetError
 from data.writers.boxes_csv import write_csv
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "blank": " ", "pipe": "|"}
@@ -73,11 +74,6 @@ class _Row(NamedTuple):
     size: tuple[str, ...]  # width and height of the image
 
 
-class _Image(NamedTuple):
-    path: Path
-    header: ImageHeader
-
-
 def read_csv(
     root: str | Path,
     split: str,
@@ -100,8 +96,6 @@ def read_csv(
     classes: names in label order; None takes those found in this split, sorted (see `csv_classes`).
     images: folders, relative to root or absolute, looked through after the file's own and before
       <split>, images, images/<split> and JPEGImages beside the file, and root.
-    on_bad_annotation: "error" raises at the first defect; "drop" leaves the object out, or the
-      image where the defect is the image's, and counts it in the dataset's `defects`.
     delimiter: of the values of `DELIMITERS`; "" finds out. Between blanks, paths may have blanks in
       them.
     header: whether the first line names the columns, see `COLUMNS`; None finds out. Without, they
@@ -112,53 +106,34 @@ def read_csv(
     coordinates or 0,0,0,0, says that the image has no objects. width and height, where they are
     filled in, must be the image's. An image id is the path without suffix; of an absolute one what
     is below the file's folder, else the name. It keeps what it takes to tell two images apart.
-    Raises DatasetError for defects and for a file or split that is not there, ValueError for an
-    argument that makes no sense.
+    For on_bad_annotation and errors see `Format`.
     """
     judge, root = Judge(on_bad_annotation), Path(root)
-    path, rows = _rows_of_split(root, split, delimiter, header, val_fraction, seed, judge)
+    path, rows = _rows_of_split(root, split, judge, delimiter, header, val_fraction, seed)
     name = f"{root.resolve().name}/{_name(split)}"
     if classes is None:
         classes = _class_names(rows)
     found = _find_images(rows, path, _image_folders(root, path, _name(split), images), judge)
     ids = _image_ids(list(found), path.parent)
     index_of = {image: index for index, image in enumerate(found)}
-    sizes = np.array([(i.header.width, i.header.height) for i in found.values()]).reshape(-1, 2)
     rows, boxes, labels = _objects([r for r in rows if r.image in found], classes, path, judge)
-    if not classes and found:
-        raise DatasetError(f"{name}: no object in the split to take the classes from")
-    image_index = np.array([index_of[row.image] for row in rows], np.int64)
-    boxes, is_good = judge.clip(boxes, sizes[image_index], lambda row: _where(path, rows[row]))
-    return assemble(
+    return judge.assemble(
         name,
         classes,
-        images=[str(image.path) for image in found.values()],
-        image_ids=[ids[image] for image in found],
-        sizes=sizes,
-        image_index=image_index[is_good],
-        boxes=boxes[is_good],
-        labels=labels[is_good],
-        defects=judge.defects,
+        {ids[image]: place for image, place in found.items()},
+        lambda row: _where(path, rows[row]),
+        image_index=[index_of[row.image] for row in rows],
+        boxes=boxes,
+        labels=labels,
     )
 
 
-def csv_classes(
-    root: str | Path,
-    split: str,
-    *,
-    delimiter: str = "",
-    header: bool | None = None,
-    val_fraction: float = 0.2,
-    seed: int = 0,
-) -> tuple[str, ...]:
+def csv_classes(root: str | Path, split: str, **layout: Any) -> tuple[str, ...]:
     """The class names in one split, sorted; arguments and errors as `read_csv`.
 
     Looks at names only: a line that cannot be read is left for `read_csv` to report.
     """
-    judge = Judge("drop")
-    return _class_names(
-        _rows_of_split(Path(root), split, delimiter, header, val_fraction, seed, judge)[1]
-    )
+    return _class_names(_rows_of_split(Path(root), split, Judge("drop"), **layout)[1])
 
 
 # ------------------------------------------------------------------------------------------------
@@ -169,37 +144,29 @@ def csv_classes(
 def _rows_of_split(
     root: Path,
     split: str,
-    delimiter: str,
-    header: bool | None,
-    val_fraction: float,
-    seed: int,
     judge: Judge,
+    delimiter: str = "",
+    header: bool | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
 ) -> tuple[Path, list[_Row]]:
     """The file of a split, and those of its lines that belong to it."""
     if delimiter not in ("", *DELIMITERS.values()):
         choices = ", ".join(map(repr, DELIMITERS.values()))
         expected = f"expected '' (find out), {choices}"
         raise ValueError(f"delimiter: {expected}, found {delimiter!r}")
-    if not 0 <= val_fraction <= 1:
-        raise ValueError(f"val_fraction: expected a number from 0 to 1, found {val_fraction}")
     path, is_shared = _annotation_file(root, split)
     rows = _read_rows(path, delimiter, header, judge)
-    if not is_shared or split == "all" or not rows:
+    if not is_shared or not rows:
         return path, rows
-    is_val = {i: share(_without_suffix(i), seed) < val_fraction for i in {r.image for r in rows}}
-    chosen = [row for row in rows if is_val[row.image] == (split == "val")]
-    if not chosen:
-        raise DatasetError(
-            f"{path}: split {split!r} is empty: with val_fraction={val_fraction} "
-            f"none of the {len(is_val)} images falls into it; change data.val_fraction"
-        )
-    return path, chosen
+    keys = {image: _without_suffix(image) for image in {row.image for row in rows}}
+    chosen = set(drawn_split([*keys.values()], split, val_fraction, seed, path))
+    return path, [row for row in rows if keys[row.image] in chosen]
 
 
 def _annotation_file(root: Path, split: str) -> tuple[Path, bool]:
     """The file with a split's boxes, and whether all splits share it."""
-    if not root.is_dir():
-        raise DatasetError(f"{root}: no such folder")
+    require_folder(root)
     if _is_path(split):
         if not (root / split).is_file():
             raise DatasetError(f"{root / split}: no such file; {_listing(root)}")
@@ -283,12 +250,14 @@ def _try_fields(line: str, delimiter: str, width: int = 0) -> list[str]:
 
     width: so many at most between blanks, the first of which has the blanks to spare; 0: no limit.
     """
-    if delimiter == " ":
-        return line.strip().rsplit(None, width - 1)
     try:
-        return csv_fields(line, delimiter)
+        return _split(line, delimiter, width)
     except csv.Error:
         return []
+
+
+def _split(line: str, delimiter: str, width: int) -> list[str]:
+    return line.strip().rsplit(None, width - 1) if delimiter == " " else csv_fields(line, delimiter)
 
 
 def _is_box(fields: Sequence[str]) -> bool:
@@ -327,14 +296,10 @@ def _plain(name: str) -> str:
 def _fields(line: str, delimiter: str, width: int, where: str) -> list[str]:
     """The fields of a line, as many as `width`."""
     problem = f"found {line[:60]!r}"
-    if delimiter == " ":
-        fields = line.strip().rsplit(None, width - 1)
-    else:
-        try:
-            fields = csv_fields(line, delimiter)
-        except csv.Error as error:
-            problem = f"{error}, {problem}"
-            fields = []
+    try:
+        fields = _split(line, delimiter, width)
+    except csv.Error as error:
+        fields, problem = [], f"{error}, {problem}"
     if len(fields) != width:
         expected = f"expected {width} fields between {delimiter!r}"
         raise DatasetError(f"{where}: {expected}, found {len(fields)}: {problem}", "malformed line")
@@ -375,7 +340,7 @@ def _image_folders(root: Path, path: Path, split: str, images: Sequence[str | Pa
 
 def _find_images(
     rows: Sequence[_Row], path: Path, folders: Sequence[Path], judge: Judge
-) -> dict[str, _Image]:
+) -> dict[str, tuple[Path, ImageHeader]]:
     """{path as the file has it: image}, in the order they first occur; dropped ones left out."""
     lines: dict[str, dict[tuple[str, ...], int]] = {}  # of each image: sizes stated and where first
     for row in rows:
@@ -385,18 +350,11 @@ def _find_images(
         for name, sizes in lines.items()
     )
     found = find_images(wanted, ImageFinder(folders), judge)
-    loaded = in_threads(lambda item: _load(item[1], lines[item[0]], path), list(found.items()))
-    images: dict[str, _Image] = {}
-    for name, image in zip(found, loaded, strict=True):
-        if isinstance(image, DatasetError):
-            judge.reject(image)
-        else:
-            images[name] = image
-    return images
+    return judge.load(lambda name: (found[name], _header(found[name], lines[name], path)), found)
 
 
-def _load(image: Path, sizes: dict[tuple[str, ...], int], path: Path) -> _Image:
-    """Reads an image's header and judges the sizes stated; those left empty or 0 state nothing."""
+def _header(image: Path, sizes: dict[tuple[str, ...], int], path: Path) -> ImageHeader:
+    """Reads an image's header and checks the sizes stated; those left empty or 0 state nothing."""
     header = read_header(image)
     for size, line in sizes.items():
         if set(size) <= {"", "0"}:
@@ -407,7 +365,7 @@ def _load(image: Path, sizes: dict[tuple[str, ...], int], path: Path) -> _Image:
             found = " x ".join(repr(text[:60]) for text in size)
             raise DatasetError(f"{where}: expected two numbers, found {found}", "bad number")
         check_size((width, height), header, where)
-    return _Image(image, header)
+    return header
 
 
 def _image_ids(names: Sequence[str], folder: Path) -> dict[str, str]:
@@ -458,7 +416,8 @@ def _objects(
             judge.defects.add("zero box taken as no object", message)
             continue
         try:
-            _check_numbers(row, box, path)
+            for column, text in zip(NEEDED[1:5], row.corners, strict=True):
+                number_in(text, f"{_where(path, row)}, {column}")
             labels.append(class_label(row.name, label_of, f"{path}, line {row.line}, class"))
         except DatasetError as error:
             judge.reject(error)
@@ -469,13 +428,6 @@ def _objects(
     if len(boxes) and boxes.min() >= 0 and boxes.max() <= 1:
         raise DatasetError(f"{path}: expected pixels, found fractions: no number above 1")
     return objects, boxes, np.array(labels, np.int32)
-
-
-def _check_numbers(row: _Row, box: Sequence[float], path: Path) -> None:
-    for column, text, value in zip(NEEDED[1:5], row.corners, box, strict=True):
-        if not np.isfinite(value):
-            message = f"{_where(path, row)}, {column}: expected a number, found {text[:60]!r}"
-            raise DatasetError(message, "bad number")
 
 
 def _where(path: Path, row: _Row) -> str:

@@ -4,7 +4,7 @@ import csv
 import re
 from pathlib import Path
 
-from data.formats.texts import csv_fields, text_lines
+from data.formats.text_files import csv_fields, numbered_lines
 from data.records import DatasetError, require_fit_names
 
 _ID = re.compile(r"\d{1,9}", re.ASCII)
@@ -19,16 +19,14 @@ def read_class_file(path: str | Path) -> tuple[str, ...]:
     Raises DatasetError, naming file and line, for anything else: a name or id twice, an id left
     out, no name at all, no UTF-8.
     """
-    rows: list[list[str]] = []
-    places: list[str] = []
-    for number, line in enumerate(text_lines(path), start=1):
-        if line.strip():
-            places.append(f"{path}, line {number}")
-            rows.append(_fields(line, places[-1]))
+    rows: dict[str, list[str]] = {}
+    for number, line in numbered_lines(path):
+        where = f"{path}, line {number}"
+        rows[where] = _fields(line, where)
     if not rows:
         raise DatasetError(f"{path}: expected name,id lines or a class name a line, found none")
     first_of: dict[str, str] = {}
-    for (name, *_), where in zip(rows, places, strict=True):
+    for where, (name, *_) in rows.items():
         if not name:
             raise DatasetError(f"{where}: expected a class name, found none", "missing name")
         require_fit_names([name], where)
@@ -36,11 +34,14 @@ def read_class_file(path: str | Path) -> tuple[str, ...]:
             message = f"class {name[:60]!r} is listed twice, first in {first_of[name]}"
             raise DatasetError(f"{where}: {message}")
         first_of[name] = where
-    if len(rows[0]) == 1:
-        _check_widths(rows, places, "a class name like the lines before (one with a comma quoted)")
-        return tuple(name for (name,) in rows)
-    _check_widths(rows, places, "name,id like the lines before")
-    return _by_id(rows, places)
+    width = len(next(iter(rows.values())))
+    expected = "name,id like the lines before"
+    if width == 1:
+        expected = "a class name like the lines before (one with a comma quoted)"
+    for where, row in rows.items():
+        if len(row) != width:
+            raise DatasetError(f"{where}: expected {expected}, found {','.join(row)[:60]!r}")
+    return tuple(first_of) if width == 1 else _by_id(rows)
 
 
 def _fields(line: str, where: str) -> list[str]:
@@ -54,16 +55,10 @@ def _fields(line: str, where: str) -> list[str]:
     return fields
 
 
-def _check_widths(rows: list[list[str]], places: list[str], expected: str) -> None:
-    for row, where in zip(rows, places, strict=True):
-        if len(row) != len(rows[0]):
-            raise DatasetError(f"{where}: expected {expected}, found {','.join(row)[:60]!r}")
-
-
-def _by_id(rows: list[list[str]], places: list[str]) -> tuple[str, ...]:
+def _by_id(rows: dict[str, list[str]]) -> tuple[str, ...]:
     """Names in the order of their ids, which must be 0 to K - 1."""
     names: dict[int, str] = {}
-    for (name, text), where in zip(rows, places, strict=True):
+    for where, (name, text) in rows.items():
         expected = f"expected an id from 0 to {len(rows) - 1}, each once"
         if not _ID.fullmatch(text) or int(text) >= len(rows) or int(text) in names:
             raise DatasetError(f"{where} ({name[:60]!r}): {expected}, found {text[:60]!r}")

@@ -26,10 +26,11 @@ import numpy as np
 from msgspec import Meta, Raw, Struct
 
 from data.files import open_data
-from data.formats.finding import ImageFinder, check_size, files_below, find_images, in_threads
+from data.formats.bad_annotations import Judge
+from data.formats.class_names import choose_classes, count_left_out
 from data.formats.format import Format, Target
-from data.formats.judge import Judge
-from data.formats.texts import OF_DATASET, choose_classes, numbered_lines
+from data.formats.image_files import ImageFinder, check_size, files_below, find_images, first_file
+from data.formats.text_files import OF_DATASET, numbered_lines
 from data.images.decode import MAX_PIXELS, read_header
 from data.records import Dataset, DatasetError, assemble, no_images, require_fit_names
 from data.writers.coco import write_coco
@@ -129,8 +130,6 @@ def read_coco(
       counted. None takes all by category id.
     images: folders, relative to root or absolute, looked through before root/<split>,
       root/images/<split>, root/images, root, and the file's folder and its parent.
-    on_bad_annotation: "error" raises at the first defect; "drop" leaves the object out, or the
-      image where the defect is the image's, and counts it in the dataset's `defects`.
     check_images: reads the images' headers and refuses a size that is not the file's. Without, the
       file's is trusted, and folders are only listed to see whether its images are there.
     image_sizes: if given, even of no image, no image need be there, and boxes are kept whatever
@@ -139,8 +138,7 @@ def read_coco(
     If there is a text file root/<split>.txt with a path a line, relative to root or absolute, just
     those images are read, from there and in its order; else all, in the order of the file. Crowds
     become regions to ignore. `area` is kept; where there is none it is the box's.
-    Raises DatasetError for defects and for files that are not there or not COCO's, ValueError for
-    an argument that makes no sense.
+    For on_bad_annotation and errors see `Format`.
     """
     root, judge, need_images = Path(root), Judge(on_bad_annotation), image_sizes is None
     source = _open(root, split)
@@ -167,9 +165,7 @@ def read_coco(
         sizes=sizes,
         category_ids=_category_ids(classes or declared, categories),
         defects=judge.defects,
-        **_Objects(
-            source, index_of, label_of, sizes, judge, "keep" if need_images else "all"
-        ).arrays(),
+        **_objects(source, index_of, label_of, sizes, judge, "keep" if need_images else "all"),
     )
 
 
@@ -225,12 +221,7 @@ def _find_file(root: Path, split: str) -> Path:
         instances = f"instances_{split}.json"
         names = [f"annotations/{instances}", f"annotations/{split}.json", f"{split}.json"]
         names += [f"{split}/_annotations.coco.json", instances]
-    for name in names:
-        if (root / name).is_file():
-            return root / name
-    there = [p.relative_to(root).as_posix() for g in ("*.json", "*/*.json") for p in root.glob(g)]
-    found = ", ".join(sorted(there)) or "no JSON file"
-    raise DatasetError(f"{root}: expected {' or '.join(names)}, found {found}")
+    return first_file(root, names, "no JSON file", "*.json", "*/*.json")
 
 
 def _decode_file(path: Path) -> _File:
@@ -378,18 +369,13 @@ def _check_sizes(
     source: _Source, entries: dict[int, _Image], found: dict[int, Path], judge: Judge
 ) -> dict[int, Path]:
     """Those of the images found whose headers can be read and say what the file says."""
-    good: dict[int, Path] = {}
-    headers = in_threads(read_header, list(found.values()))
-    for (number, path), header in zip(found.items(), headers, strict=True):
-        try:
-            if isinstance(header, DatasetError):
-                raise header
-            stated = entries[number].width, entries[number].height
-            check_size(stated, header, _place(source, "images", number))
-            good[number] = path
-        except DatasetError as error:
-            judge.reject(error)
-    return good
+
+    def check(number: int) -> Path:
+        stated = entries[number].width, entries[number].height
+        check_size(stated, read_header(found[number]), _place(source, "images", number))
+        return found[number]
+
+    return judge.load(check, found)
 
 
 def _index_of_ids(
@@ -410,48 +396,43 @@ def _index_of_ids(
 # ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Objects:
-    """Judges annotations, an array of them at a time.
+def _objects(
+    source: _Source,
+    index_of: dict[int, int],
+    label_of: dict[int, int],
+    sizes: np.ndarray,
+    judge: Judge,
+    beyond: str,
+) -> dict[str, np.ndarray]:
+    """What `assemble` takes, in the order of the file, judged a part of the file at a time.
 
     index_of: of images by id; label_of: by category id; sizes: (M, 2) width, height; beyond: see
     `Judge.clip`.
     """
+    name_of = {category.id: category.name for category in source.categories}
 
-    source: _Source
-    index_of: dict[int, int]
-    label_of: dict[int, int]
-    sizes: np.ndarray
-    judge: Judge
-    beyond: str
+    def place(number: int) -> str:
+        return _place(source, "annotations", number)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What `assemble` takes, in the order of the file."""
-        parts = [
-            self._judged(numbers, np.fromiter(map(_ROW, entries), _COLUMNS, len(entries)))
-            for numbers, entries in _chunks(self.source, "annotations", _Annotation, self.judge)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _judged(self, numbers: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-        index = _looked_up(self.index_of, rows["image_id"])
-        self._reject(numbers, rows["image_id"], index == UNKNOWN, "image")
+    def judged(numbers: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        index = _looked_up(index_of, rows["image_id"])
+        label = _looked_up(label_of, rows["category_id"])
         is_read = index >= 0
-        label = _looked_up(self.label_of, rows["category_id"])
-        self._reject(numbers, rows["category_id"], is_read & (label == UNKNOWN), "class")
-        self._leave_out(rows["category_id"][is_read & (label == LEFT_OUT)])
+        for what, field, is_unknown in (
+            ("image", "image_id", index == UNKNOWN),
+            ("class", "category_id", is_read & (label == UNKNOWN)),
+        ):
+            for number, found in zip(numbers[is_unknown], rows[field][is_unknown], strict=True):
+                message = f"{place(number)}: {what} id: expected one the file has, found {found}"
+                judge.reject(DatasetError(message, kind=f"unknown {what}"))
+        left_out = rows["category_id"][is_read & (label == LEFT_OUT)].tolist()
+        count_left_out(map(name_of.__getitem__, left_out), source.path, judge.defects)
         kept = is_read & (label >= 0)
         numbers, rows, index, label = numbers[kept], rows[kept], index[kept], label[kept]
         corner, size = rows["bbox"][:, :2], rows["bbox"][:, 2:]
         with np.errstate(over="ignore"):  # to infinity, which is outside of any image
             boxes = np.concatenate([corner, corner + size], axis=1)
-        boxes, good = self.judge.clip(
-            boxes,
-            self.sizes[index],
-            lambda row: _place(self.source, "annotations", numbers[row]),
-            beyond=self.beyond,
-        )
-        areas = rows["area"]
+        boxes, good = judge.clip(boxes, sizes[index], lambda row: place(numbers[row]), beyond)
         of_boxes = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         return {
             "image_index": index[good],
@@ -459,22 +440,14 @@ class _Objects:
             "labels": label[good],
             "difficult": rows["difficult"][good],
             "ignore": rows["iscrowd"][good],
-            "areas": np.where(np.isfinite(areas), areas, of_boxes)[good],
+            "areas": np.where(np.isfinite(rows["area"]), rows["area"], of_boxes)[good],
         }
 
-    def _reject(self, numbers: np.ndarray, ids: np.ndarray, mask: np.ndarray, what: str) -> None:
-        """what: "image" or "class", of which these ids are unknown where the mask is set."""
-        for number, found in zip(numbers[mask], ids[mask], strict=True):
-            where = _place(self.source, "annotations", number)
-            message = f"{where}: {what} id: expected one the file has, found {found}"
-            self.judge.reject(DatasetError(message, kind=f"unknown {what}"))
-
-    def _leave_out(self, ids: np.ndarray) -> None:
-        """Counts objects of classes that are not asked for: each one, but with one message."""
-        names = {category.id: category.name for category in self.source.categories}
-        for category_id, count in Counter(ids.tolist()).items():
-            message = f"{self.source.path}: class {names[category_id]!r} is not asked for"
-            self.judge.defects.messages.extend([("class left out", message)] * count)
+    parts = [
+        judged(numbers, np.fromiter(map(_ROW, entries), _COLUMNS, len(entries)))
+        for numbers, entries in _chunks(source, "annotations", _Annotation, judge)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _looked_up(table: dict[int, int], keys: np.ndarray) -> np.ndarray:

@@ -21,11 +21,11 @@ import msgspec
 import numpy as np
 
 from data.files import open_data
-from data.formats.finding import ImageFinder, files_below, files_in, in_threads
+from data.formats.bad_annotations import Judge, have_area, shown
 from data.formats.format import Format
-from data.formats.judge import Judge, have_area, shown
+from data.formats.image_files import ImageFinder, files_below, first_file
 from data.images.decode import ImageHeader, read_header
-from data.records import Dataset, DatasetError, assemble
+from data.records import Dataset, DatasetError
 
 Decoded = TypeVar("Decoded")
 
@@ -90,16 +90,13 @@ def read_crowdhuman(
     images: folders, relative to root or absolute, looked through before CrowdHuman_<split>*/Images,
       Images, images, images/<split>, <split> and root. An image is called <ID>.jpg, or .png, ...
     person_box: "full" takes a person's fbox, "visible" its vbox.
-    on_bad_annotation: "error" raises at the first defect; "drop" leaves the object out, or the
-      image where the defect is the image's, and counts it in the dataset's `defects`.
     image_sizes: ID -> (width, height), for judging detections that were made elsewhere: if it has
       any, no image need be there, and boxes without area are kept, as the evaluators keep them.
 
     Order: images as in the file; in an image its gtboxes, of each its classes. An image id is the
     ID. Only counted, whatever `on_bad_annotation` says: a person without hbox has no head, an
     ignored gtbox without the box of a class, or with one without area, is no region of it.
-    Raises DatasetError for defects and for a file that is not there or no .odgt, ValueError for an
-    argument that makes no sense.
+    For on_bad_annotation and errors see `Format`.
     """
     root, judge, image_sizes = Path(root), Judge(on_bad_annotation), image_sizes or None
     fields = _fields(classes, person_box)
@@ -111,31 +108,24 @@ def read_crowdhuman(
             message = "expected the image among the detections, with or without any, found none"
             raise DatasetError(f"{where}: {message}", "missing image")
     finder = ImageFinder(_image_folders(root, name, images))
-    loaded = in_threads(
-        lambda item: _load(item[0], item[1], finder, image_sizes),
-        [(image_id, where) for image_id, (where, _) in lines.items()],
-    )
-    kept: dict[str, tuple[Path, ImageHeader]] = {}
-    objects: list[_Object] = []
-    for (image_id, (where, gtboxes)), image in zip(lines.items(), loaded, strict=True):
-        if isinstance(image, DatasetError):
-            judge.reject(image)
-            continue
-        for place, raw in enumerate(gtboxes):
-            objects += _objects(raw, len(kept), fields, f"{where}, gtboxes[{place}]", judge)
-        kept[image_id] = image
-    objects, boxes = _boxes(objects, judge, "any" if image_sizes is None else "all")
-    return assemble(
+    kept = judge.load(lambda item: _load(item, lines[item][0], finder, image_sizes), lines)
+    objects = [
+        found
+        for index, image_id in enumerate(kept)
+        for place, raw in enumerate(lines[image_id][1])
+        for found in _objects(raw, index, fields, f"{lines[image_id][0]}, gtboxes[{place}]", judge)
+    ]
+    objects, boxes = _boxes(objects, judge)
+    return judge.assemble(
         f"{root.resolve().name}/{name}",
         classes,
-        images=[str(image) for image, _ in kept.values()],
-        image_ids=list(kept),
-        sizes=np.array([(header.width, header.height) for _, header in kept.values()]),
-        image_index=np.array([item.image_index for item in objects], np.int64),
+        kept,
+        lambda row: objects[row].where,
+        beyond="any" if image_sizes is None else "all",
+        image_index=[item.image_index for item in objects],
         boxes=boxes,
-        labels=np.array([item.label for item in objects], np.int32),
-        ignore=np.array([item.is_ignored for item in objects], bool),
-        defects=judge.defects,
+        labels=[item.label for item in objects],
+        ignore=[item.is_ignored for item in objects],
     )
 
 
@@ -161,12 +151,7 @@ def _annotation_file(root: Path, split: str) -> tuple[Path, str]:
     else:
         file = f"annotation_{split}.odgt"
         names, name = [file, f"{split}.odgt", f"annotations/{file}"], split
-    for file in names:
-        if (root / file).is_file():
-            return root / file, name
-    there = files_in(root, (".odgt",)) + files_in(root / "annotations", (".odgt",))
-    found = ", ".join(str(path.relative_to(root)) for path in there) or "no .odgt file"
-    raise DatasetError(f"{root}: expected {' or '.join(names)}, found {found}")
+    return first_file(root, names, "no .odgt file", "*.odgt", "annotations/*.odgt"), name
 
 
 def _image_folders(root: Path, split: str, images: Sequence[str | Path]) -> list[Path]:
@@ -227,10 +212,7 @@ def _load(
 ) -> tuple[Path, ImageHeader]:
     if sizes is not None:
         return Path(f"{image_id}.jpg"), ImageHeader(*sizes[image_id], orientation=1)
-    try:
-        image = finder.find(f"{image_id}.jpg")
-    except DatasetError as error:
-        raise DatasetError(f"{where}: {error}", error.kind) from error
+    image = finder.find(f"{image_id}.jpg", where)
     return image, read_header(image)
 
 
@@ -270,10 +252,8 @@ def _says_ignore(attributes: _Attributes | None) -> bool:
     return attributes is not None and attributes.ignore != 0
 
 
-def _boxes(
-    objects: Sequence[_Object], judge: Judge, beyond: str
-) -> tuple[list[_Object], np.ndarray]:
-    """The objects that are any good and their (T, 4) float64 xyxy boxes."""
+def _boxes(objects: Sequence[_Object], judge: Judge) -> tuple[list[_Object], np.ndarray]:
+    """The objects of numbers that make sense, and their (T, 4) float64 xyxy boxes."""
     xywh = np.array([item.xywh for item in objects], np.float64).reshape(-1, 4)
     is_absurd = (np.abs(xywh) > MAX_COORDINATE).any(axis=1)
     for row in np.flatnonzero(is_absurd).tolist():
@@ -287,13 +267,7 @@ def _boxes(
         message = f"{objects[row].where}: found a region to ignore without area"
         judge.defects.add("ignored box without area", f"{message}, {shown(xywh[row])}")
     rows = np.flatnonzero(~is_absurd & ~is_void)
-    boxes, is_good = judge.clip(
-        boxes[rows],
-        np.zeros((len(rows), 2)),  # boxes may leave the image: its size does not matter
-        lambda row: objects[rows[row]].where,
-        beyond,
-    )
-    return [objects[row] for row in rows[is_good]], boxes[is_good]
+    return [objects[row] for row in rows.tolist()], boxes[rows]
 
 
 # ------------------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 """How a format of annotations is recognised, read and written: one record each, see FORMATS."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.records import Dataset
+from data.records import Dataset, DatasetError
 
 LAYOUT = ("val_fraction", "delimiter", "header")  # options that decide which objects a split has
 
@@ -33,6 +33,10 @@ class Format:
     """A format that datasets are read from.
 
     read: (root, split, classes, on_bad_annotation=..., and the options it `uses`) -> Dataset.
+        on_bad_annotation: "error" raises at the first defect; "drop" leaves the object out, or the
+        image where the defect is the image's, and counts it in the dataset's `defects`. Raises
+        DatasetError for defects and for files that are not there or not of the format, ValueError
+        for an argument that makes no sense.
     find_classes: (root, split, and the options of LAYOUT it uses) -> class names.
     find_splits: root -> the splits, or annotation files relative to root, in their usual places;
         none where the folder has another format. Raises DatasetError for files it cannot read.
@@ -64,10 +68,33 @@ class Format:
         options: Mapping[str, Any],
     ) -> Dataset:
         """Reads a split with those of the options that the format uses."""
+        self._make(root)
         used = {name: options[name] for name in self.uses if name in options}
         return self.read(root, split, classes, on_bad_annotation=on_bad_annotation, **used)
 
-    def split_classes(self, root: Path, split: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """Returns the class names of a split."""
+    def joint_classes(
+        self,
+        root: Path,
+        splits: Iterable[str],
+        options: Mapping[str, Any],
+        optional: Collection[str] = (),
+    ) -> tuple[str, ...]:
+        """Returns the class names of several splits.
+
+        In the order of the files where they declare their classes (COCO, YOLO) or have fixed ones
+        (CrowdHuman), else sorted. optional: splits that need not be there.
+        """
+        self._make(root)
         used = {name: options[name] for name in LAYOUT if name in self.uses and name in options}
-        return self.find_classes(root, split, **used)
+        found: dict[str, None] = {}
+        for split in dict.fromkeys(splits):
+            try:
+                found |= dict.fromkeys(self.find_classes(root, split, **used))
+            except DatasetError:
+                if split not in optional:
+                    raise
+        return tuple(found if self.declares_classes or self.default_classes else sorted(found))
+
+    def _make(self, root: Path) -> None:
+        if self.prepare is not None:
+            self.prepare(root)

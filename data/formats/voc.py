@@ -6,76 +6,84 @@ Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010
 Letters: G boxes of one image.
 """
 
-import math
+import os
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from lxml import etree
 
 from data.files import read_data
-from data.formats.finding import check_size, files_in, in_threads, share
+from data.formats.bad_annotations import Judge
+from data.formats.class_names import class_label, fit_names
 from data.formats.format import Format, Target
-from data.formats.judge import MAX_OVERSHOOT, Judge
-from data.formats.texts import (
-    OF_DATASET,
-    OF_ONE_IMAGE,
-    class_label,
-    decimal,
-    fit_names,
-    numbered_lines,
-    quoted,
+from data.formats.image_files import (
+    ImageFinder,
+    check_size,
+    drawn_split,
+    files_in,
+    require_folder,
 )
+from data.formats.text_files import OF_DATASET, OF_ONE_IMAGE, number_in, numbered_lines, quoted
 from data.images.decode import IMAGE_SUFFIXES, MAX_PIXELS, ImageHeader, read_header
-from data.records import Dataset, DatasetError, Record, pack
+from data.records import Dataset, DatasetError
 from data.writers.voc import write_voc
 
-FLAT = ("*.xml", "[Aa]nnotations/*.xml", "annots/*.xml", "labels/*.xml")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+XML = (".xml",)
 
 IMAGE_FOLDERS = ("jpegimages", "images")
 ANNOTATION_FOLDERS = ("annotations", "annots", "labels")
+MAX_PARSED = 2**15  # files whose texts are kept: 40 MB at 1.2 kB each, with four objects
 
 # The second column of a class's image set file ("dog_train.txt"): absent, difficult, present.
 _PRESENCE = re.compile(r"\s+(?:-1|0|1)$")
 
 
-@dataclass(frozen=True)
-class VocObject:
+class VocObject(NamedTuple):
     """The texts of one `<object>`, unchecked; None where the element is missing.
 
-    number: 1 for the first object of the file. corners: by name, 1-based and inclusive.
+    corners: in the order of `CORNERS`, 1-based and inclusive.
     """
 
-    number: int
     name: str | None
     difficult: str | None
-    corners: dict[str, str | None]
+    corners: tuple[str | None, ...]
 
 
-@dataclass(frozen=True)
-class Annotation:
+class Annotation(NamedTuple):
     """The texts of one VOC XML file, unchecked; None where the element is missing."""
 
-    path: Path
+    path: str
     filename: str | None
+    image_path: str | None
     size: tuple[str | None, str | None]
     objects: tuple[VocObject, ...]
 
+    def where(self, index: int) -> str:
+        """Names an object in messages."""
+        return f"{self.path}, object {index + 1} ({quoted(self.objects[index].name)})"
 
-@dataclass(frozen=True)
-class _Folder:
-    """The files of a dataset: by stem, and the folders they were looked for in."""
+
+class _Folder(NamedTuple):
+    """The files of a dataset.
+
+    annotations: XML files by stem. named: stem of an XML file -> its image, where `<filename>`
+    alone tells. unlabelled: the other images by stem. image_sets: None in a flat folder, which is
+    split by hash.
+    """
 
     root: Path
     annotations: dict[str, Path]
-    images: dict[str, Path | DatasetError]
+    named: dict[str, str]
+    unlabelled: dict[str, Path]
+    finder: ImageFinder
     annotation_folder: Path
-    image_folder: Path
-    image_sets: Path | None  # None: a flat folder, split by hash
+    image_sets: Path | None
 
 
 def read_voc(
@@ -94,50 +102,49 @@ def read_voc(
       tree, or a flat folder: images and XML side by side or in sibling folders.
     split: in a tree, the name of an image set or several joined by "+" ("train+val"). In a flat
       folder "train", "val" or "all": a file's side depends on nothing but its stem and the seed.
-    classes: names in label order; None takes those found in this split, sorted (see
-      `discover_classes` for splits that must share one list).
-    on_bad_annotation: "error" raises at the first defect; "drop" leaves the object out, or the
-      image where the defect is the image's, and counts it in the dataset's `defects`.
+      A folder below root may come before it ("VOC2007/train"); a flat one alone is read whole.
+    classes: names in label order; None takes those found in this split, sorted.
     val_fraction, seed: of the split of a flat folder.
     image_sizes: id -> (width, height), for judging detections that were made elsewhere: an image
       need then not be there, and what is not among the sizes is as `<size>` says.
 
     Order: the image set's; by stem in a flat folder. 1-based inclusive corners become
     (xmin - 1, ymin - 1, xmax, ymax), as the devkit measures them. Up to 2 px outside the image are
-    clipped and counted whatever `on_bad_annotation` says.
-    Raises DatasetError for defects and for a folder or split that is not there, ValueError for an
-    argument that makes no sense.
+    clipped and counted whatever `on_bad_annotation` says. For that and for errors see `Format`.
     """
-    reader = _Reader(on_bad_annotation)
-    folder = _find_folder(Path(root))
-    ids = _list_split(folder, split, val_fraction, seed, reader)
-    loaded = in_threads(lambda image_id: _load(folder, image_id, image_sizes), ids)
-    name = f"{folder.root.resolve().name}/{split}"
+    judge, (root, split) = Judge(on_bad_annotation), _located(Path(root), split)
+    folder = _find_folder(root)
+    ids = _list_split(folder, split, val_fraction, seed, judge)
+    loaded = judge.load(lambda image_id: _load(folder, image_id, image_sizes), ids)
+    annotations = [annotation for annotation, _, _ in loaded.values()]
     if classes is None:
-        classes = _class_names([parts[0] for parts in loaded if isinstance(parts, tuple)])
-    label_of = {name: label for label, name in enumerate(classes)}
-    records = [
-        reader.record(image_id, parts, label_of)
-        for image_id, parts in zip(ids, loaded, strict=True)
-    ]
-    if not classes and any(isinstance(parts, tuple) for parts in loaded):
-        raise DatasetError(f"{name}: no object in the split to take the classes from")
-    return pack(name, classes, [r for r in records if r is not None], reader.defects)
+        classes = _class_names(annotations)
+    rows = _objects(annotations, classes, judge)
+    return judge.assemble(
+        f"{folder.root.resolve().name}/{split}",
+        classes,
+        {image_id: (image, header) for image_id, (_, image, header) in loaded.items()},
+        lambda row: f"{annotations[rows['image'][row]].where(rows['number'][row])}, bndbox",
+        image_index=rows["image"],
+        boxes=rows["corners"] - [1, 1, 0, 0],
+        first_pixel=1,
+        labels=rows["label"],
+        difficult=rows["difficult"],
+    )
 
 
-def discover_classes(
-    root: str | Path, splits: Sequence[str], *, val_fraction: float = 0.2, seed: int = 0
+def voc_classes(
+    root: str | Path, split: str, *, val_fraction: float = 0.2, seed: int = 0
 ) -> tuple[str, ...]:
-    """The class names in the annotations of several splits, sorted; arguments as `read_voc`.
+    """The class names in the annotations of a split, sorted; arguments as `read_voc`.
 
     Looks at names only: a file that cannot be read is left for `read_voc` to report.
     """
-    folder = _find_folder(Path(root))
-    listing = Judge("drop")
-    ids = [i for split in splits for i in _list_split(folder, split, val_fraction, seed, listing)]
-    paths = [folder.annotations[i] for i in dict.fromkeys(ids) if i in folder.annotations]
-    parsed = in_threads(parse_annotation, paths)
-    return _class_names([a for a in parsed if isinstance(a, Annotation)])
+    judge, (root, split) = Judge("drop"), _located(Path(root), split)
+    folder = _find_folder(root)
+    ids = _list_split(folder, split, val_fraction, seed, judge)
+    paths = [folder.annotations[i] for i in ids if i in folder.annotations]
+    return _class_names(judge.load(parse_annotation, paths).values())
 
 
 # ------------------------------------------------------------------------------------------------
@@ -147,25 +154,28 @@ def discover_classes(
 
 def _find_folder(root: Path) -> _Folder:
     """Finds out which of the known layouts `root` has, and pairs its images with its XML."""
-    if not root.is_dir():
-        raise DatasetError(f"{root}: no such folder")
+    require_folder(root)
     trees = [root] if _is_tree(root) else _trees_below(root)
     if len(trees) > 1:
         found = ", ".join(str(tree) for tree in trees)
         raise DatasetError(f"{root}: expected one VOC tree, found {len(trees)}; name one: {found}")
     if trees:
         root = trees[0]
-    annotation_folder = _subfolder(root, ANNOTATION_FOLDERS, (".xml",))
+    annotation_folder = annotations_of(root)
     image_folder = _subfolder(root, IMAGE_FOLDERS, IMAGE_SUFFIXES)
-    annotations = {path.stem: path for path in files_in(annotation_folder, (".xml",))}
+    annotations = {path.stem: path for path in files_in(annotation_folder, XML)}
     if not annotations:
         raise DatasetError(
             f"{root}: expected a VOC tree (Annotations, JPEGImages, ImageSets/Main) or a folder of "
             f"images and XML files, found no XML file in {annotation_folder}"
         )
-    images = _pair(annotations, files_in(image_folder))
+    finder = ImageFinder([image_folder])
+    listing = finder.listing(str(image_folder))
+    named = named_images(annotations, listing)
+    known = annotations.keys() | {os.path.splitext(name)[0] for name in named.values()}
+    unlabelled = {s: image_folder / names[0] for s, names in listing.items() if s not in known}
     image_sets = root / "ImageSets" / "Main" if trees else None
-    return _Folder(root, annotations, images, annotation_folder, image_folder, image_sets)
+    return _Folder(root, annotations, named, unlabelled, finder, annotation_folder, image_sets)
 
 
 def _is_tree(folder: Path) -> bool:
@@ -186,34 +196,32 @@ def _subfolder(root: Path, names: Sequence[str], suffixes: Sequence[str]) -> Pat
     return next((folder for folder in named if files_in(folder, suffixes)), root)
 
 
-def _pair(annotations: dict[str, Path], images: list[Path]) -> dict[str, Path | DatasetError]:
-    """Finds the image of each annotation: by stem, as `<filename>` and `<path>` often lie.
+def annotations_of(root: Path) -> Path:
+    """The folder that the XML files are in, `root` or one in it."""
+    return _subfolder(root, ANNOTATION_FOLDERS, XML)
 
-    `<filename>` counts where no image has the stem, and only for an image no other XML belongs to.
-    The result has the stems of images without annotation too.
+
+def named_images(
+    annotations: Mapping[str, Path], images: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """{stem of an XML file: its image} of those whose image no stem, but `<filename>` tells.
+
+    `<filename>` and `<path>` often lie: the first counts where no image has the stem, and only for
+    an image that no other XML belongs to. images: file names by stem.
     """
-    pairs: dict[str, Path | DatasetError] = {}
-    for path in images:
-        if path.stem in pairs:
-            pairs[path.stem] = DatasetError(
-                f"{path}: expected one image with the stem {path.stem!r}, found another in "
-                f"{path.parent}",
-                kind="ambiguous image",
-            )
-        else:
-            pairs[path.stem] = path
-    spare = {path.name: path.stem for path in images if path.stem not in annotations}
+    spare = {name for stem, names in images.items() if stem not in annotations for name in names}
+    named: dict[str, str] = {}
     for stem, path in annotations.items():
-        if stem in pairs or not spare:
+        if stem in images or not spare:
             continue
         try:
-            filename = parse_annotation(path).filename
+            name = PureWindowsPath(parse_annotation(path).filename or "").name
         except DatasetError:
             continue  # reported when its turn comes
-        image_stem = spare.pop(PureWindowsPath(filename or "").name, None)
-        if image_stem is not None:
-            pairs[stem] = pairs.pop(image_stem)
-    return pairs
+        if name in spare:
+            spare.remove(name)
+            named[stem] = name
+    return named
 
 
 def _list_split(
@@ -227,22 +235,12 @@ def _list_split(
             f"{folder.root}: expected split 'train', 'val' or 'all' in a folder without "
             f"ImageSets/Main, found {split!r}"
         )
-    if not 0 <= val_fraction <= 1:
-        raise ValueError(f"val_fraction: expected a number from 0 to 1, found {val_fraction}")
-    stems = sorted(folder.annotations.keys() | folder.images.keys())
-    if split == "all":
-        return stems
-    ids = [s for s in stems if (share(s, seed) < val_fraction) == (split == "val")]
-    if not ids:
-        raise DatasetError(
-            f"{folder.root}: split {split!r} is empty: with val_fraction="
-            f"{val_fraction} none of the {len(stems)} files falls into it; change data.val_fraction"
-        )
-    return ids
+    stems = sorted(folder.annotations | folder.unlabelled)
+    return drawn_split(stems, split, val_fraction, seed, folder.root)
 
 
 def _list_image_sets(
-    image_sets: Path, annotations: Collection[str], split: str, judge: Judge
+    image_sets: Path, annotations: Mapping[str, Path], split: str, judge: Judge
 ) -> list[str]:
     ids: dict[str, str] = {}
     for name in split.split("+"):
@@ -270,11 +268,22 @@ def _list_image_sets(
 def parse_annotation(path: str | Path) -> Annotation:
     """Takes a VOC XML file apart without judging what it says.
 
-    Children may come in any order. `<part>` boxes of the person layout task are no objects.
+    Children may come in any order. `<part>` boxes of the person layout task are no objects. What
+    was found is kept, as a file is looked into for its classes before its objects are read.
     Raises DatasetError if it is no regular file of up to OF_ONE_IMAGE bytes, is not XML, declares a
     document type (which VOC does not need, and entity attacks do), or has a root other than
     `<annotation>`.
     """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return _parse(str(path))  # raises the error of all files that cannot be read
+    return _parse(str(path), found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(MAX_PARSED)
+def _parse(path: str, *stamp: int) -> Annotation:
+    """stamp: another one if the file has changed."""
     parser = etree.XMLParser(
         resolve_entities=False,
         no_network=True,
@@ -295,154 +304,122 @@ def parse_annotation(path: str | Path) -> Annotation:
     if root.tag != "annotation":
         message = f"{path}: expected the root <annotation>, found <{root.tag}>: not a VOC file"
         raise DatasetError(message, kind="not a VOC file")
-    objects = (_parse_object(n, element) for n, element in enumerate(root.findall("object"), 1))
     fields, size = _texts(root), _texts(root.find("size"))
-    sides = size.get("width"), size.get("height")
-    return Annotation(Path(path), fields.get("filename"), sides, tuple(objects))
-
-
-def _parse_object(number: int, element: etree._Element) -> VocObject:
-    fields, corners = _texts(element), _texts(element.find("bndbox"))
-    return VocObject(
-        number=number,
-        name=fields.get("name"),
-        difficult=fields.get("difficult"),
-        corners={corner: corners.get(corner) for corner in CORNERS},
+    return Annotation(
+        path,
+        fields.get("filename"),
+        fields.get("path"),
+        (size.get("width"), size.get("height")),
+        tuple(_parse_object(element) for element in root.findall("object")),
     )
 
 
+def _parse_object(element: etree._Element) -> VocObject:
+    fields, corners = _texts(element), _texts(element.find("bndbox"))
+    return VocObject(fields.get("name"), fields.get("difficult"), tuple(map(corners.get, CORNERS)))
+
+
 def _texts(element: etree._Element | None) -> dict[str, str]:
-    """{tag: text} of the direct children."""
+    """{tag: text} of the direct children; equal texts are one in memory."""
     if element is None:
         return {}
-    return {child.tag: (child.text or "").strip() for child in element}
+    return {child.tag: sys.intern((child.text or "").strip()) for child in element}
 
 
 def _load(
     folder: _Folder, image_id: str, image_sizes: Mapping[str, tuple[int, int]] | None
 ) -> tuple[Annotation, Path, ImageHeader]:
     """What the files of one image say."""
-    image = folder.images.get(image_id)
     if image_id not in folder.annotations:
         missing = folder.annotation_folder / f"{image_id}.xml"
         found = "neither it nor an image of that name"
-        if isinstance(image, Path):  # unlabelled or empty? Only its owner knows
-            found = (
-                f"only the image {image}; an image without objects needs an XML without <object>"
-            )
+        if image_id in folder.unlabelled:  # unlabelled or empty? Only its owner knows
+            found = f"only the image {folder.unlabelled[image_id]}; "
+            found += "an image without objects needs an XML without <object>"
         raise DatasetError(f"{missing}: expected the file, found {found}", "missing annotation")
     annotation = parse_annotation(folder.annotations[image_id])
-    if image is None and image_sizes is not None:
-        width, height = image_sizes.get(image_id) or _stated_size(annotation)
-        if not (width >= 1 <= height and width * height <= MAX_PIXELS):
-            message = f"{annotation.path}, size: expected the image's, found {width:g}x{height:g}"
-            raise DatasetError(message, kind="size disagrees with the image")
-        header = ImageHeader(int(width), int(height), orientation=1)
-        return annotation, Path(f"{image_id}.jpg"), header
-    if isinstance(image, DatasetError):
-        raise image
-    if image is None:
-        expected = f"expected an image {image_id}.* in {folder.image_folder}, found none"
-        message = f"{annotation.path}: {expected}, nor a free one named {annotation.filename!r}"
-        raise DatasetError(message, kind="missing image")
-    return annotation, image, read_header(image)
+    name = folder.named.get(image_id, f"{image_id}.*")
+    try:
+        image = folder.finder.find(name, annotation.path)
+        header = read_header(image)
+    except DatasetError as error:
+        if error.kind != "missing image":
+            raise
+        if image_sizes is None:
+            message = f"{error}, nor a free one named {annotation.filename!r}"
+            raise DatasetError(message, error.kind) from error
+        image = Path(f"{image_id}.jpg")
+        header = _stated_header(annotation, image_sizes.get(image_id))
+    # Tools leave a size out or write 0; one that is filled in and not the image's says that the
+    # boxes are another image's.
+    if not all(text in (None, "", "0") for text in annotation.size):
+        check_size(_stated_size(annotation), header, f"{annotation.path}, size")
+    return annotation, image, header
 
 
-def _class_names(annotations: Sequence[Annotation]) -> tuple[str, ...]:
-    return fit_names(item.name for annotation in annotations for item in annotation.objects)
-
-
-# ------------------------------------------------------------------------------------------------
-# Texts -> records
-# ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Reader(Judge):
-    """Judges what an XML file says, in its own words and numbers."""
-
-    def record(
-        self,
-        image_id: str,
-        parts: tuple[Annotation, Path, ImageHeader] | DatasetError,
-        label_of: dict[str, int],
-    ) -> Record | None:
-        """The record of one image, None if the image is dropped."""
-        try:
-            if isinstance(parts, DatasetError):
-                raise parts
-            annotation, image, header = parts
-            _check_size(annotation, header)
-        except DatasetError as error:
-            self.reject(error)
-            return None
-        rows = []
-        for item in annotation.objects:
-            where = f"{annotation.path}, object {item.number} ({quoted(item.name)})"
-            try:
-                label = class_label(item.name, label_of, f"{where}, name")
-                box = self.inside(_corners(item, where), header, where)
-                rows.append((box, label, _difficult(item.difficult, where)))
-            except DatasetError as error:
-                self.reject(error)
-        return Record(
-            image=str(image),
-            image_id=image_id,
-            width=header.width,
-            height=header.height,
-            boxes=np.array([box for box, _, _ in rows], np.float64).reshape(-1, 4),
-            labels=np.array([label for _, label, _ in rows], np.int32),
-            difficult=np.array([difficult for _, _, difficult in rows], bool),
-        )
-
-    def inside(self, corners: Sequence[float], header: ImageHeader, where: str) -> np.ndarray:
-        """VOC corners, 1-based and inclusive -> xyxy inside the image.
-
-        Raises DatasetError if the box is outside by more than MAX_OVERSHOOT or leaves nothing.
-        """
-        xmin, ymin, xmax, ymax = corners
-        width, height = header.width, header.height
-        box = np.array([xmin - 1, ymin - 1, xmax, ymax])
-        if xmin >= 1 and ymin >= 1 and xmax <= width and ymax <= height:
-            return box
-        mended = box.clip(0, [width, height, width, height])
-        overshoot = np.abs(mended - box)
-        found = " ".join(f"{value:g}" for value in corners)
-        message = f"{where}, bndbox: expected corners in 1..{width} x 1..{height}, found {found}"
-        if overshoot.max() > MAX_OVERSHOOT or (mended[:2] >= mended[2:]).any():
-            raise DatasetError(message, kind="box outside the image")
-        # Tools that count from 0 leave every box a pixel up and left of the truth: worth knowing.
-        from_zero = (box < 0) & (box >= -1)
-        if from_zero.any():
-            self.defects.add("corner counted from 0, clipped", message)
-        if (overshoot[~from_zero] > 0).any():
-            self.defects.add("box clipped to the image", message)
-        return mended
-
-
-def _check_size(annotation: Annotation, header: ImageHeader) -> None:
-    """Refuses a `<size>` that is filled in and not the image's: its boxes are another image's."""
-    if all(text in (None, "", "0") for text in annotation.size):
-        return
-    check_size(_stated_size(annotation), header, f"{annotation.path}, size")
+def _stated_header(annotation: Annotation, size: tuple[int, int] | None) -> ImageHeader:
+    """Of an image that is not there; size: if it is known from elsewhere."""
+    width, height = size or _stated_size(annotation)
+    if not (width >= 1 <= height and width * height <= MAX_PIXELS):
+        message = f"{annotation.path}, size: expected the image's, found {width:g}x{height:g}"
+        raise DatasetError(message, kind="size disagrees with the image")
+    return ImageHeader(int(width), int(height), orientation=1)
 
 
 def _stated_size(annotation: Annotation) -> tuple[float, float]:
     names, where = ("width", "height"), f"{annotation.path}, size"
-    sides = [_number(s, f"{where}/{n}") for n, s in zip(names, annotation.size, strict=True)]
+    sides = [number_in(s, f"{where}/{n}") for n, s in zip(names, annotation.size, strict=True)]
     return sides[0], sides[1]
 
 
-def _corners(item: VocObject, where: str) -> list[float]:
+def _class_names(annotations: Iterable[Annotation]) -> tuple[str, ...]:
+    return fit_names(item.name for annotation in annotations for item in annotation.objects)
+
+
+# ------------------------------------------------------------------------------------------------
+# Texts -> objects
+# ------------------------------------------------------------------------------------------------
+
+
+_ROW = np.dtype(
+    [
+        ("image", np.int64),
+        ("number", np.int64),
+        ("label", np.int32),
+        ("corners", np.float64, 4),
+        ("difficult", bool),
+    ]
+)
+
+
+def _objects(annotations: Sequence[Annotation], classes: Sequence[str], judge: Judge) -> np.ndarray:
+    """(T,) `_ROW`: the objects that say what they must."""
+    label_of = {name: label for label, name in enumerate(classes)}
+    rows = []
+    for image, annotation in enumerate(annotations):
+        for number, item in enumerate(annotation.objects):
+            where = annotation.where(number)
+            try:
+                label = class_label(item.name, label_of, f"{where}, name")
+                corners = _corners(item, where)
+                rows.append((image, number, label, corners, _difficult(item.difficult, where)))
+            except DatasetError as error:
+                judge.reject(error)
+    return np.array(rows, _ROW)
+
+
+def _corners(item: VocObject, where: str) -> tuple[float, ...]:
     """xmin, ymin, xmax, ymax as the file gives them; judged before anything is clipped."""
-    values = [_number(item.corners[name], f"{where}, bndbox/{name}") for name in CORNERS]
+    where = f"{where}, bndbox/"
+    values = [number_in(t, where + n) for n, t in zip(CORNERS, item.corners, strict=True)]
     for low, high in ((0, 2), (1, 3)):
         if values[high] <= values[low]:
             expected = f"a number > {CORNERS[low]} = {values[low]:g}"
-            found = quoted(item.corners[CORNERS[high]])
-            message = f"{where}, bndbox/{CORNERS[high]}: expected {expected}, found {found}"
+            message = (
+                f"{where}{CORNERS[high]}: expected {expected}, found {quoted(item.corners[high])}"
+            )
             raise DatasetError(message, kind="empty or inverted box")
-    return values
+    return tuple(values)
 
 
 def _difficult(text: str | None, where: str) -> bool:
@@ -450,13 +427,6 @@ def _difficult(text: str | None, where: str) -> bool:
         message = f"{where}, difficult: expected 0 or 1, found {quoted(text)}"
         raise DatasetError(message, kind="bad difficult flag")
     return text == "1"
-
-
-def _number(text: str | None, where: str) -> float:
-    value = decimal(text)
-    if math.isnan(value):
-        raise DatasetError(f"{where}: expected a number, found {quoted(text)}", kind="bad number")
-    return value
 
 
 # ------------------------------------------------------------------------------------------------
@@ -487,32 +457,20 @@ def _image_sets(files: Sequence[Path]) -> list[str]:
 
 
 def _is_flat_voc(folder: Path) -> bool:
-    return any(path.is_file() for pattern in FLAT for path in folder.glob(pattern))
+    return folder.is_dir() and bool(files_in(annotations_of(folder), XML))
 
 
 def _located(root: Path, split: str) -> tuple[Path, str]:
-    """Returns root and split for `read_voc`.
-
-    A split may name its folder ("VOC2007/train"), or be a flat folder, which is read whole.
-    """
+    """Returns the folder that a split names and its name in there, see `read_voc`."""
     if _is_flat_voc(root / split) and not _voc_sets(root):  # the second looks through the tree
         return root / split, "all"
     folder, _, name = split.rpartition("/")
     return root / folder, name
 
 
-def _read(root: Path, split: str, classes: Sequence[str] | None, **options: Any) -> Dataset:
-    return read_voc(*_located(root, split), classes, **options)
-
-
-def _find_classes(root: Path, split: str, **options: Any) -> tuple[str, ...]:
-    root, split = _located(root, split)
-    return discover_classes(root, [split], **options)
-
-
 FORMAT = Format(
-    _read,
-    _find_classes,
+    read_voc,
+    voc_classes,
     _find_splits,
     uses=("val_fraction", "image_sizes"),
     target=Target(write_voc, "JPEGImages", by_stem=True, flat=True),

@@ -19,12 +19,13 @@ import numpy as np
 import yaml
 
 from data.files import read_data
-from data.formats.finding import ImageFinder, files_in, in_threads
+from data.formats.bad_annotations import Judge
+from data.formats.class_names import choose_classes, count_left_out
 from data.formats.format import Format, Target
-from data.formats.judge import Judge
-from data.formats.texts import OF_ONE_IMAGE, choose_classes, numbered_lines
+from data.formats.image_files import ImageFinder, files_in, require_folder
+from data.formats.text_files import OF_ONE_IMAGE, numbered_lines
 from data.images.decode import ImageHeader, read_header
-from data.records import Dataset, DatasetError, assemble, no_images, require_fit_names
+from data.records import Dataset, DatasetError, no_images, require_fit_names
 from data.writers.yolo import write_yolo
 
 MAX_YAML_BYTES = 2**20
@@ -95,16 +96,13 @@ def read_yolo(
       and counted. None takes all as declared.
     images: folders, relative to root or absolute, to take instead of the split's; for a split that
       is a list, folders to look for its images in first.
-    on_bad_annotation: "error" raises at the first defect; "drop" leaves the object out, or the
-      image where the defect is the image's, and counts it in the dataset's `defects`.
 
     The labels of .../images/a/b.jpg are .../labels/a/b.txt; where that folder has none they are
     beside the image. An image without label file is one without objects, and counted, as long as
     there are others. A polygon becomes its box, and is counted.
     Order: by path, or the list's. An image's id is its path below the folder of images, for
     lists and several folders below root, without suffix.
-    Raises DatasetError for defects and for files that are not there, ValueError for an argument
-    that makes no sense.
+    For on_bad_annotation and errors see `Format`.
     """
     root, judge = Path(root), Judge(on_bad_annotation)
     description = describe(root)
@@ -113,27 +111,20 @@ def read_yolo(
     sources = _sources(root, split, description, given)
     paths, folders = _list_images(root, sources, [*given, description.base, root], judge)
     label_of = _find_labels(folders, judge)
-    parts = in_threads(lambda path: _load(path, label_of, description), list(paths))
+    good = judge.load(lambda path: _load(path, label_of, description), paths)
     name = f"{root.resolve().name}/{split}"
-    good: dict[Path, _Objects] = {}
-    for path, part in zip(paths, parts, strict=True):
-        if isinstance(part, DatasetError):
-            judge.reject(part)
-        else:
-            good[path] = part
     if not good:
         raise no_images(name, judge.defects)
-    image_index, boxes, kept_labels = _judge_objects(good, labels, description, judge)
-    return assemble(
+    parts = list(good.values())
+    index, boxes, labels, lines = _objects(good, labels, description, judge)
+    return judge.assemble(
         name,
         classes or description.classes,
-        images=[str(path) for path in good],
-        image_ids=[paths[path] for path in good],
-        sizes=np.array([(part.header.width, part.header.height) for part in good.values()]),
-        image_index=image_index,
+        {paths[path]: (path, part.header) for path, part in good.items()},
+        lambda row: f"{parts[index[row]].path}, line {lines[row]:g}",
+        image_index=index,
         boxes=boxes,
-        labels=kept_labels,
-        defects=judge.defects,
+        labels=labels,
     )
 
 
@@ -152,8 +143,7 @@ def describe(root: Path) -> Description:
 
     No split need have an entry.
     """
-    if not root.is_dir():
-        raise DatasetError(f"{root}: no such folder")
+    require_folder(root)
     named = [root / name for name in YAML_NAMES if (root / name).is_file()]
     found = named[:1] or sorted([*root.glob("*.yaml"), *root.glob("*.yml")])
     if not found:
@@ -292,9 +282,9 @@ def _listed(source: Path, folders: Sequence[Path], judge: Judge) -> Iterator[tup
     for number, text in numbered_lines(source):
         where = f"{source}, line {number}"
         try:
-            yield finder.find(text), where
+            yield finder.find(text, where), where
         except DatasetError as error:
-            judge.reject(DatasetError(f"{where}: {error}", error.kind))
+            judge.reject(error)
 
 
 def _image_id(path: Path, base: Path) -> str:
@@ -336,11 +326,7 @@ def _find_labels(folders: Sequence[Path], judge: Judge) -> dict[Path, Path]:
 
 def _labels(folder: Path, stems: set[str]) -> list[Path]:
     """The label files directly in a folder, by name."""
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(".txt"))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    paths = [folder / name for name in names if not name.startswith(".")]
+    paths = files_in(folder, (".txt",))
     return [p for p in paths if p.stem in stems or not _NO_LABELS.fullmatch(p.name)]
 
 
@@ -388,10 +374,10 @@ def _parse_line(text: str, num_classes: int) -> tuple[float, ...]:
     return index, x - w / 2, y - h / 2, x + w / 2, y + h / 2, False
 
 
-def _judge_objects(
+def _objects(
     good: dict[Path, _Objects], labels: np.ndarray, description: Description, judge: Judge
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Objects to keep: image indices (T,), boxes (T, 4) and labels (T,).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Image indices (T,), boxes (T, 4), labels (T,) and lines (T,) of the objects asked for.
 
     labels: (K,) label of each declared class, -1 for those left out.
     """
@@ -406,20 +392,15 @@ def _judge_objects(
     index = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
     declared = rows[:, 0].astype(np.int64)
     kept = labels[declared] >= 0
-    for number, count in Counter(declared[~kept].tolist()).items():
-        message = f"{description.path}: class {description.classes[number]!r} is not asked for"
-        judge.defects.messages.extend([("class left out", message)] * count)
+    left_out = (description.classes[number] for number in declared[~kept])
+    count_left_out(left_out, description.path, judge.defects)
     rows, index, declared = rows[kept], index[kept], declared[kept]
+    for number, count in enumerate(np.bincount(index[rows[:, 5] > 0])):
+        judge.defects.add(_POLYGON, f"{parts[number].path}: expected boxes, found polygons", count)
     sizes = np.array([(part.header.width, part.header.height) for part in parts])[index]
     with np.errstate(over="ignore"):  # to infinity, which is outside of any image
         boxes = rows[:, 1:5] * np.tile(sizes, 2)
-    for number, count in enumerate(np.bincount(index[rows[:, 5] > 0], minlength=len(parts))):
-        message = f"{parts[number].path}: expected boxes, found polygons"
-        judge.defects.messages.extend([(_POLYGON, message)] * int(count))
-    boxes, is_good = judge.clip(
-        boxes, sizes, lambda row: f"{parts[index[row]].path}, line {rows[row, 6]:g}"
-    )
-    return index[is_good], boxes[is_good], labels[declared][is_good]
+    return index, boxes, labels[declared], rows[:, 6]
 
 
 # ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data.records import Dataset
-from data.writers.common import check_classes, check_names, lost, lost_numbers, number
+from data.writers.common import check_classes, check_names, lost_flags, lost_numbers, number
 from utils.files import whole_file
 
 
@@ -27,26 +27,17 @@ def write_csv(dataset: Dataset, root: str | Path, split: str, names: Sequence[st
     for index, name in enumerate(names):
         at = dataset.rows(index)
         kept = np.flatnonzero(~dataset.ignore[at]) + at.start
-        boxes = [[*map(number, dataset.boxes[row]), _name(dataset, row)] for row in kept]
+        classes = [dataset.classes[label] for label in dataset.labels[kept]]
+        boxes = [[*map(number, dataset.boxes[k]), c] for k, c in zip(kept, classes, strict=True)]
         rows += [[f"images/{name}", *box] for box in boxes or [[""] * 5]]
     write_rows(Path(root) / f"{split}.csv", rows)
     write_classes(Path(root) / "classes.csv", dataset.classes)
-    return [
-        *lost(
-            np.count_nonzero(dataset.difficult & ~dataset.ignore), "difficult flags: CSV has none"
-        ),
-        *lost(np.count_nonzero(dataset.ignore), "regions to ignore: left out, CSV has none"),
-        *lost_numbers(dataset, "CSV"),
-    ]
+    return lost_flags(dataset, "CSV") + lost_numbers(dataset, "CSV")
 
 
 def write_classes(path: str | Path, classes: Sequence[str]) -> None:
     """Writes a class file: a line `name,id` a class, ids from 0."""
     write_rows(path, [[name, str(label)] for label, name in enumerate(classes)])
-
-
-def _name(dataset: Dataset, row: int) -> str:
-    return dataset.classes[dataset.labels[row]]
 
 
 def write_rows(path: str | Path, rows: Iterable[Sequence[str]]) -> None:

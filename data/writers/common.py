@@ -57,6 +57,14 @@ def lost(count: int | np.integer, what: str) -> list[str]:
     return [f"{count} {what}"] if count else []
 
 
+def lost_flags(dataset: Dataset, name: str) -> list[str]:
+    """The losses of a format (its `name`) that has neither difficult objects nor regions."""
+    num_difficult = np.count_nonzero(dataset.difficult & ~dataset.ignore)
+    return lost(num_difficult, f"difficult flags: {name} has none") + lost(
+        np.count_nonzero(dataset.ignore), f"regions to ignore: left out, {name} has none"
+    )
+
+
 def lost_numbers(dataset: Dataset, name: str) -> list[str]:
     """The losses of a format (its `name`) that has neither areas nor numbers of categories."""
     boxes = dataset.boxes

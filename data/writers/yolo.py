@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import yaml
 
 from data.records import Dataset
-from data.writers.common import check_names, lost, lost_numbers
+from data.writers.common import check_names, lost_flags, lost_numbers
 from utils.files import write_text
 
 
@@ -29,13 +28,7 @@ def write_yolo(dataset: Dataset, root: str | Path, split: str, names: Sequence[s
         path = (root / "labels" / split / name).with_suffix(".txt")
         write_text(path, "".join(_lines(dataset, index)))
     _write_settings(root, dataset.classes)
-    return [
-        *lost(
-            np.count_nonzero(dataset.difficult & ~dataset.ignore), "difficult flags: YOLO has none"
-        ),
-        *lost(np.count_nonzero(dataset.ignore), "regions to ignore: left out, YOLO has none"),
-        *lost_numbers(dataset, "YOLO"),
-    ]
+    return lost_flags(dataset, "YOLO") + lost_numbers(dataset, "YOLO")
 
 
 def _write_settings(root: Path, classes: Sequence[str]) -> None:

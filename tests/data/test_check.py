@@ -13,7 +13,7 @@ import configs
 from configs import ConfigError
 from configs.schema import Phase
 from data import check
-from data.datasets import prepare, read_split
+from data.datasets import class_names, read_split
 from data.images.resize import at_input_size
 from data.pipeline import steps_per_epoch
 
@@ -93,7 +93,7 @@ def examined(config, decode=True):
 def would_train(config):
     """Whether the readers let training begin, by asking them."""
     try:
-        classes = prepare(config.data)
+        classes = class_names(config.data)
         read_split(config.data, config.data.val, classes)
         train = read_split(config.data, config.data.train, classes)
         for phase in config.train.all_phases():

@@ -9,7 +9,7 @@ from PIL import Image
 
 from configs.checked import ConfigError
 from configs.schema import Csv, Data
-from data.datasets import SETTINGS, log_defects, prepare, read_split
+from data.datasets import SETTINGS, class_names, log_defects, read_split
 from data.formats import FORMATS
 from data.formats.shapes import make_shapes
 from data.records import DatasetError
@@ -49,23 +49,27 @@ def devkit(tmp_path):
 def test_classes_are_those_of_training_and_validation_together(devkit):
     """Sorted over all splits, so that a label means the same in each of them."""
     data = Data(root=str(devkit), train="A/train + B/train", val="A/val")
-    assert prepare(data) == ("bird", "cat", "dog", "zebra")
-    assert prepare(Data(root=str(devkit), train="B/train", val="B/train")) == ("bird", "cat", "dog")
-    assert prepare(Data(root=str(devkit / "A"), train="train", val="val")) == ("dog", "zebra")
+    assert class_names(data) == ("bird", "cat", "dog", "zebra")
+    assert class_names(Data(root=str(devkit), train="B/train", val="B/train")) == (
+        "bird",
+        "cat",
+        "dog",
+    )
+    assert class_names(Data(root=str(devkit / "A"), train="train", val="val")) == ("dog", "zebra")
 
 
 def test_classes_given_are_taken_as_they_are(devkit):
     """In their order, which is that of the labels; what is not among them is an error."""
     data = Data(root=str(devkit), train="B/train", val="A/val", classes=("dog", "cat", "bird"))
-    assert prepare(data) == ("dog", "cat", "bird")
-    assert read_split(data, data.train, prepare(data)).labels.tolist() == [1, 0, 2]
+    assert class_names(data) == ("dog", "cat", "bird")
+    assert read_split(data, data.train, class_names(data)).labels.tolist() == [1, 0, 2]
     with pytest.raises(DatasetError, match=r"a3\.xml.*expected one of dog, cat, bird.*'zebra'"):
-        read_split(data, data.val, prepare(data))
+        read_split(data, data.val, class_names(data))
 
 
 def test_splits_of_several_folders_are_joined_in_order(devkit):
     data = Data(root=str(devkit), train="A/train + B/train", val="A/val")
-    classes = prepare(data)
+    classes = class_names(data)
     joined = read_split(data, data.train, classes)
     assert joined.image_ids == ("a1", "a2", "b1", "b2")
     assert joined.classes == classes
@@ -83,8 +87,8 @@ def test_splits_of_one_folder_are_joined(devkit):
 @pytest.mark.parametrize(("limit", "expected"), [(0, 4), (1, 1), (3, 3), (99, 4)])
 def test_the_limit_is_of_the_whole_split(devkit, limit, expected):
     data = Data(root=str(devkit), train="A/train + B/train", val="A/val", limit=limit)
-    assert prepare(data) == ("bird", "cat", "dog", "zebra"), "classes do not depend on it"
-    found = read_split(data, data.train, prepare(data))
+    assert class_names(data) == ("bird", "cat", "dog", "zebra"), "classes do not depend on it"
+    found = read_split(data, data.train, class_names(data))
     assert found.image_ids == ("a1", "a2", "b1", "b2")[:expected]
 
 
@@ -94,7 +98,7 @@ def test_a_flat_folder_is_split_by_the_given_share(tmp_path):
         add_image(tmp_path, f"img{i:02d}", "dog")
     for share in (0.2, 0.6):
         data = Data(root=str(tmp_path), val_fraction=share)
-        assert prepare(data) == ("dog",)
+        assert class_names(data) == ("dog",)
         train, val = (read_split(data, split, ("dog",)) for split in ("train", "val"))
         assert not set(train.image_ids) & set(val.image_ids)
         assert len(train) + len(val) == 40
@@ -127,15 +131,30 @@ def test_shapes_are_made_once(tmp_path, monkeypatch):
     few = replace(FORMATS["shapes"], prepare=lambda root: make_shapes(root, 6, 2, (64, 64)))
     monkeypatch.setitem(FORMATS, "shapes", few)
     data = Data(format="shapes", root=str(tmp_path / "shapes"))
-    classes = prepare(data)
+    classes = class_names(data)
     assert (tmp_path / "shapes" / "shapes.json").is_file()
     assert set(classes) <= {"circle", "cross", "square", "star", "triangle"}
     assert list(classes) == sorted(classes)
     before = (tmp_path / "shapes" / "shapes.json").stat().st_mtime_ns
-    assert prepare(data) == classes
+    assert class_names(data) == classes
     assert (tmp_path / "shapes" / "shapes.json").stat().st_mtime_ns == before
     assert len(read_split(data, "train", classes)) == 6
     assert len(read_split(data, "val", classes)) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"images": ("x",)}, r"^data\.images: expected .* unless format is "),
+        ({"class_file": "none.txt"}, r"none\.txt: cannot be read"),
+        ({"classes": ("d\u202eg",)}, r"^data\.classes: expected a class name of one line"),
+    ],
+)
+def test_nothing_is_made_before_a_refusal(tmp_path, setting, message):
+    data = Data(format="shapes", root=str(tmp_path / "shapes"), **setting)
+    with pytest.raises(ValueError, match=message):
+        class_names(data)
+    assert not (tmp_path / "shapes").exists()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -181,7 +200,7 @@ EXPECTED = {"person": [2, 3, 12, 11], "head": [20, 3, 30, 11]}
 
 def test_every_format_is_read_as_the_config_says(other):
     """The same two boxes, whatever the order of the classes."""
-    classes = prepare(other)
+    classes = class_names(other)
     assert (
         classes
         == {
@@ -216,7 +235,7 @@ def test_classes_may_stand_in_a_file(tmp_path, other):
     if other.format == "crowdhuman":
         pytest.skip("its classes are person and head")
     (tmp_path / "names.txt").write_text("person\nhead\n")
-    assert prepare(replace(other, class_file="names.txt")) == ("person", "head")
+    assert class_names(replace(other, class_file="names.txt")) == ("person", "head")
 
 
 def test_settings_of_a_format_reach_its_reader(other, tmp_path):
@@ -234,7 +253,7 @@ def test_settings_of_a_format_reach_its_reader(other, tmp_path):
     elif other.format == "csv":
         (tmp_path / "train.csv").write_text("filename|xmin|ymin|xmax|ymax|class\na.png|1|2|3|4|x,y")
         piped = replace(other, csv=Csv(delimiter="pipe", header=True))
-        assert read_split(piped, "train", prepare(piped)).classes == ("x,y",)
+        assert read_split(piped, "train", class_names(piped)).classes == ("x,y",)
 
 
 def test_sizes_in_place_of_images(other, tmp_path):
@@ -250,7 +269,7 @@ def test_a_class_that_no_split_declares_is_refused(other):
     if other.format in ("coco", "yolo"):
         misspelt = replace(other, classes=("persn",))
         with pytest.raises(DatasetError, match="found 'persn'; did you mean 'person'"):
-            prepare(misspelt)
+            class_names(misspelt)
 
 
 def test_a_split_that_declares_fewer_classes_has_no_objects_of_the_others(tmp_path, other):
@@ -259,8 +278,8 @@ def test_a_split_that_declares_fewer_classes_has_no_objects_of_the_others(tmp_pa
         text = text.replace('"image_id": 5, 9,', '"image_id": 5, "category_id": 4,')
         (tmp_path / "val.json").write_text(text)
         both = replace(other, val="val")
-        assert prepare(both) == ("head", "person")
-        found = read_split(both, "val", prepare(both))
+        assert class_names(both) == ("head", "person")
+        found = read_split(both, "val", class_names(both))
         assert found.labels.tolist() == [0, 0]
         assert found.defects.counts() == {"class not declared": 1}
 
@@ -269,17 +288,17 @@ def test_only_the_split_that_is_judged_need_be_there(other):
     absent = replace(other, train="none", val="none")
     if other.format == "crowdhuman":
         return
-    assert prepare(absent, "train") == ("head", "person")
+    assert class_names(absent, "train") == ("head", "person")
     if other.format != "yolo":  # whose classes stand elsewhere
         with pytest.raises(DatasetError, match=r"none\.(csv|json)"):
-            prepare(absent)
+            class_names(absent)
 
 
 def test_no_class_found_says_what_hid_them(tmp_path):
     (tmp_path / "train.csv").write_text("a.jpg,1,2,3,4,cat,9\n")
     data = Data(format="csv", root=str(tmp_path), val="train")
     with pytest.raises(DatasetError, match=r"train\.csv, line 1: expected 6 fields"):
-        prepare(data)
+        class_names(data)
 
 
 def test_a_root_that_is_not_there(tmp_path):
@@ -309,7 +328,7 @@ def test_defects_are_listed_in_the_diary(tmp_path):
 
 def test_an_unknown_format_lists_those_there_are(tmp_path):
     with pytest.raises(ConfigError) as caught:
-        prepare(Data(format="vocx", root=str(tmp_path)))
+        class_names(Data(format="vocx", root=str(tmp_path)))
     expected = "voc, coco, csv, yolo, crowdhuman, shapes"
     assert str(caught.value) == f"data.format: expected one of {expected}, found 'vocx'"
 

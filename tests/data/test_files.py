@@ -10,7 +10,7 @@ from data.convert.splits import same_content
 from data.detections.project_json import read_json
 from data.files import open_data, read_data, read_data_text
 from data.formats.coco import read_coco
-from data.formats.texts import text_lines
+from data.formats.text_files import text_lines
 from data.formats.voc import parse_annotation
 from data.images.bit_depth import is_deep
 from data.images.decode import read_header, read_image

@@ -22,7 +22,7 @@ from PIL import Image
 from data.formats.boxes_csv import csv_classes, read_csv
 from data.formats.coco import coco_classes, read_coco
 from data.formats.crowdhuman import read_crowdhuman
-from data.formats.voc import discover_classes, read_voc
+from data.formats.voc import read_voc, voc_classes
 from data.formats.yolo import read_yolo, yolo_classes
 from data.records import Dataset, DatasetError
 
@@ -187,7 +187,7 @@ policies = st.sampled_from(("error", "drop"))
 def test_voc(folder, data, policy):
     (folder / "voc/a.xml").write_bytes(data)
     assert_sound(lambda: read_voc(folder / "voc", "all", ("cat", "dog"), on_bad_annotation=policy))
-    assert_sound(lambda: discover_classes(folder / "voc", ["all"]))
+    assert_sound(lambda: voc_classes(folder / "voc", "all"))
 
 
 @fuzzed

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from configs.schema import Data
-from data.datasets import prepare, read_split
+from data.datasets import class_names, read_split
 from data.detections.devkit import read_devkit
 from data.detections.project_json import read_json
 from data.formats.class_files import read_class_file
 from data.formats.voc import parse_annotation
-from data.records import DatasetError, Defects, Record, pack
+from data.records import DatasetError, Defects, assemble
 
 pytestmark = pytest.mark.quick
 
@@ -73,7 +73,7 @@ def root(tmp_path):
 
 
 def read(data):
-    return read_split(data, data.train, prepare(data))
+    return read_split(data, data.train, class_names(data))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -151,16 +151,16 @@ def test_objects_of_such_a_class_are_left_out_where_that_is_asked_for(root, name
 def test_names_of_the_config_and_of_a_class_file(root):
     data, _ = voc(root)
     with pytest.raises(DatasetError, match=r"data\.classes: expected a class name of one line"):
-        prepare(replace(data, classes=("cat", "d\u202eg")))
+        class_names(replace(data, classes=("cat", "d\u202eg")))
     (root / "classes.txt").write_text(f"cat\n{ESCAPE}\n")
     with pytest.raises(DatasetError, match=r"classes\.txt, line 2: expected a class name of one"):
         read_class_file(root / "classes.txt")
 
 
 def test_names_of_datasets_made_by_hand():
-    record = Record("a.png", "a", 9, 9, [], [], [])
+    image = {"images": ["a.png"], "image_ids": ["a"], "sizes": [[9, 9]]}
     with pytest.raises(DatasetError, match="mine: expected a class name of one line"):
-        pack("mine", ("cat", "a\nb"), [record], Defects())
+        assemble("mine", ("cat", "a\nb"), **image, defects=Defects())
 
 
 def test_errors_are_one_printable_line(tmp_path):

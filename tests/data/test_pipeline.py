@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from configs.schema import Augment, Canvas, Data, Mixing, ShortLong
-from data.datasets import prepare, read_split
+from data.datasets import class_names, read_split
 from data.formats.shapes import make_shapes
 from data.images import render
 from data.images.decode import decode_image
@@ -50,7 +50,7 @@ def data(root):
 
 @pytest.fixture(scope="module")
 def dataset(data):
-    return read_split(data, "train", prepare(data))
+    return read_split(data, "train", class_names(data))
 
 
 def batches(dataset, data, epochs=FIRST, rule=RULE, batch_size=BATCH, seed=0, skip_steps=0):
@@ -639,7 +639,7 @@ def test_a_broken_image_is_named(root, data, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
     broken = dataclasses.replace(data, root=str(copy))
-    dataset = read_split(broken, "train", prepare(broken))
+    dataset = read_split(broken, "train", class_names(broken))
     path = dataset.images[6]
     with open(path, "rb+") as file:
         file.truncate(700)

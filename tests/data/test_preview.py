@@ -12,7 +12,7 @@ from PIL import Image
 import configs
 from configs.schema import Augment, Canvas, Data, Mixing, Phase
 from data import preview
-from data.datasets import prepare, read_split
+from data.datasets import class_names, read_split
 from data.formats.shapes import make_shapes
 from data.pipeline import training_batches
 from data.records import DatasetError
@@ -64,7 +64,7 @@ def config(root):
 
 @pytest.fixture
 def dataset(config):
-    return read_split(config.data, "train", prepare(config.data))
+    return read_split(config.data, "train", class_names(config.data))
 
 
 def rows(batches):

@@ -1,4 +1,4 @@
-"""Packing records into flat arrays and taking them apart again."""
+"""Assembling flat arrays and taking them apart again."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,9 @@ from data.records import (
     OF_OBJECTS,
     DatasetError,
     Defects,
-    Record,
     assemble,
     concatenate,
     first_images,
-    pack,
     select,
 )
 
@@ -20,15 +18,22 @@ pytestmark = pytest.mark.quick
 
 def record(name, *labels, size=(40, 30)):
     """One image; box i of its objects is (i, 0, i + 1, label + 1), odd labels are difficult."""
-    boxes = [(i, 0, i + 1, label + 1) for i, label in enumerate(labels)]
-    return Record(
-        image=f"{name}.jpg",
-        image_id=name,
-        width=size[0],
-        height=size[1],
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        labels=np.array(labels, np.int32),
-        difficult=np.array([label % 2 for label in labels], bool),
+    return name, labels, size
+
+
+def made(name, classes, records, defects):
+    rows = [(m, i, label) for m, r in enumerate(records) for i, label in enumerate(r[1])]
+    return assemble(
+        name,
+        classes,
+        images=[f"{name}.jpg" for name, _, _ in records],
+        image_ids=[name for name, _, _ in records],
+        sizes=[size for _, _, size in records],
+        image_index=[m for m, _, _ in rows],
+        boxes=[(i, 0, i + 1, label + 1) for _, i, label in rows],
+        labels=[label for _, _, label in rows],
+        difficult=[label % 2 for _, _, label in rows],
+        defects=defects,
     )
 
 
@@ -39,10 +44,10 @@ def defects(*kinds):
 @pytest.fixture
 def dataset():
     records = [record("a", 2), record("b"), record("c", 1, 0, 3, size=(50, 60)), record("d")]
-    return pack("set/train", ["w", "x", "y", "z"], records, defects("bad", "bad", "odd"))
+    return made("set/train", ["w", "x", "y", "z"], records, defects("bad", "bad", "odd"))
 
 
-def test_pack(dataset):
+def test_assemble(dataset):
     """Objects one image after another; images without any take no rows."""
     assert dataset.name == "set/train"
     assert dataset.classes == ("w", "x", "y", "z")
@@ -72,7 +77,7 @@ def test_rows_and_image_index_agree(dataset):
 
 
 def test_a_dataset_without_any_object():
-    dataset = pack("set", ["w"], [record("a"), record("b")], Defects())
+    dataset = made("set", ["w"], [record("a"), record("b")], Defects())
     assert dataset.boxes.shape == (0, 4)
     assert dataset.labels.shape == dataset.difficult.shape == dataset.image_index.shape == (0,)
     np.testing.assert_array_equal(dataset.row_splits, [0, 0, 0])
@@ -80,12 +85,12 @@ def test_a_dataset_without_any_object():
 
 def test_no_image_left_says_what_was_dropped():
     with pytest.raises(DatasetError, match=r"set/train: no images .*2 x unreadable image"):
-        pack("set/train", ["w"], [], defects("unreadable image", "unreadable image"))
+        made("set/train", ["w"], [], defects("unreadable image", "unreadable image"))
 
 
 def test_concatenate_keeps_order_objects_and_defects(dataset):
-    other = pack("other/val", dataset.classes, [record("e", 3, 2), record("f")], defects("odd"))
-    third = pack("third", dataset.classes, [record("g", 0)], Defects())
+    other = made("other/val", dataset.classes, [record("e", 3, 2), record("f")], defects("odd"))
+    third = made("third", dataset.classes, [record("g", 0)], Defects())
     joined = concatenate([dataset, other, third])
     assert joined.name == "set/train + other/val + third"
     assert joined.image_ids == tuple("abcdefg")
@@ -106,7 +111,7 @@ def test_concatenate_of_one_is_that_one(dataset):
 
 def test_image_ids_that_two_splits_have_are_led_by_their_split(dataset):
     """Detections are filed under the id: they could not be told apart."""
-    other = pack("other/val", dataset.classes, [record("x"), record("c", 1)], Defects())
+    other = made("other/val", dataset.classes, [record("x"), record("c", 1)], Defects())
     joined = concatenate([dataset, other])
     assert joined.image_ids[2:] == ("set/train/c", "set/train/d", "other/val/x", "other/val/c")
     with pytest.raises(DatasetError, match=r"set/train \+ set/train: .*'set/train/a' 2 times"):
@@ -115,9 +120,9 @@ def test_image_ids_that_two_splits_have_are_led_by_their_split(dataset):
 
 def test_no_image_left_says_why():
     with pytest.raises(DatasetError, match=r"s: .* read: 1 x bad, 1 x odd; the first: some file"):
-        pack("s", ["x"], [], defects("bad", "odd"))
+        made("s", ["x"], [], defects("bad", "odd"))
     with pytest.raises(DatasetError, match=r"s: no images left to read: none listed"):
-        pack("s", ["x"], [], defects())
+        made("s", ["x"], [], defects())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
@@ -178,7 +183,7 @@ def test_what_is_left_open_follows_from_the_boxes_and_the_classes(dataset):
 
 def test_an_id_that_occurs_twice_is_refused():
     with pytest.raises(DatasetError, match="s: expected different image ids, found 'a' 2 times"):
-        pack("s", ["x"], [record("a"), record("b"), record("a")], defects())
+        made("s", ["x"], [record("a"), record("b"), record("a")], defects())
 
 
 @pytest.mark.parametrize("indices", [[2, 0], [3], [], [1, 2, 2]])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.records import Defects, Record, pack
+from data.records import Defects, assemble
 from data.sampling import epoch_order, repeat_factors, samples_per_epoch
 
 pytestmark = pytest.mark.quick
@@ -16,20 +16,25 @@ CLASSES = ("dog", "cat", "owl", "emu")
 def record(name, *labels, ignore=(), difficult=()):
     """An image with an object of each label; `ignore` and `difficult` are rows."""
     rows = np.arange(len(labels))
-    return Record(
-        image=f"{name}.jpg",
-        image_id=name,
-        width=50,
-        height=50,
-        boxes=np.tile([5.0, 5.0, 20.0, 20.0], (len(labels), 1)),
-        labels=np.array(labels, np.int32),
-        difficult=np.isin(rows, difficult),
-        ignore=np.isin(rows, ignore),
-    )
+    return name, labels, np.isin(rows, difficult), np.isin(rows, ignore)
 
 
 def make_dataset(*records):
-    return pack("tiny", CLASSES, records, Defects())
+    names, labels, difficult, ignore = zip(*records, strict=True)
+    labels, difficult, ignore = map(np.concatenate, (labels, difficult, ignore))
+    return assemble(
+        "tiny",
+        CLASSES,
+        images=[f"{name}.jpg" for name in names],
+        image_ids=names,
+        sizes=[[50, 50]] * len(names),
+        image_index=np.repeat(np.arange(len(names)), [len(record[1]) for record in records]),
+        boxes=np.tile([5.0, 5.0, 20.0, 20.0], (len(labels), 1)),
+        labels=labels,
+        difficult=difficult,
+        ignore=ignore,
+        defects=Defects(),
+    )
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from data.records import Defects, Record, pack
+from data.records import Defects, assemble
 from training.progress import (
     BEST,
     LAST,
@@ -299,9 +299,10 @@ def test_the_epoch_has_the_step(tmp_path, epoch, step, problem):
 
 
 def dataset(x2=5.0, classes=("a", "b")):
-    boxes = np.array([[1.0, 2.0, x2, 6.0]])
-    record = Record("a.jpg", "a", 9, 9, boxes, np.array([1]), np.array([False]))
-    return pack("some/train", classes, [record], Defects())
+    return assemble(
+        "some/train", classes, images=["a.jpg"], image_ids=["a"], sizes=[[9, 9]],
+        image_index=[0], boxes=[[1.0, 2.0, x2, 6.0]], labels=[1], defects=Defects(),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import convert
-from data.convert import main
+from data.convert import writing
+from data.convert.__main__ import keep_inside, main, remarks
 from data.formats import TARGETS, recognition, voc
 from data.formats.boxes_csv import read_csv
 from data.formats.class_files import read_class_file
@@ -668,8 +668,8 @@ def test_shares_that_were_not_reached_are_told(source, tmp_path, capsys):
 
 def test_five_points_off_are_not_told():
     datasets = {"a": range(11), "b": range(9)}
-    assert convert.remarks(datasets, "csv", [("a", 0.5), ("b", 0.5)]) == []
-    assert len(convert.remarks(datasets, "csv", [("a", 0.49), ("b", 0.51)])) == 2
+    assert remarks(datasets, "csv", [("a", 0.5), ("b", 0.5)]) == []
+    assert len(remarks(datasets, "csv", [("a", 0.49), ("b", 0.51)])) == 2
 
 
 @pytest.mark.parametrize(
@@ -731,7 +731,7 @@ def test_a_run_that_fails_leaves_nothing(source, tmp_path, monkeypatch, to):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(convert, "place", fail)
+    monkeypatch.setattr(writing, "place", fail)
     with pytest.raises(OSError, match="disk full"):
         run(root, "--to", to, "--out", tmp_path / "out")
     assert files_below(tmp_path) == before
@@ -812,6 +812,6 @@ def test_a_clipped_box_keeps_the_area_of_its_outline():
         image_index=[0, 0, 0], boxes=[[-1, 0, 20, 10], [-1, 0, 20, 10], [0, 0, 4, 4]],
         labels=[0, 0, 0], areas=[70, 210, 900], defects=Defects(),
     )  # fmt: skip
-    kept, losses = convert.keep_inside({"val": dataset})
+    kept, losses = keep_inside({"val": dataset})
     np.testing.assert_array_equal(kept["val"].areas, [70, 200, 900])
     assert losses == ["val: 2 boxes reach beyond the image: clipped"]

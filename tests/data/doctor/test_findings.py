@@ -283,20 +283,16 @@ def test_file_and_object_of_every_readers_messages(message):
 
 
 def kind_patterns(tree):
-    """Of each `defects.add(kind, ...)` and `messages.extend([(kind, ...)] * n)` a regex."""
+    """Of each `defects.add(kind, ...)` a regex."""
     constants = {
         node.targets[0].id: node.value
         for node in tree.body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
     for node in ast.walk(tree):
-        name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-        if name.endswith("messages.extend"):
-            kind = next(part for part in ast.walk(node) if isinstance(part, ast.Tuple)).elts[0]
-        elif name.endswith("defects.add"):
-            kind = node.args[0]
-        else:
+        if not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("defects.add")):
             continue
+        kind = node.args[0]
         kind = constants[kind.id] if isinstance(kind, ast.Name) else kind
         parts = kind.values if isinstance(kind, ast.JoinedStr) else [kind]
         if ast.unparse(kind) != "error.kind":  # what a judge rejects
@@ -320,8 +316,8 @@ def test_each_kind_of_defect_in_the_tree_is_seen():
     source = """
 _X = "polygon"
 defects.add("one", message)
-self.judge.defects.messages.extend([("two", message)] * count)
-judge.defects.messages.extend([(_X, message)] * count)
+self.judge.defects.add("two", message, count)
+judge.defects.add(_X, message, count)
 judge.defects.add(f"box {what} the image", message)
 self.defects.add(error.kind, str(error))
 """

@@ -4,29 +4,28 @@ import numpy as np
 import pytest
 
 from data.doctor.object_counts import limits, objects_an_image, objects_of_a_class, rounded_up
-from data.records import Defects, Record, pack
+from data.records import Defects, assemble
 
 pytestmark = pytest.mark.quick
 
 
 def dataset(*images):
     """Images of (objects of class a, of class b, regions to ignore) each."""
-    records = []
-    for number, (a, b, ignored) in enumerate(images):
-        count = a + b + ignored
-        records.append(
-            Record(
-                f"{number}.jpg",
-                str(number),
-                100,
-                100,
-                boxes=np.tile([0.0, 0, 10, 10], (count, 1)),
-                labels=np.repeat([0, 1, 0], [a, b, ignored]),
-                difficult=np.arange(count) % 2 == 0,
-                ignore=np.repeat([False, False, True], [a, b, ignored]),
-            )
-        )
-    return pack("bccd/test", ("a", "b"), records, Defects())
+    counts, numbers = np.array(images).reshape(-1, 3), range(len(images))
+    image_index = np.repeat(numbers, counts.sum(axis=1))
+    return assemble(
+        "bccd/test",
+        ("a", "b"),
+        images=[f"{number}.jpg" for number in numbers],
+        image_ids=[str(number) for number in numbers],
+        sizes=[[100, 100]] * len(images),
+        image_index=image_index,
+        boxes=np.tile([0.0, 0, 10, 10], (len(image_index), 1)),
+        labels=np.repeat([0, 1, 0] * len(images), counts.ravel()),
+        difficult=np.concatenate([np.arange(count) % 2 == 0 for count in counts.sum(axis=1)]),
+        ignore=np.repeat([False, False, True] * len(images), counts.ravel()),
+        defects=Defects(),
+    )
 
 
 def messages(*args, **options):

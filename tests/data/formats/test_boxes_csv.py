@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.formats.boxes_csv import _image_ids, csv_classes, read_csv
-from data.formats.finding import share
+from data.formats.image_files import share
 from data.formats.voc import read_voc
 from data.records import DatasetError
 
@@ -271,7 +271,7 @@ def test_classes_of_a_share_are_those_of_its_images(tmp_path):
 )
 def test_arguments_that_make_no_sense(folder, options, message):
     with pytest.raises(ValueError, match=message) as caught:
-        read_csv(folder(BOX), "train", **options)
+        read_csv(folder(BOX, file="boxes.csv"), "train", **options)
     assert not isinstance(caught.value, DatasetError)
 
 

@@ -129,7 +129,7 @@ def test_some_classes_in_an_order_of_their_own(folder):
 
 
 def test_classes_that_are_not_there_have_no_objects_and_ids_of_their_own(folder):
-    """Another split may have them; `prepare` refuses what none has."""
+    """Another split may have them; `class_names` refuses what none has."""
     root = folder(instances([box(1, DOG)]))
     dataset = read_coco(root, "val", ["dgo", "dog"])
     assert dataset.classes == ("dgo", "dog")
@@ -259,7 +259,9 @@ def test_no_such_file_says_what_was_looked_for_and_what_is_there(folder):
             read_coco(root, split)
         assert f"{root}: expected {looked}" in str(caught.value)
         assert "found annotations/instances_train.json, val.json" in str(caught.value)
-    with pytest.raises(DatasetError, match=r"nowhere: expected .* found no JSON file"):
+    with pytest.raises(DatasetError, match=r"val: expected .* found no JSON file"):
+        read_coco(root / "val", "val")
+    with pytest.raises(DatasetError, match=r"nowhere: no such folder"):
         read_coco(root / "nowhere", "val")
     with pytest.raises(ValueError, match="on_bad_annotation: expected 'error' or 'drop'"):
         read_coco(root, "val", on_bad_annotation="ignore")

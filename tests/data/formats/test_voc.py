@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.formats.voc import discover_classes, parse_annotation, read_voc
+from data.files import read_data
+from data.formats import voc
+from data.formats.voc import FORMAT, parse_annotation, read_voc, voc_classes
 from data.records import DatasetError
 
 pytestmark = pytest.mark.quick
@@ -118,8 +120,8 @@ def test_joined_splits_and_class_image_sets(tree):
 
 
 def test_splits_can_share_a_class_list(tree):
-    assert discover_classes(tree, ["val"]) == ("dog",)
-    classes = discover_classes(tree, ["train", "val"])
+    assert voc_classes(tree, "val") == ("dog",)
+    classes = FORMAT.joint_classes(tree, ["train", "val"], {})
     assert classes == ("bird", "cat", "dog")
     assert read_voc(tree, "val", classes).labels.tolist() == [2]
 
@@ -240,8 +242,22 @@ def test_a_copied_xml_does_not_take_the_image_of_another(flat):
     text = xml(obj(), extra="<filename>a.jpg</filename>")
     root = flat(a=text)
     write_text(root / "a (1).xml", text)
-    parts = ("a (1).xml: expected an image a (1).*", "nor a free one named 'a.jpg'")
+    parts = ("a (1).xml: expected the image a (1).*", "nor a free one named 'a.jpg'")
     assert_defect(root, "missing image", *parts, num_boxes=1)
+
+
+def test_the_name_that_filename_gives_wins_over_its_stem(flat):
+    root = flat(IMG_7=None)
+    write_image(root / "IMG_7.png")
+    write_text(root / "a.xml", xml(obj(), extra="<filename>IMG_7.png</filename>"))
+    assert read_voc(root, "all").images == (str(root / "IMG_7.png"),)
+
+
+def test_an_image_of_another_kind_is_named(flat):
+    root = flat(a=xml(obj()))
+    (root / "a.jpg").rename(root / "a.webp")
+    with pytest.raises(DatasetError, match=r"a\.xml: .* found a\.webp, which is no JPEG"):
+        read_voc(root, "all")
 
 
 def test_image_without_xml_may_be_unlabelled(flat):
@@ -252,7 +268,12 @@ def test_image_without_xml_may_be_unlabelled(flat):
 def test_two_images_of_one_stem(flat):
     root = flat(a=xml(obj()), b=xml(obj()))
     write_image(root / "b.png")
-    assert_defect(root, "ambiguous image", "b.png", "one image with the stem 'b'", num_boxes=1)
+    assert_defect(
+        root,
+        "ambiguous image",
+        f"{root}/b.xml: expected one image b.*, found b.jpg, b.png",
+        num_boxes=1,
+    )
 
 
 def test_image_that_cannot_be_read(flat):
@@ -294,6 +315,23 @@ def test_attacks_are_refused_quickly(flat, name):
 def test_files_that_are_not_xml(flat, text):
     root = flat(a=xml(obj()), b=text)
     assert_defect(root, "unreadable XML", f"{root}/b.xml: not an XML file: ", num_boxes=1)
+
+
+def test_a_file_is_parsed_once_and_again_when_it_has_changed(tree, monkeypatch):
+    """Classes are looked for first, objects are read second."""
+    read = []
+
+    def counted(path, *args, **options):
+        read.append(path)
+        return read_data(path, *args, **options)
+
+    monkeypatch.setattr(voc, "read_data", counted)
+    classes = voc_classes(tree, "train")
+    assert read_voc(tree, "train", classes).labels.tolist() == [1, 0]
+    assert len(read) == 2
+    write_text(tree / "Annotations" / "000002.xml", xml(obj("bird"), obj("bird")))
+    assert read_voc(tree, "train", classes).labels.tolist() == [0, 0, 0]
+    assert len(read) == 3
 
 
 def test_xml_that_is_not_voc(flat):

@@ -12,7 +12,7 @@ from loguru import logger
 from data.images import bit_depth
 from data.images.bit_depth import Depth, bits_of, depth_of, is_deep
 from data.images.render import image_reader
-from data.records import DatasetError, Defects, Record, pack
+from data.records import DatasetError, Defects, assemble
 
 pytestmark = pytest.mark.quick
 
@@ -102,9 +102,9 @@ def warnings():
 
 def read_all(images, bits, cache=False):
     """The pixels of images of 8x6, each at its own size."""
-    nothing = np.zeros((0, 4)), np.zeros(0, np.int32), np.zeros(0, bool)
-    records = [Record(path, path, 8, 6, *nothing) for path in images]
-    read = image_reader(replace(pack("x", ("a",), records, Defects()), bits=bits), cache)
+    sizes = [[8, 6]] * len(images)
+    dataset = assemble("x", ("a",), images=images, image_ids=images, sizes=sizes, defects=Defects())
+    read = image_reader(replace(dataset, bits=bits), cache)
     whole, size = np.array([0, 0, 6, 8]), np.array([6, 8])
     return [read(i, whole, size, True, 1) for i in range(len(images))]
 

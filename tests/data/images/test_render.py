@@ -12,7 +12,7 @@ from data.images import render
 from data.images.decode import EncodedImage, decode_image
 from data.images.render import image_reader, resample
 from data.pipeline import evaluation_batches, training_sample
-from data.records import DatasetError, Defects, Record, pack
+from data.records import DatasetError, Defects, assemble
 
 pytestmark = pytest.mark.full
 
@@ -47,9 +47,10 @@ def write(path, seen, orientation=1, quality=95):
 
 def dataset_of(path, height, width, boxes=()):
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
-    labels = np.arange(len(boxes), dtype=np.int32)
-    record = Record(str(path), "0", width, height, boxes, labels, np.zeros(len(boxes), bool))
-    return pack("test", ("a", "b", "c", "d"), [record], Defects())
+    return assemble(
+        "test", ("a", "b", "c", "d"), images=[str(path)], image_ids=["0"], sizes=[[width, height]],
+        image_index=[0] * len(boxes), boxes=boxes, labels=np.arange(len(boxes)), defects=Defects(),
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -1,20 +1,16 @@
-"""Lines, fields, numbers and class names."""
+"""Lines, fields and numbers."""
 
 import math
 
-import numpy as np
 import pytest
 
-from data.formats.texts import (
-    choose_classes,
-    class_label,
+from data.formats.text_files import (
     csv_fields,
     decimal,
     numbered_lines,
     quoted,
     text_lines,
 )
-from data.records import DatasetError, Defects
 
 pytestmark = pytest.mark.quick
 
@@ -66,26 +62,3 @@ def test_quoted_texts_are_short():
     assert quoted(None) == "nothing"
     assert quoted("a\nb") == r"'a\nb'"
     assert quoted("x" * 61) == repr("x" * 57 + "...")
-
-
-def test_class_labels():
-    label_of = {"cat": 0, "dog": 1}
-    assert class_label("dog", label_of, "f") == 1
-    with pytest.raises(DatasetError, match="found 'cta'; did you mean 'cat'"):
-        class_label("cta", label_of, "f")
-    with pytest.raises(DatasetError, match=r"f: expected one of cat, dog, found 'zebra'$"):
-        class_label("zebra", label_of, "f")
-    for name in (None, ""):
-        with pytest.raises(DatasetError, match="f: expected a class name, found none") as caught:
-            class_label(name, label_of, "f")
-        assert caught.value.kind == "missing name"
-
-
-def test_choose_classes():
-    defects = Defects()
-    for classes, labels in ((None, [0, 1, 2]), (["c", "a"], [1, -1, 0])):
-        found = choose_classes(["a", "b", "c"], classes, "x", defects)
-        np.testing.assert_array_equal(found, labels)
-    assert not defects.messages
-    np.testing.assert_array_equal(choose_classes(["a"], ["b", "a"], "x", defects), [1])
-    assert defects.messages == [("class not declared", "x: class: expected one of a, found 'b'")]

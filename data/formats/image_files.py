@@ -1,40 +1,44 @@
-"""What several readers do alike: look for images, read their headers, judge the sizes stated."""
+"""Image files: found by the names that annotations give, listed, of the size that is stated."""
 
 import hashlib
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from data.formats.judge import Judge
+from data.formats.bad_annotations import Judge
 from data.images.decode import IMAGE_SUFFIXES, ImageHeader
 from data.records import DatasetError
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Key = TypeVar("Key", bound=Hashable)
 
 NO_IMAGES = (".webp", ".tif", ".tiff", ".gif", ".heic", ".avif")  # that are none to our decoder
 
 
-def in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item]
-) -> list[Result | DatasetError]:
-    """[function(item)], in order; a DatasetError it raises takes the place of its result."""
+def drawn_split(
+    keys: Sequence[str], split: str, val_fraction: float, seed: int, where: object
+) -> list[str]:
+    """The keys of images that fall into "train" or "val", in order; all for "all".
 
-    def attempt(item: Item) -> Result | DatasetError:
-        try:
-            return function(item)
-        except DatasetError as error:
-            return error
-
-    with ThreadPoolExecutor(max_workers=4) as pool:  # more only fight over the interpreter
-        return list(pool.map(attempt, items))
+    A key's side depends on nothing but the key and the seed: new files move no old one.
+    where: begins the message of the DatasetError where no image falls into the split. Raises
+    ValueError for another fraction than 0 to 1.
+    """
+    if not 0 <= val_fraction <= 1:
+        raise ValueError(f"val_fraction: expected a number from 0 to 1, found {val_fraction}")
+    if split == "all":
+        return list(keys)
+    chosen = [key for key in keys if (share(key, seed) < val_fraction) == (split == "val")]
+    if not chosen:
+        raise DatasetError(
+            f"{where}: split {split!r} is empty: with val_fraction={val_fraction} "
+            f"none of the {len(keys)} images falls into it; change data.val_fraction"
+        )
+    return chosen
 
 
 def share(key: str, seed: int) -> float:
-    """A number in [0, 1) that depends on nothing else: new files move no old one."""
+    """A number in [0, 1) that depends on nothing else."""
     data = f"{seed}:{key}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(data, digest_size=7).digest()) / 2**56
 
@@ -67,22 +71,24 @@ class ImageFinder:
         self.folders = list(dict.fromkeys(str(folder) for folder in folders))
         self._names: dict[str, dict[str, list[str]]] = {}
 
-    def find(self, name: str) -> Path:
+    def find(self, name: str, where: str | Callable[[], str]) -> Path:
         """The image file `name`: a path below one of the folders, or an absolute one.
 
         If a path is not there, its last parts are searched for, ever fewer: files come from other
-        machines. If no file has the name, the one of the same stem is taken. Raises DatasetError of
-        kind "missing image" or "ambiguous image".
+        machines. If no file has the name, the one of the same stem is taken: "a.*" is the one that
+        has the stem "a". where: the place of the name, for messages. Raises DatasetError of kind
+        "missing image" or "ambiguous image".
         """
         inner, file = os.path.split(name.replace("\\", "/"))  # a Path takes ten times longer
         stem = os.path.splitext(file)[0]
         for place in self._places(inner):
-            if file in self._listing(place).get(stem, ()):
+            if file in self.listing(place).get(stem, ()):
                 return Path(place, file)
         for place in self._places(inner):
-            found = self._listing(place).get(stem, [])
+            found = self.listing(place).get(stem, [])
             if len(found) > 1:
-                message = f"expected one image {stem}.*, found {', '.join(found)} in {place}"
+                expected = f"expected one image {stem}.*"
+                message = f"{_text(where)}: {expected}, found {', '.join(found)} in {place}"
                 raise DatasetError(message, kind="ambiguous image")
             if found:
                 return Path(place, found[0])
@@ -90,7 +96,7 @@ class ImageFinder:
         others = [n for place in self._places(inner) for n in names_in(place, NO_IMAGES)]
         other = next((n for n in others if os.path.splitext(n)[0] == stem), "none")
         hint = "" if other == "none" else ", which is no JPEG, PNG or BMP"
-        message = f"expected the image {name} in {looked}, found {other}{hint}"
+        message = f"{_text(where)}: expected the image {name} in {looked}, found {other}{hint}"
         raise DatasetError(message, "missing image")
 
     def _places(self, inner: str) -> Iterator[str]:
@@ -100,7 +106,7 @@ class ImageFinder:
             rest = "/".join(parts[start:])
             yield from (os.path.join(folder, rest) for folder in self.folders)
 
-    def _listing(self, folder: str) -> dict[str, list[str]]:
+    def listing(self, folder: str) -> dict[str, list[str]]:
         """{stem: names} of the image files in a folder, listed once."""
         if folder not in self._names:
             names: dict[str, list[str]] = {}
@@ -108,6 +114,10 @@ class ImageFinder:
                 names.setdefault(os.path.splitext(name)[0], []).append(name)
             self._names[folder] = names
         return self._names[folder]
+
+
+def _text(where: str | Callable[[], str]) -> str:
+    return where if isinstance(where, str) else where()
 
 
 def find_images(
@@ -122,9 +132,9 @@ def find_images(
     name_of: dict[Path, str] = {}
     for key, name, where in wanted:
         try:
-            path = finder.find(name)
+            path = finder.find(name, where)
         except DatasetError as error:
-            judge.reject(DatasetError(f"{where()}: {error}", error.kind))
+            judge.reject(error)
             continue
         other = name_of.setdefault(path, name)
         if other != name:
@@ -136,6 +146,25 @@ def find_images(
             message = f"{where()}: expected the image {name}, took {path}"
             judge.defects.add("image under another suffix", message)
     return found
+
+
+def require_folder(root: Path) -> None:
+    """Raises DatasetError where no folder is."""
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder")
+
+
+def first_file(root: Path, names: Sequence[str], none: str, *patterns: str) -> Path:
+    """The first of these files that is there.
+
+    none: what the message says was found where no file of these patterns, which it lists, is.
+    """
+    require_folder(root)
+    for name in names:
+        if (root / name).is_file():
+            return root / name
+    found = ", ".join(sorted(files_below(root, *patterns))) or none
+    raise DatasetError(f"{root}: expected {' or '.join(names)}, found {found}")
 
 
 def files_below(root: Path, *patterns: str) -> list[str]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.formats.judge import Judge
+from data.formats.bad_annotations import Judge
 from data.records import DatasetError
 
 pytestmark = pytest.mark.quick
@@ -80,3 +80,20 @@ def test_nothing_to_judge():
 def test_an_unknown_policy_is_refused():
     with pytest.raises(ValueError, match="expected 'error' or 'drop', found 'skip'"):
         Judge("skip")
+
+
+@pytest.mark.parametrize("policy", ["error", "drop"])
+def test_what_is_loaded_keeps_its_order_without_what_is_rejected(policy):
+    def halve(number):
+        if number % 2:
+            raise DatasetError(f"{number} is odd", "odd")
+        return number // 2
+
+    judge = Judge(policy)
+    assert list(judge.load(halve, [4, 6, 2]).items()) == [(4, 2), (6, 3), (2, 1)]
+    if policy == "error":
+        with pytest.raises(DatasetError, match="3 is odd"):
+            judge.load(halve, [4, 3, 2])
+    else:
+        assert judge.load(halve, [4, 3, 2]) == {4: 2, 2: 1}
+        assert judge.defects.messages == [("odd", "3 is odd")]

@@ -1,0 +1,65 @@
+"""What stands in text files: lines, fields, numbers, and how texts are quoted in messages."""
+
+import csv
+import math
+import re
+from pathlib import Path
+
+from data.files import read_data_text
+from data.records import DatasetError
+
+SHOWN = 60  # characters of a text of the file in a message
+OF_ONE_IMAGE, OF_DATASET = 2**26, 2**31  # bytes of an annotation file at most
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+
+
+def text_lines(path: str | Path, most: int = OF_DATASET) -> list[str]:
+    """The lines of a UTF-8 file, with or without BOM, ended by LF, CRLF or CR.
+
+    Raises DatasetError if it is no regular file, has more than `most` bytes, cannot be read, is
+    not UTF-8 or holds a NUL, with the line.
+    """
+    text = read_data_text(path, most).removeprefix("\ufeff")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if "\0" in text:
+        line = next(number for number, line in enumerate(lines, start=1) if "\0" in line)
+        raise DatasetError(f"{path}, line {line}: expected text, found a NUL character")
+    return lines
+
+
+def numbered_lines(path: str | Path, most: int = OF_DATASET) -> list[tuple[int, str]]:
+    """(number from 1, trimmed text) of the lines that are not blank. Errors as `text_lines`."""
+    return [(n, line.strip()) for n, line in enumerate(text_lines(path, most), 1) if line.strip()]
+
+
+def csv_fields(line: str, delimiter: str = ",") -> list[str]:
+    """The fields of one line, trimmed; one that holds the delimiter is in double quotes.
+
+    Raises csv.Error for quotes that are not closed, and for a field of more than csv's limit.
+    """
+    line = line.strip(" ")  # a closing quote must be the last
+    reader = csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True)
+    return [field.strip() for field in next(reader)]
+
+
+def decimal(text: str | None) -> float:
+    """A finite decimal number, nan for other texts; float() alone takes 'inf' and '1_0'."""
+    if text is None or len(text) > 100 or not _NUMBER.fullmatch(text):
+        return math.nan
+    value = float(text)
+    return value if math.isfinite(value) else math.nan
+
+
+def number_in(text: str | None, where: str) -> float:
+    """As `decimal`, but raises DatasetError for other texts; where: file, object and field."""
+    value = decimal(text)
+    if math.isnan(value):
+        raise DatasetError(f"{where}: expected a number, found {quoted(text)}", "bad number")
+    return value
+
+
+def quoted(text: str | None) -> str:
+    """A text of the file for a message: one line, not endless."""
+    if text is None:
+        return "nothing"
+    return repr(text if len(text) <= SHOWN else text[: SHOWN - 3] + "...")
