@@ -372,7 +372,6 @@ def check_conventions(found: Any, *outputs: str) -> dict[str, Any]:
             f"conventions: expected version {VERSION}, found {reprlib.repr(found.get('version'))}: "
             "take the exported.py of the program that exported"
         )
-    found = {"bits": None} | found  # files from before the key was there keep the high byte
     _require(found, _RULES | {"outputs": _one_of(*outputs)})
     rule = found["resize"]
     _require(found, _RESIZE_RULES[rule["kind"]])

@@ -29,6 +29,7 @@ from core.retinanet import CAFFE_MEAN, TORCH_MEAN
 from data.images.resize import padded_size
 from detector import Detector
 from exported import VERSION, check_conventions
+from utils import __version__
 from utils.files import whole_file, whole_folder, write_bytes, write_error, write_text
 
 TFLITE_PRECISIONS = ("float32", "float16", "int8")
@@ -53,6 +54,7 @@ def conventions(detector: Detector, outputs: str) -> dict[str, Any]:
     model = to_dict(detector.config)
     about = {
         "version": VERSION,
+        "project_version": __version__,
         "classes": list(detector.classes),
         "boxes": "x1 y1 x2 y2 in pixels; (0, 0) is the top left corner of the top left pixel",
         "outputs": outputs,

@@ -1,22 +1,25 @@
-"""Frozen dataclasses that check themselves: types, choices and typos, with the field named.
+"""Frozen dataclasses that check themselves: types, ranges, choices and typos, with the field named.
 
-`Checked.__post_init__` converts each field to its annotated type or raises ConfigError, then calls
-`check()` for what a type cannot say. `override` changes a tree of them by dotted names; `to_dict`
+`Checked.__post_init__` converts each field to its annotated type or raises ConfigError, holds it to
+the rules beside the type (`Annotated[float, within(0, 1)]`), and calls `check()` for what holds
+between fields. `override` changes a tree of them by dotted names; `to_dict`
 and `from_dict` carry it through JSON.
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import functools
-import re
 import reprlib
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, Literal, Self, TypeGuard, TypeVar, Union
+from typing import Any, Literal, NamedTuple, Self, TypeGuard, TypeVar, Union
+
+from utils.names import CONTROL
 
 
 class Text(str):
@@ -35,7 +38,6 @@ CALLABLE = "callable:"  # how JSON names an object of the user's own, which it c
 MOST_TEXTS = 100_000  # of a list or a dict: classes, folders
 MOST_ITEMS = 1000  # of any other list
 MOST_CHARACTERS = 2**16
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # in no name or path; a terminal would obey some
 _short = reprlib.Repr()
 _short.maxlevel, _short.maxstring, _short.maxother = 3, 120, 120
 _short.maxtuple = _short.maxlist = _short.maxdict = 10
@@ -56,10 +58,14 @@ class UnusedError(ConfigError):
         self.field = field
 
 
-# Whether a config is being read that was checked when it was made, see `from_dict`.
-_is_saved: ContextVar[bool] = ContextVar("is_saved", default=False)
-# Whether something stands in for objects of the user's own, see `completed`.
-_stands_in: ContextVar[bool] = ContextVar("stands_in", default=False)
+class OwnName(str):
+    """The name that a file has of an object of the user's own, in its place: see `completed`."""
+
+    def __call__(self) -> None:
+        raise AssertionError(f"{self} is a name alone")
+
+
+_takes_names: ContextVar[bool] = ContextVar("takes_names", default=False)
 
 
 def shown(value: object) -> str:
@@ -67,14 +73,46 @@ def shown(value: object) -> str:
     return _short.repr(value)
 
 
-@dataclasses.dataclass(frozen=True)
-class Checked:
-    """Base of every config dataclass.
+def _unmet(name: str, expected: str, found: object) -> ConfigError:
+    return ConfigError(f"{name}: expected {expected}, found {shown(found)}")
 
-    GONE: settings that there once were, and the value at which they did nothing.
+
+class Rule(NamedTuple):
+    """What a value must meet beside its type, in `Annotated`, and the words for it; None passes."""
+
+    expected: str
+    is_met: Callable[[Any], bool]
+
+
+def within(least: float, most: float, expected: str = "", above: bool = False) -> Rule:
+    """The rule for a number, or each of a list, to be from `least` to `most`.
+
+    most: generous; what lies beyond it can only be a mistake. above: `least` itself is refused.
     """
 
-    GONE: typing.ClassVar[dict[str, Any]] = {}
+    def is_met(found: Any) -> bool:
+        values = found if isinstance(found, tuple) else (found,)
+        return all(least <= value <= most and (value > least or not above) for value in values)
+
+    range_ = f"above {least}, up to {most}" if above else f"{least} to {most}"
+    return Rule(expected or range_, is_met)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """Base of every config dataclass."""
+
+    _hints: typing.ClassVar[dict[str, Any]]  # the fields' types
+    _rules: typing.ClassVar[list[tuple[str, Rule]]]  # (field, rule beside its type)
+
+    def __init_subclass__(cls) -> None:
+        cls._hints, cls._rules = typing.get_type_hints(cls), []
+        for field, hint in typing.get_type_hints(cls, include_extras=True).items():
+            args = typing.get_args(hint)
+            or_none = "None or " if type(None) in args else ""
+            for part in (hint, *args):
+                for rule in getattr(part, "__metadata__", ()):
+                    cls._rules.append((field, rule._replace(expected=or_none + rule.expected)))
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
         self = super().__new__(cls)
@@ -88,37 +126,21 @@ class Checked:
         return self.__dict__["given"]
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             name = f"{type(self).__name__}.{field.name}"
-            value = convert(getattr(self, field.name), hints[field.name], name)
+            value = convert(getattr(self, field.name), self._hints[field.name], name)
             object.__setattr__(self, field.name, value)
+        for name, rule in self._rules:
+            found = getattr(self, name)
+            self.require(name, found is None or rule.is_met(found), rule.expected)
         self.check()
 
     def check(self) -> None:
-        """Raises ConfigError for values that are of the right type and still impossible."""
+        """Raises ConfigError for values that do not go together."""
 
     def require(self, field: str, is_met: bool, expected: str) -> None:
         if not is_met:
-            name = f"{type(self).__name__}.{field}"
-            raise ConfigError(f"{name}: expected {expected}, found {shown(getattr(self, field))}")
-
-    def require_range(self, fields: str, least: float, most: float, above: bool = False) -> None:
-        """Raises ConfigError for a number, or one of a list, not from `least` to `most`.
-
-        fields: one name or several, "height width"; None passes. above: `least` itself is refused.
-        most: generous; what lies beyond it can only be a mistake.
-        """
-        hints = typing.get_type_hints(type(self))
-        for field in fields.split():
-            found = getattr(self, field)
-            values = found if isinstance(found, tuple) else [] if found is None else [found]
-            is_met = all(
-                least <= value <= most and (value > least or not above) for value in values
-            )
-            expected = f"above {least}, up to {most}" if above else f"{least} to {most}"
-            or_none = "None or " if type(None) in typing.get_args(hints[field]) else ""
-            self.require(field, is_met, or_none + expected)
+            raise _unmet(f"{type(self).__name__}.{field}", expected, getattr(self, field))
 
     def require_used(self, field: str, is_used: bool, where: str) -> None:
         """Raises UnusedError for another than the default value, which does nothing but `where`.
@@ -127,10 +149,7 @@ class Checked:
         """
         *groups, name = field.split(".")
         owner = functools.reduce(getattr, groups, self)
-        own = type(owner).__dataclass_fields__[name]
-        default = own.default
-        if own.default_factory is not dataclasses.MISSING:
-            default = own.default_factory()
+        default = type(owner).__dataclass_fields__[name].default
         found = getattr(owner, name)
         if not is_used and found != default:
             expected = f"expected the default, {default!r}, unless {where}"
@@ -149,9 +168,25 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         is_name = hint == str | None and value.lower() != "none"
         is_text = hint is str or is_name or (args == (str, ...) and value[:1] not in "([")
         value = str(value) if is_text else value.literal()
+    if _is_own(value) and Callable in args:
+        if _takes_names.get():
+            return OwnName(value)
+        raise ConfigError(
+            f"{name}: the saved config names an object of your own ({value[len(CALLABLE) :]}), "
+            "which a file cannot hold; give the config that defines it with --config"
+        )
     if origin in (Union, types.UnionType):
-        return _convert_union(value, args, hint, name)
-    if origin is tuple:
+        # None, a plain type, or one of several dataclasses chosen by their `kind`.
+        kinds = {arg.kind: arg for arg in args if _is_group(arg) and hasattr(arg, "kind")}
+        if isinstance(value, str) and value in kinds:
+            return kinds[value]()
+        if isinstance(value, Mapping) and value.get("kind") in list(kinds):  # may be unhashable
+            rest = {key: item for key, item in value.items() if key != "kind"}
+            return _from_mapping(kinds[value["kind"]], rest, name)
+        for arg in args:
+            with contextlib.suppress(ConfigError):
+                return convert(value, arg, name)
+    elif origin is tuple:
         if isinstance(value, str):  # --set data.classes=person,head
             value = [part.strip() for part in value.split(",") if part.strip()]
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -174,14 +209,7 @@ def convert(value: Any, hint: Any, name: str) -> Any:
     elif origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in args):
             return value
-    elif origin is Callable or hint is Callable:
-        if _is_own(value) and _stands_in.get():
-            return _part_of_ones_own
-        if _is_own(value):
-            raise ConfigError(
-                f"{name}: the saved config names an object of your own ({value[len(CALLABLE) :]}), "
-                "which a file cannot hold; give the config that defines it with --config"
-            )
+    elif hint is Callable:
         if callable(value):
             return value
     elif _is_group(hint):
@@ -196,11 +224,11 @@ def convert(value: Any, hint: Any, name: str) -> Any:
     elif hint is str and isinstance(value, str):
         if CONTROL.search(value) or len(value) > MOST_CHARACTERS:
             expected = f"at most {MOST_CHARACTERS} characters, none of them a control character"
-            raise ConfigError(f"{name}: expected {expected}, found {shown(value)}")
+            raise _unmet(name, expected, value)
         return value
     elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise ConfigError(f"{name}: expected {describe(hint)}, found {shown(value)}")
+    raise _unmet(name, describe(hint), value)
 
 
 def _require_few(values: Collection, hint: Any, name: str) -> None:
@@ -218,25 +246,6 @@ def _is_group(hint: object) -> TypeGuard[type[Checked]]:
     return isinstance(hint, type) and issubclass(hint, Checked)
 
 
-def _convert_union(value: Any, args: tuple, hint: Any, name: str) -> Any:
-    """A union is None, a plain type, or one of several dataclasses chosen by their `kind`."""
-    if value is None and type(None) in args:
-        return None
-    kinds = {arg.kind: arg for arg in args if _is_group(arg) and hasattr(arg, "kind")}
-    if isinstance(value, str) and value in kinds:
-        return kinds[value]()
-    if isinstance(value, Mapping) and value.get("kind") in list(kinds):  # may be unhashable
-        rest = {key: item for key, item in value.items() if key != "kind"}
-        return _from_mapping(kinds[value["kind"]], rest, name)
-    for arg in args:
-        try:
-            return convert(value, arg, name)
-        except ConfigError:
-            if _is_own(value) and arg is Callable:
-                raise
-    raise ConfigError(f"{name}: expected {describe(hint)}, found {shown(value)}")
-
-
 def describe(hint: Any) -> str:
     """A type annotation in words, for an error message."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -250,7 +259,7 @@ def describe(hint: Any) -> str:
         return "(" + ", ".join(describe(arg) for arg in args) + ")"
     if origin is dict:
         return f"a dict of {describe(args[0])} to {describe(args[1])}"
-    if origin is Callable or hint is Callable:
+    if hint is Callable:
         return "a callable of your own"
     if hint is type(None):
         return "None"
@@ -275,7 +284,6 @@ def override(config: Group, changes: Mapping[str, Any], prefix: str = "") -> Gro
             hint = f"did you mean {prefix + near[0]!r}? " if near else ""
             raise ConfigError(f"{prefix + head!r} is no setting; {hint}choices: {', '.join(names)}")
     values = {key: value for key, value in changes.items() if "." not in key}
-    hints = typing.get_type_hints(type(config))
     groups: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():
         if "." in key:
@@ -284,28 +292,31 @@ def override(config: Group, changes: Mapping[str, Any], prefix: str = "") -> Gro
     for head, inner in groups.items():
         group = getattr(config, head)
         if head in values:
-            group = convert(values[head], hints[head], prefix + head)
+            group = convert(values[head], config._hints[head], prefix + head)
         if not isinstance(group, Checked):
             raise ConfigError(f"{prefix + head!r} has no fields of its own; found {group!r}")
         values[head] = override(group, inner, f"{prefix}{head}.")
-    return _replace(config, values, prefix, changes)
+    if not values:
+        return config
+    with _dotted(type(config), prefix):
+        # Not dataclasses.replace, to which every field would be given.
+        return _made(type(config), _given(config) | values, changes)
 
 
-def _replace(config: Group, values: dict[str, Any], prefix: str, changes: Collection[str]) -> Group:
-    # Not dataclasses.replace, to which every field would be given.
+@contextlib.contextmanager
+def _dotted(cls: type[Checked], prefix: str) -> Iterator[None]:
+    """Errors name the class ("Train.epochs"); the user wrote the dotted name ("train.epochs")."""
     try:
-        return _made(type(config), _given(config) | values, changes) if values else config
+        yield
     except ConfigError as error:
-        # Errors name the class ("Train.epochs"); the user wrote the dotted name ("train.epochs").
-        message = str(error).replace(f"{type(config).__name__}.", prefix, 1)
-        raise ConfigError(message) from None
+        raise ConfigError(str(error).replace(f"{cls.__name__}.", prefix, 1)) from None
 
 
 def _given(config: Checked) -> dict[str, Any]:
     return {name: getattr(config, name) for name in config.given}
 
 
-def _made(cls: type[Group], values: dict[str, Any], asked: Collection[str] = ()) -> Group:
+def _made(cls: type[Group], values: dict[str, Any], asked: Collection[str]) -> Group:
     """cls(**values) without what does nothing beside the rest, unless it was `asked` for.
 
     asked: dotted names, of fields or whole groups.
@@ -322,10 +333,11 @@ def _made(cls: type[Group], values: dict[str, Any], asked: Collection[str] = ())
 def _without(values: Mapping[str, Any], field: str) -> dict[str, Any]:
     """The values without that of a dotted field, which has its default then."""
     head, _, rest = field.partition(".")
-    if not rest:
-        return {name: value for name, value in values.items() if name != head}
-    group = values[head]
-    return {**values, head: _without(group if isinstance(group, Mapping) else _given(group), rest)}
+    others = dict(values)
+    group = others.pop(head)
+    if rest:
+        others[head] = _without(group if isinstance(group, Mapping) else _given(group), rest)
+    return others
 
 
 def assignment(item: str) -> tuple[str, Text]:
@@ -366,7 +378,7 @@ def to_dict(config: Any) -> Any:
         return [to_dict(item) for item in config]
     if isinstance(config, dict):
         return dict(config)
-    if callable(config):
+    if callable(config) and not isinstance(config, OwnName):
         where = getattr(config, "__module__", type(config).__module__)
         return f"{CALLABLE}{where}.{getattr(config, '__qualname__', type(config).__name__)}"
     return config
@@ -377,25 +389,17 @@ def from_dict(cls: type[Group], values: Any, name: str | None = None) -> Group:
 
     values: what a file holds, maybe something else than a dict. name: what messages call the whole,
     by default the class ("Config.train.epochs: ...").
-    Raises ConfigError for a field that `cls` does not have, that is missing, or does not fit. One
-    that would do nothing becomes the default, which may have been another when it was saved, and
-    one that is GONE is left out if it did nothing.
+    Raises ConfigError for a field that `cls` does not have, that is missing, or does not fit.
     """
     name = name or cls.__name__
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{name}: expected an object of settings, found {shown(values)}")
-    token = _is_saved.set(True)
-    try:
-        return _from_mapping(cls, values, name)
-    finally:
-        _is_saved.reset(token)
+        raise _unmet(name, "an object of settings", values)
+    return _from_mapping(cls, values, name)
 
 
 def _from_mapping(cls: type[Group], values: Mapping[str, Any], name: str) -> Group:
     fields = dataclasses.fields(cls)
     names = [field.name for field in fields]
-    if _is_saved.get():
-        values = {k: v for k, v in values.items() if k not in cls.GONE or v != cls.GONE[k]}
     for key in values:
         if key not in names:
             word = key if isinstance(key, str) and key.isidentifier() else shown(key)
@@ -404,36 +408,21 @@ def _from_mapping(cls: type[Group], values: Mapping[str, Any], name: str) -> Gro
         is_required = field.default is field.default_factory is dataclasses.MISSING
         if is_required and field.name not in values:
             raise ConfigError(f"{name}.{field.name}: expected a value, found none")
-    try:
-        return _made(cls, dict(values)) if _is_saved.get() else cls(**values)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace(f"{cls.__name__}.", f"{name}.", 1)) from None
+    with _dotted(cls, f"{name}."):
+        return cls(**values)
 
 
 def completed(cls: type[Checked], saved: Any) -> dict[str, Any]:
-    """What an earlier version saved by `to_dict`, as this one would; own objects by their names.
+    """What `to_dict` saved, checked, with objects of the user's own by their names.
 
     Raises ConfigError as `from_dict` does, but for objects of the user's own.
     """
 
-    def with_own(value: Any, saved: Any) -> Any:
-        if _is_own(saved):
-            return saved
-        if isinstance(value, Mapping) and isinstance(saved, Mapping):
-            return {k: with_own(v, saved.get(k)) for k, v in value.items()}
-        if isinstance(value, list) and isinstance(saved, list):
-            return [with_own(v, s) for v, s in zip(value, saved, strict=True)]
-        return value
-
-    token = _stands_in.set(True)
+    token = _takes_names.set(True)
     try:
-        return with_own(to_dict(from_dict(cls, saved)), saved)
+        return to_dict(from_dict(cls, saved))
     finally:
-        _stands_in.reset(token)
-
-
-def _part_of_ones_own() -> None:
-    """Stands for what a file can only name."""
+        _takes_names.reset(token)
 
 
 def differences(ours: Any, theirs: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

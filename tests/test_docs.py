@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import ablation
 from configs import Config
+from utils import __version__
 
 pytestmark = pytest.mark.quick
 
@@ -42,6 +43,11 @@ def test_settings_that_are_named_exist(page):
         if path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
     }
     assert named - set(settings(Config)) == set()
+
+
+def test_the_changelog_begins_with_the_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## (.+)$", text, re.MULTILINE)[1] == __version__
 
 
 def test_settings_are_found():

@@ -31,7 +31,8 @@ from data.formats.shapes import CLASSES, make_shapes
 from data.images.render import resample
 from data.images.resize import fitted_size, padded_size
 from detector import Detector
-from exported import ExportedDetector
+from exported import VERSION, ExportedDetector
+from utils import __version__
 from utils.files import WriteError
 
 pytest.importorskip("tf2onnx")
@@ -305,6 +306,11 @@ def test_nothing_found_is_nothing_in_every_format(files, tmp_path):
         assert len(scores) == len(labels) == len(names) == 0
 
 
+def test_conventions_name_the_version_of_the_project():
+    about = exporters.conventions(tiny({"resize": RULES["canvas"]}), "candidates")
+    assert (about["version"], about["project_version"]) == (VERSION, __version__)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_every_file_says_what_it_is(name, files):
@@ -313,6 +319,7 @@ def test_every_file_says_what_it_is(name, files):
     assert model.classes == CLASSES
     about, config = model.conventions, configs.to_dict(detector.config)
     assert exporters.conventions(detector, about["outputs"]).items() <= about.items()
+    assert about["project_version"] == __version__
     for part in ("resize", "anchors", "coder", "detect", "bits"):
         assert about[part] == json.loads(json.dumps(config[part]))
     kinds = {

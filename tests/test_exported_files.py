@@ -198,14 +198,6 @@ def test_a_missing_runtime_is_named(name, module, package, files, monkeypatch):
         ExportedDetector.load(files / name)
 
 
-def test_a_file_from_before_bits_were_written_loads(copies):
-    for name in NAMES:
-        older = about(name)
-        del older["bits"]
-        put(copies / name, json.dumps(older))
-        assert ExportedDetector.load(copies / name).conventions["bits"] is None
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_eight_threads_agree_with_one(name, files):
     detector = ExportedDetector.load(files / name, threads=1)
@@ -303,10 +295,9 @@ def test_conventions_of_which_a_field_is_wrong_or_missing(name, copies):
             copies / name, "conventions: ", field.partition(":")[0].split(".")[0], message
         ):
             ExportedDetector.load(copies / name)
-        if field != "bits":
-            put(copies / name, json.dumps(changed(about(name), field, None)))
-            with refused(copies / name, "conventions: "):
-                ExportedDetector.load(copies / name)
+        put(copies / name, json.dumps(changed(about(name), field, None)))
+        with refused(copies / name, "conventions: "):
+            ExportedDetector.load(copies / name)
 
 
 def test_what_a_tflite_file_has_besides(copies):

@@ -1,12 +1,12 @@
 """Who may import whom, held by walking the syntax trees of the project's files.
 
 utils imports nothing of ours; core and data never each other, and the config's types only where
-they are turned into parts or read from weights; configs is standard library only, and so is
-utils.reading, which it uses; torch is imported nowhere but to read its files and to be compared
-with; a config reaches a program through configs.load, called by root scripts, by training/plan.py
-for train.py, by data/check.py and data/preview.py, programs that lie in a package, and by what
-makes pictures and measures (images/, benchmarks/). No program at the root is imported by another,
-or by what they share.
+they are turned into parts or read from weights; configs is standard library only, and so are
+utils.reading and utils.names, which it uses; torch is imported nowhere but to read its files and to
+be compared with; a config reaches a program through configs.load, called by root scripts, by
+training/plan.py for train.py, by data/check.py and data/preview.py, programs that lie in a package,
+and by what makes pictures and measures (images/, benchmarks/). No program at the root is imported
+by another, or by what they share.
 """
 
 import ast
@@ -19,9 +19,10 @@ pytestmark = pytest.mark.full
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("configs", "core", "data", "utils")
+PLAIN = ("utils.reading", "utils.names")
 MAY_IMPORT = {
     "utils": {"utils"},
-    "configs": {"configs"},  # and utils.reading, which is standard library only too
+    "configs": {"configs"},  # and PLAIN, which is standard library only too
     "core": {"core", "utils"},
     "data": {"data", "utils"},
 }
@@ -87,7 +88,7 @@ def violations(root):
     for file in python_files(root):
         tree = ast.parse((root / file).read_text(encoding="utf-8"), str(file))
         name = file.as_posix()
-        is_plain = name == "utils/reading.py" or file.parts[0] == "configs"
+        is_plain = ".".join(file.with_suffix("").parts) in PLAIN or file.parts[0] == "configs"
         package = "scripts" if name in COMMANDS else file.parts[0]
         allowed = MAY_IMPORT.get(package, set()) | (
             {"configs"} if name in READ_THE_CONFIG or name.startswith(KNOW_CONVENTIONS) else set()
@@ -100,7 +101,7 @@ def violations(root):
                 found.append(f"{where}; no program imports another")
             elif top in ("torch", "torchvision") and not name.startswith(MAY_USE_TORCH):
                 found.append(f"{where}; torch is no requirement")
-            elif package == "configs" and module == "utils.reading":
+            elif package == "configs" and module in PLAIN:
                 continue
             elif package in PACKAGES and is_ours and top not in allowed:
                 found.append(f"{where}; it may import {', '.join(sorted(allowed))}")
@@ -195,6 +196,7 @@ def test_a_tree_that_keeps_the_rules_passes(tmp_path):
         ("configs/a.py", "from utils.boxes import area"),
         ("configs/a.py", "from utils import reading"),
         ("utils/reading.py", "import numpy"),
+        ("utils/names.py", "import numpy"),
         ("configs/a.py", "import tensorflow"),
         ("train.py", "import torch"),
         ("core/a.py", "try:\n    import torch.nn\nexcept ImportError:\n    pass"),

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from utils import __version__
 from utils.files import whole_file
 
 REAL_NUMBERS = "fiu"  # kinds of NumPy's types that a variable can be given: no text, no complex
@@ -37,11 +38,13 @@ def save_checkpoint(
 ) -> None:
     """Writes variables and a JSON-ready state; `path` holds the old or the new file at any moment.
 
+    The state gets the project's version, as "project_version".
     groups: name -> variables of Keras, e.g. {"model": model.weights}, or arrays by path.
     keep: what the old file is kept as.
     """
     path = Path(path)
-    arrays: dict[str, Any] = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
+    text = json.dumps(state | {"project_version": __version__})
+    arrays: dict[str, Any] = {"state": np.frombuffer(text.encode(), np.uint8)}
     for group, variables in groups.items():
         pairs: Iterable[tuple[str, np.ndarray]]
         if isinstance(variables, Mapping):

@@ -11,6 +11,7 @@ from loguru import logger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from utils import __version__
 from utils.files import write_error
 from utils.names import printable
 
@@ -83,9 +84,10 @@ class _File:
 
 
 def versions() -> str:
-    """Python and the packages a result depends on, with their versions, in one line."""
+    """The versions of the project, of Python and of what a result depends on, in one line."""
     packages = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
-    return ", ".join([f"Python {platform.python_version()}", *packages, sys.platform])
+    ours = [f"project {__version__}", f"Python {platform.python_version()}"]
+    return ", ".join([*ours, *packages, sys.platform])
 
 
 def progress_bar() -> Progress:

@@ -3,16 +3,16 @@
 A class name stands in files of a name a line, on terminals and in pictures.
 """
 
-import unicodedata
+import re
 from collections.abc import Iterable
 
 MOST_CHARACTERS = 200  # of a class name
 SHOWN = 60  # characters of a name in a message
-# Control characters (line ends and the escapes of terminals among them), halves of characters that
-# no file can hold, and the line and paragraph separators.
-UNFIT = ("Cc", "Cs", "Zl", "Zp")
-# They turn the direction of what follows, beyond the name (https://trojansource.codes).
-BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Line ends and the escapes of terminals among them (category Cc): no path has them, either.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Also halves of characters that no file can hold (Cs), the line and paragraph separators (Zl, Zp),
+# and what turns the direction of all that follows a name (https://trojansource.codes).
+UNFIT = re.compile(rf"{CONTROL.pattern}|[\ud800-\udfff\u2028-\u202e\u2066-\u2069]")
 
 
 def name_problem(name: str) -> str | None:
@@ -22,7 +22,7 @@ def name_problem(name: str) -> str | None:
     if len(name) > MOST_CHARACTERS:
         expected = f"expected a class name of at most {MOST_CHARACTERS} characters"
         return f"{expected}, found {len(name)}: {name[:SHOWN]!r}..."
-    if any(_is_unfit(character) for character in name):
+    if UNFIT.search(name):
         return f"expected a class name of one line without control characters, found {name!r}"
     return None
 
@@ -37,17 +37,9 @@ def judge_class_names(names: Iterable[str], where: str) -> None:
 
 def printable(text: str, keep: str = "") -> str:
     """The text with every unfit character but those of `keep` as its escape: "\\x1b", "\\n"."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character in keep or not _is_unfit(character) else _escape(character)
-        for character in text
-    )
 
+    def escape(match: re.Match) -> str:
+        character = match[0]
+        return character if character in keep else character.encode("unicode_escape").decode()
 
-def _is_unfit(character: str) -> bool:
-    return unicodedata.category(character) in UNFIT or character in BIDI_CONTROLS
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+    return UNFIT.sub(escape, text)

@@ -135,18 +135,15 @@ def weights_file(path: str | Path) -> Path:
 class MetricsFile:
     """metrics.csv: a row an epoch. Opened again, it is cut back to the epochs that are done.
 
-    Raises ValueError for a file that is no CSV in UTF-8 with a row an epoch.
+    Raises ValueError as `read_metrics` does.
     """
 
     def __init__(self, path: str | Path, num_epochs: int = 0):
         self.path = Path(path)
         self.rows: list[dict] = []
         if self.path.exists():
-            reader = csv.DictReader(_lines(path))
-            try:
-                self.rows = [row for row in reader if _epoch(row, path) <= num_epochs]
-            except csv.Error as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+            read_metrics(path)
+            self.rows = list(csv.DictReader(_lines(path)))[:num_epochs]
             self._write()
 
     def add(self, row: dict) -> None:
@@ -157,7 +154,7 @@ class MetricsFile:
         return {name: [row.get(name, "") for row in self.rows] for name in self._names()}
 
     def _names(self) -> list[str]:
-        """Of all rows: those of a run that began with an earlier version have fewer."""
+        """Of all rows: the first ones have fewer where somebody took columns out of the file."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
     def _write(self) -> None:
@@ -207,13 +204,6 @@ def _number(cell: str, where: str, name: str) -> float:
         raise ValueError(
             f"{where}, {name}: expected a number, found {reprlib.repr(cell)}"
         ) from None
-
-
-def _epoch(row: dict, path: str | Path) -> int:
-    try:
-        return int(row["epoch"])
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path}: expected a row an epoch with its number, found {row}") from None
 
 
 class StopSignal:

@@ -15,6 +15,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from utils.names import printable
+
 if sys.platform != "win32":  # which has none
     import resource
 
@@ -91,8 +93,7 @@ def _read(path: Path, read: Callable[[Path], Contents], kind: str) -> Contents:
 
 def _plain(text: str) -> str:
     """The first line, without what a terminal would act on, and not for ever."""
-    line = text.strip().split("\n")[0][:LONGEST]
-    return "".join(character if character.isprintable() else "?" for character in line)
+    return printable(text.strip().split("\n")[0][:LONGEST])
 
 
 @contextlib.contextmanager

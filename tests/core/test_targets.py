@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import Config, completed, from_dict, override, to_dict
+from configs import Config, from_dict, override, to_dict
 from configs import schema as settings_of
 from core.anchors import AnchorGenerator
 from core.build import build_matcher
@@ -421,12 +421,3 @@ def test_the_config_chooses_the_matcher():
     built = build_matcher(config)
     assert (type(built), built.top_k, built.num_anchors) == (Atss, 5, 3)
     assert from_dict(Config, to_dict(config)) == config
-
-
-def test_a_matcher_saved_before_there_were_kinds_still_loads():
-    """As configs of earlier runs hold it: no kind, which is the IoU's."""
-    matcher = settings_of.Matcher(0.6, 0.3, True)
-    saved = to_dict(Config(matcher=matcher))
-    assert saved["matcher"].pop("kind") == "iou"
-    assert from_dict(Config, saved).matcher == matcher
-    assert completed(Config, saved)["matcher"] == to_dict(matcher)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from utils import __version__
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 
 pytestmark = pytest.mark.full
@@ -72,7 +73,7 @@ def test_every_variable_comes_back(saved):
     assert len(weights) == 8
     assert len(slots) == 2 + 2 * 6, "step and learning rate, two moments a trainable variable"
     checkpoint = Checkpoint(path)
-    assert checkpoint.state == STATE
+    assert checkpoint.state == STATE | {"project_version": __version__}
     checkpoint.restore("model", model.weights)
     checkpoint.restore("optimizer", optimizer.variables)
     assert_same(values(model.weights), weights)
@@ -233,13 +234,13 @@ def test_a_failure_while_writing_leaves_the_old_file_whole(saved, monkeypatch):
         save_checkpoint(path, {"model": model.weights}, {"progress": "lost"})
     monkeypatch.undo()
     checkpoint = Checkpoint(path)
-    assert checkpoint.state == STATE
+    assert checkpoint.state == STATE | {"project_version": __version__}
     checkpoint.restore("model", model.weights)
     assert_same(values(model.weights), weights)
 
     scramble(model.weights, 5)
     save_checkpoint(path, {"model": model.weights}, {"progress": "saved"})
-    assert Checkpoint(path).state == {"progress": "saved"}
+    assert Checkpoint(path).state["progress"] == "saved"
     assert [file.name for file in path.parent.iterdir()] == ["last.npz"], "no leftover"
 
 

@@ -8,6 +8,7 @@ import pytest
 from loguru import logger
 from rich.console import Console
 
+from utils import __version__
 from utils import diary as module
 from utils.diary import diary, progress_bar, versions
 
@@ -165,6 +166,7 @@ def test_a_path_that_is_not_in_utf8_is_written_escaped(screen, file, monkeypatch
 
 def test_versions_name_what_a_result_depends_on():
     line = versions()
+    assert line.startswith(f"project {__version__}, Python 3.")
     assert re.search(r"Python 3\.\d+\.\d+", line)
     for package in ("tensorflow", "keras", "numpy", "opencv-python-headless"):
         assert re.search(rf"{package} \d+\.\d+", line)

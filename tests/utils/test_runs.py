@@ -229,7 +229,7 @@ def test_opened_again_it_is_cut_back_to_what_is_done(tmp_path, done):
     assert path.read_bytes() == expected.read_bytes(), "as if it had never been stopped"
 
 
-def test_a_run_begun_with_fewer_columns_goes_on_with_more(tmp_path):
+def test_a_file_with_fewer_columns_gets_the_others(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("epoch,loss\n1,0.5\n2,0.4\n")
     metrics = MetricsFile(path, 1)
@@ -239,12 +239,22 @@ def test_a_run_begun_with_fewer_columns_goes_on_with_more(tmp_path):
     assert MetricsFile(path, 2).columns()["more"] == ["", "7"]
 
 
-@pytest.mark.parametrize("row", ["", "x,0.1", "nan,0.1"])
-def test_a_row_without_its_epoch_is_named(tmp_path, row):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch,loss\n1,0.5\n,\n", "line 3: expected epoch 2, found nan"),
+        ("epoch,loss\n1,0.5\nx,0.1\n", "line 3, epoch: expected a number, found 'x'"),
+        ("epoch,loss\n1,0.5\n3,0.1\n", "line 3: expected epoch 2, found 3"),
+        ("epoch,loss\n1,0.5,7\n", "line 2: expected 2 values, found 3"),
+        ("step,loss\n1,0.5\n", "line 1: expected each column once, epoch among them"),
+    ],
+)
+def test_a_file_without_a_row_an_epoch_is_named_with_its_line(tmp_path, text, message):
     path = tmp_path / "metrics.csv"
-    path.write_text(f"epoch,loss\n1,0.5\n{row or ','}\n")
-    with pytest.raises(ValueError, match=r"metrics\.csv: expected a row an epoch"):
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(f"metrics.csv, {message}")):
         MetricsFile(path, 3)
+    assert path.read_text() == text, "it is left as it is"
 
 
 # ------------------------------------------------------------------------------------------------
