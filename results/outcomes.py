@@ -13,11 +13,10 @@ import numpy as np
 from loguru import logger
 
 from core.metrics.voc import voc_matches
-from data.detections.table import DetectionTable, rows_by_image
-from data.images.decode import decode_image
 from data.records import Dataset
-from results.pictures import SHEET, beside_truth, picture_file
-from results.scoring import arrays
+from results.pictures import SHEET, beside_truth, draw_each
+from results.scoring import ground_truth
+from utils.detections import DetectionTable
 from utils.draw import contact_sheet, draw_boxes, fit, with_legend, write_image
 from utils.files import write_text
 
@@ -52,7 +51,7 @@ class Outcomes:
 
 def judge(dataset: Dataset, table: DetectionTable) -> Outcomes:
     """Compares all detections of a table with a split's objects, as the VOC metric does."""
-    matches = voc_matches(*arrays(table, dataset), len(dataset.classes), MATCH_IOU)
+    matches = voc_matches(table, ground_truth(dataset), MATCH_IOU)
     detections = np.full(len(table), UNCOUNTED)
     detections[matches.true_positive] = RIGHT
     detections[matches.false_positive] = FALSE_ALARM
@@ -69,18 +68,16 @@ def judge(dataset: Dataset, table: DetectionTable) -> Outcomes:
 def draw_outcomes(out: Path, dataset: Dataset, table: DetectionTable) -> None:
     """One picture an image, `contact_sheet.png`, and of the worst `worst.png` and `worst.csv`."""
     outcomes = judge(dataset, table)
-    sheet, worst = [], {}
-    for index, rows in enumerate(rows_by_image(table)):
-        image = decode_image(dataset.images[index], dataset.bits)
+    worst: dict[int, np.ndarray] = {}
+
+    def draw(index: int, image: np.ndarray, rows: np.ndarray) -> np.ndarray:
         judged = outcomes_on(image, dataset, index, table, rows, outcomes)
-        beside = beside_truth(dataset, index, image, judged)
-        picture = with_legend(beside, _legend(outcomes.counts[index]))
-        write_image(picture_file(out, dataset, index), picture)
-        if index < SHEET:
-            sheet.append(fit(picture, *TRUTH_CELL))
         if index in outcomes.worst[:SHEET]:
             worst[index] = fit(judged, *WORST_CELL)
-    write_image(out / "contact_sheet.png", contact_sheet(sheet, cell=TRUTH_CELL))
+        beside = beside_truth(dataset, index, image, judged)
+        return with_legend(beside, _legend(outcomes.counts[index]))
+
+    draw_each(out, dataset, table, draw, TRUTH_CELL)
     pictures = [worst[index] for index in outcomes.worst[:SHEET]]
     write_image(out / "worst.png", _worst_sheet(pictures, dataset, outcomes))
     write_text(out / "worst.csv", _worst_first(dataset, outcomes))

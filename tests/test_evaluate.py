@@ -120,5 +120,5 @@ def test_sizes_that_are_none_are_refused(tmp_path):
     (tmp_path / "a.xml").write_text(VOC)
     entry = {"image_id": "a", "width": 0, "height": 30, "detections": []}
     (tmp_path / "found.json").write_text(json.dumps([entry]))
-    with pytest.raises(ValueError, match=r"found.json: entry 0 .*expected width and height"):
+    with pytest.raises(ValueError, match=r"found.json, entry 0 .*expected width and height"):
         run(tmp_path / "found.json", tmp_path, "voc", tmp_path, "all")

@@ -463,10 +463,10 @@ def others(work: Path, disk: Path, shapes: Path, config: Path) -> list[Scenario]
     import evaluate
     from data import check, convert, preview
     from data.detections.project_json import write_json
-    from data.detections.table import DetectionTable
     from data.formats.shapes import make_shapes
     from data.formats.voc import read_voc
     from utils import compare_runs
+    from utils.detections import DetectionTable
 
     dataset = read_voc(shapes, "train")
     table = DetectionTable(

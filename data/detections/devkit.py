@@ -1,16 +1,27 @@
 """Detection results as the PASCAL VOC devkit's `comp4_det_*` text files, one a class."""
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data.detections.table import Columns, DetectionTable, is_inverted, write_files
+from data.detections.common import BoxConvention, checked_table, index_of, write_files
 from data.formats.texts import text_lines
 from data.records import DatasetError
+from utils.detections import DetectionTable
 
+INCLUSIVE = BoxConvention(  # corners counted from 1
+    "[xmin, ymin, xmax, ymax]",
+    "xmin <= xmax and ymin <= ymax",
+    lambda corners: np.concatenate([corners[:, :2] - 1, corners[:, 2:]], axis=1),
+    lambda xyxy: np.concatenate([xyxy[:, :2] + 1, xyxy[:, 2:]], axis=1),
+)
 PREFIX = "comp4_det_"  # the VOC devkit's competition 4: detection, trained on any data
+
+
+def image_set_name(split: str) -> str:
+    """A split as it stands in file names."""
+    return split.replace("/", "_").replace("+", "_").replace(" ", "")
 
 
 def write_devkit(directory: str | Path, image_set: str, table: DetectionTable) -> list[Path]:
@@ -70,13 +81,29 @@ def read_devkit(
         raise DatasetError(
             f"{directory}: expected only classes of {list(classes)}, found files of {unknown}"
         )
-    index_of = {image_id: i for i, image_id in enumerate(image_ids)}
-    columns = Columns()
+    images = {image_id: index for index, image_id in enumerate(image_ids)}
+    image, numbers, labels, places = [], [], [], []
     for label, name in enumerate(names):
-        path = directory / name
-        if path.exists():
-            _read_class(columns, path, label, index_of)
-    return columns.table(image_ids, classes)
+        lines = text_lines(directory / name) if name in found else []
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            places.append(f"{directory / name}, line {number}")
+            image_id, values = _parsed(line, places[-1])
+            image.append(index_of(image_id, images, places[-1], f"one of the {len(images)} images"))
+            numbers.append(values)
+            labels.append(label)
+    columns = np.array(numbers, np.float64).reshape(-1, 5)
+    return checked_table(
+        image_ids,
+        classes,
+        image=image,
+        boxes=columns[:, 1:],
+        scores=columns[:, 0],
+        labels=labels,
+        convention=INCLUSIVE,
+        where=places.__getitem__,
+    )
 
 
 def _devkit_name(image_set: str, class_name: str) -> str:
@@ -89,35 +116,20 @@ def _devkit_name(image_set: str, class_name: str) -> str:
 
 def _devkit_lines(table: DetectionTable, label: int) -> Iterable[str]:
     rows = np.flatnonzero(table.labels == label)
-    corners = table.boxes[rows].astype(np.float64)  # where a float32 survives the +1
-    corners[:, :2] += 1.0
-    columns = (table.image[rows].tolist(), table.scores[rows].tolist(), corners.tolist())
+    corners = INCLUSIVE.write(table.boxes[rows]).tolist()
+    columns = (table.image[rows].tolist(), table.scores[rows].tolist(), corners)
     for image, score, (x1, y1, x2, y2) in zip(*columns, strict=True):
         yield f"{table.image_ids[image]} {score!r} {x1!r} {y1!r} {x2!r} {y2!r}\n"
 
 
-def _read_class(columns: Columns, path: Path, label: int, index_of: dict[str, int]) -> None:
-    for number, line in enumerate(text_lines(path), start=1):
-        if not line.strip():
-            continue
-        # From the right: an image id may hold blanks, the five numbers cannot.
-        image_id, *numbers = line.rsplit(None, 5)
-        where = f"{path}, line {number}"
-        try:
-            score, x1, y1, x2, y2 = map(float, numbers)
-        except ValueError:
-            raise DatasetError(
-                f"{where}: expected image_id score xmin ymin xmax ymax, found {line!r}"
-            ) from None
-        if not all(map(math.isfinite, (score, x1, y1, x2, y2))):
-            raise DatasetError(f"{where}: expected finite numbers, found {line!r}")
-        if image_id not in index_of:
-            raise DatasetError(
-                f"{where}: expected one of the {len(index_of)} images, found {image_id!r}"
-            )
-        box = (x1 - 1.0, y1 - 1.0, x2, y2)
-        if is_inverted(box):
-            raise DatasetError(
-                f"{where}: expected corners with xmin <= xmax and ymin <= ymax, found {line!r}"
-            )
-        columns.add(index_of[image_id], box, score, label)
+def _parsed(line: str, where: str) -> tuple[str, list[float]]:
+    """The image and the five numbers of a line."""
+    # From the right: an image id may hold blanks, the five numbers cannot.
+    image_id, *texts = line.rsplit(None, 5)
+    try:
+        numbers = [float(text) for text in texts]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 5:
+        raise DatasetError(f"{where}: expected image_id score xmin ymin xmax ymax, found {line!r}")
+    return image_id, numbers

@@ -8,6 +8,7 @@ import pytest
 
 from data.convert.splits import same_content
 from data.detections.project_json import read_json
+from data.detections.recognition import read_detections
 from data.files import open_data, read_data, read_data_text
 from data.formats.coco import read_coco
 from data.formats.texts import text_lines
@@ -15,7 +16,6 @@ from data.formats.voc import parse_annotation
 from data.images.bit_depth import is_deep
 from data.images.decode import read_header, read_image
 from data.records import DatasetError
-from results.files import read_detections
 
 pytestmark = pytest.mark.quick
 
