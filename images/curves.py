@@ -12,7 +12,7 @@ import numpy as np
 
 import configs
 from data.datasets import prepare, read_split
-from data.detections.project_json import read_json
+from data.detections.project_json import JSON
 from results.scoring import Scores, score
 from utils.files import whole_file
 from utils.plots import precision_recall_curves
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     config = configs.load(run / "config.json")
     dataset = read_split(config.data, config.data.val, prepare(config.data, config.data.val))
     file = run / "evaluation" / "detections.json"
-    table = read_json(file, dataset.image_ids, dataset.classes)
+    table = JSON.read(file, dataset.image_ids, dataset.classes)
     store(CURVES_FILE, score(table, dataset, config))
 
 

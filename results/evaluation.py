@@ -8,8 +8,8 @@ from loguru import logger
 from configs import Config
 from data.detections.coco import write_coco_results
 from data.detections.devkit import image_set_name, write_devkit
-from data.detections.odgt import write_odgt
-from data.detections.project_json import write_json
+from data.detections.odgt import ODGT
+from data.detections.project_json import JSON
 from results.scoring import Scores
 from utils.files import write_text
 
@@ -24,10 +24,10 @@ def write_all(out: Path, split: str, scores: Scores) -> None:
     dataset, table = scores.dataset, scores.detections
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "metrics.json", json.dumps(scores.report, indent=1))
-    write_json(out / "detections.json", table, dataset.sizes)
+    JSON.write(out / "detections.json", table, dataset.sizes)
     write_coco_results(out / "coco_results.json", table, dataset.category_ids)
     write_devkit(out / "devkit", image_set_name(split), table)
     if scores.config.data.format == "crowdhuman":
-        write_odgt(out / "detections.odgt", table, dataset.sizes)
+        ODGT.write(out / "detections.odgt", table, dataset.sizes)
     scores.draw(out)
     logger.info("figures, curves and detections in {}", out)

@@ -23,7 +23,7 @@ import evaluate
 import visualize
 from core.build import build_model
 from core.engine import predict
-from data.detections.project_json import read_json
+from data.detections.project_json import JSON
 from data.formats.shapes import CLASSES, make_shapes
 from data.formats.voc import read_voc
 from data.inputs import unlabelled
@@ -601,11 +601,11 @@ def test_a_class_without_objects_is_null_in_the_report(root):
 def test_settings_of_the_model_may_be_overridden_where_they_are_free(run):
     evaluate.main([str(run), "--set", "model.detect.max_detections=2"])
     dataset_ids = [f"val_{i:05d}" for i in range(5)]
-    table = read_json(run / "evaluation" / "detections.json", dataset_ids, CLASSES)
+    table = JSON.read(run / "evaluation" / "detections.json", dataset_ids, CLASSES)
     assert len(table) == 10
     views = ["model.detect.flip=true", "model.detect.scales=0.5,1.0", "model.detect.nms=linear"]
     evaluate.main([str(run), "--set", "model.detect.max_detections=2", *views])
-    other = read_json(run / "evaluation" / "detections.json", dataset_ids, CLASSES)
+    other = JSON.read(run / "evaluation" / "detections.json", dataset_ids, CLASSES)
     assert len(other) == 10
     assert (other.scores >= table.scores - 1e-6).all()
     assert (other.scores > table.scores + 1e-3).any()

@@ -355,7 +355,7 @@ def scores(config):
     )
     formats = [{}, {"data.format": "coco"}, {"data.format": "crowdhuman", "data.classes": ()}]
     results = [score(table, dataset, override(config, changes)) for changes in formats]
-    return [(result.headline, result.figures()) for result in results]
+    return [(result.headline, result.figures) for result in results]
 
 
 def run(config):

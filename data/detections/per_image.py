@@ -3,7 +3,8 @@
 Letters: M images.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
@@ -12,27 +13,59 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from data.detections.common import BoxConvention, checked_table, index_of
+from data.detections.common import (
+    BoxConvention,
+    checked_table,
+    index_of,
+    json_list,
+    parse_json,
+    write_files,
+)
+from data.files import read_data
+from data.formats.texts import OF_DATASET
 from data.records import DatasetError
 from utils.detections import DetectionTable
 
 
 @dataclass(frozen=True)
 class PerImage:
-    """A format with an entry an image.
+    """A format with an entry an image, also for one without detections.
 
-    entry: a msgspec.Struct of image_id, width, height and detections, which the file may call
-    otherwise; detection: one of label, score and box. image_id, detections, label: their names in
-    the file. numbers_too: a label may also be a class's place in the list, from 1 on.
+    entries: what msgspec makes of the file, or with is_lines of each line: a list of Structs, or a
+    Struct, of image_id, width, height and detections, which the file may call otherwise.
+    detection: one of label, score and box. image_id, detections, label: their names in the file.
+    numbers_too: a label may also be a class's place in the list, from 1 on.
     """
 
-    entry: type[msgspec.Struct]
+    entries: Any
     detection: type[msgspec.Struct]
     convention: BoxConvention
     image_id: str
     detections: str
     label: str
+    is_lines: bool = False
     numbers_too: bool = False
+
+    def write(self, path: str | Path, table: DetectionTable, sizes: np.ndarray) -> None:
+        """Writes the images in the order of the table, and of each its detections in that order.
+
+        path: file to write or replace; it is never left half-written.
+        sizes: (M, 2) int, width and height of the images in pixels.
+
+        Raises ValueError for a wrong shape of sizes, OSError if the disk refuses.
+        """
+        sizes, num_images = np.asarray(sizes), len(table.image_ids)
+        if sizes.shape != (num_images, 2):
+            raise ValueError(f"sizes: expected shape ({num_images}, 2), found {sizes.shape}")
+        found = self.detections_by_image(table)
+        entries = (
+            {self.image_id: name, "width": width, "height": height, self.detections: detections}
+            for name, (width, height), detections in zip(
+                table.image_ids, sizes.tolist(), found, strict=True
+            )
+        )
+        lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+        write_files({Path(path): lines if self.is_lines else json_list(entries)})
 
     def detections_by_image(self, table: DetectionTable) -> Iterator[list[dict]]:
         """The detections of each image, in the table's order, as the file has them."""
@@ -45,33 +78,20 @@ class PerImage:
             ]
             yield msgspec.to_builtins(found)
 
-    def entries(self, table: DetectionTable, sizes: np.ndarray) -> Iterable[dict]:
-        """An entry for each image, also one without detections; sizes: (M, 2) width, height.
-
-        Raises ValueError for another shape of sizes.
-        """
-        sizes, num_images = np.asarray(sizes), len(table.image_ids)
-        if sizes.shape != (num_images, 2):
-            raise ValueError(f"sizes: expected shape ({num_images}, 2), found {sizes.shape}")
-        columns = zip(table.image_ids, sizes.tolist(), self.detections_by_image(table), strict=True)
-        return (
-            {self.image_id: name, "width": width, "height": height, self.detections: found}
-            for name, (width, height), found in columns
-        )
-
-    def table(
-        self,
-        path: str | Path,
-        entries: Iterable[tuple[str, Any]],
-        image_ids: Sequence[str],
-        classes: Sequence[str],
+    def read(
+        self, path: str | Path, image_ids: Sequence[str], classes: Sequence[str]
     ) -> DetectionTable:
-        """The table of a file's entries, each with its place in the file for the messages.
+        """Reads a file, ours or another program's.
 
-        Raises DatasetError for what is not as it should be. Images must be exactly `image_ids`: one
-        that is not in the file was not run, which is not the same as having no detections.
+        image_ids, classes: what the results are of, usually the ground truth's; they give the
+            indices.
+
+        Raises DatasetError naming file, place, expected and found. Images must be exactly
+        `image_ids`: one that is not in the file was not run, which is not the same as having no
+        detections.
         """
         images = {image_id: index for index, image_id in enumerate(image_ids)}
+        one_of = f"{self.image_id} to be one of the {len(images)} images"
         known: dict[int | str, int] = {name: label for label, name in enumerate(classes)}
         expected = f"{self.label} to be one of {list(classes)}"
         if self.numbers_too:
@@ -79,14 +99,13 @@ class PerImage:
             expected += f" or a number from 1 to {len(classes)}"
         seen: set[int] = set()
         image, labels, found, places = [], [], [], []
-        for where, entry in entries:
-            one_of = f"{self.image_id} to be one of the {len(images)} images"
+        for where, entry in self._read(path):
             index = index_of(entry.image_id, images, where, one_of)
             if index in seen:
                 where = f"{where} ({self.image_id} {entry.image_id!r})"
                 raise DatasetError(f"{where}: expected each image once, found it twice")
             seen.add(index)
-            self.size(where, entry)
+            self._size(where, entry)
             for place, detection in enumerate(entry.detections):
                 places.append(f"{where}, {self.detections}[{place}]")
                 labels.append(index_of(detection.label, known, places[-1], expected))
@@ -109,12 +128,23 @@ class PerImage:
             where=places.__getitem__,
         )
 
-    def sizes(self, entries: Iterable[tuple[str, Any]]) -> dict[str, tuple[int, int]]:
-        """{image id: (width, height)} of a file's entries, as `table` takes them."""
-        return {entry.image_id: self.size(where, entry) for where, entry in entries}
+    def read_sizes(self, path: str | Path) -> dict[str, tuple[int, int]]:
+        """{image id: (width, height)} of the images of a file. Errors as `read`."""
+        return {entry.image_id: self._size(where, entry) for where, entry in self._read(path)}
 
-    def size(self, where: str, entry: Any) -> tuple[int, int]:
-        """Width and height of an entry. Raises DatasetError for what is none."""
+    def _read(self, path: str | Path) -> Iterator[tuple[str, Any]]:
+        """The entries of a file, each with its place in it for the messages."""
+        data = read_data(path, OF_DATASET)
+        if not self.is_lines:
+            for number, entry in enumerate(parse_json(data, self.entries, str(path))):
+                yield f"{path}, entry {number}", entry
+            return
+        for number, text in enumerate(data.split(b"\n"), start=1):
+            if text.strip():
+                where = f"{path}, line {number}"
+                yield where, parse_json(text, self.entries, where)
+
+    def _size(self, where: str, entry: Any) -> tuple[int, int]:
         if not all(0 < side < 2**31 for side in (entry.width, entry.height)):
             where = f"{where} ({self.image_id} {short(entry.image_id)})"
             found = f"{short(entry.width)} x {short(entry.height)}"

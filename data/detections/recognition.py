@@ -4,8 +4,9 @@ from pathlib import Path
 
 from data.detections.coco import read_coco_results
 from data.detections.devkit import image_set_name, read_devkit
-from data.detections.odgt import read_odgt, read_odgt_sizes
-from data.detections.project_json import read_json, read_json_sizes
+from data.detections.odgt import ODGT
+from data.detections.per_image import PerImage
+from data.detections.project_json import JSON
 from data.files import open_data
 from data.records import Dataset, DatasetError
 from utils.detections import DetectionTable
@@ -19,10 +20,8 @@ def read_detections(path: str | Path, split: str, dataset: Dataset) -> Detection
     path = Path(path)
     if path.is_dir():
         return read_devkit(path, image_set_name(split), dataset.image_ids, dataset.classes)
-    if _is_odgt(path):
-        return read_odgt(path, dataset.image_ids, dataset.classes)
-    if _is_of_images(path):
-        return read_json(path, dataset.image_ids, dataset.classes)
+    if form := _per_image(path):
+        return form.read(path, dataset.image_ids, dataset.classes)
     return read_coco_results(path, dataset.image_ids, dataset.classes, dataset.category_ids)
 
 
@@ -32,25 +31,16 @@ def image_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
     Raises DatasetError where there is none.
     """
     path = Path(path)
-    if path.is_dir():
-        return {}
-    if _is_odgt(path):
-        return read_odgt_sizes(path)
-    return read_json_sizes(path) if _is_of_images(path) else {}
+    form = None if path.is_dir() else _per_image(path)
+    return form.read_sizes(path) if form else {}
 
 
-def _is_odgt(path: Path) -> bool:
-    """Whether a file has an object a line, not one list."""
-    return _beginning(path).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
-
-
-def _is_of_images(path: Path) -> bool:
-    """Whether a JSON file has an entry an image, as ours have; COCO's have one a detection."""
-    return b'"detections"' in _beginning(path)
-
-
-def _beginning(path: Path) -> bytes:
+def _per_image(path: Path) -> PerImage | None:
+    """The format of a file with an entry an image; None: COCO's results, one a detection."""
     if not path.exists():
         raise DatasetError(f"{path}: no such file or folder of detections")
     with open_data(path) as file:
-        return file.read(4096)
+        beginning = file.read(4096)
+    if beginning.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        return ODGT
+    return JSON if b'"detections"' in beginning else None

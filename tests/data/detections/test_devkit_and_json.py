@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.detections.devkit import read_devkit, write_devkit
-from data.detections.project_json import read_json, read_json_sizes, write_json
+from data.detections.project_json import JSON
 from data.records import DatasetError
 from utils.detections import DetectionTable
 
@@ -51,10 +51,10 @@ def assert_same(got, expected):
 @pytest.mark.parametrize("num", [0, 1, 40])
 def test_json_round_trip_is_exact(tmp_path, num, dtype):
     written = table(num, dtype=dtype)
-    write_json(tmp_path / "found.json", written, SIZES)
-    read = read_json(tmp_path / "found.json", IDS, CLASSES)
+    JSON.write(tmp_path / "found.json", written, SIZES)
+    read = JSON.read(tmp_path / "found.json", IDS, CLASSES)
     assert (read.image_ids, read.classes) == (IDS, CLASSES)
-    sizes = read_json_sizes(tmp_path / "found.json")
+    sizes = JSON.read_sizes(tmp_path / "found.json")
     assert sizes == dict(zip(IDS, map(tuple, SIZES.tolist()), strict=True))
     assert_same(in_order(read), in_order(written, "image"))
 
@@ -79,10 +79,10 @@ def test_devkit_round_trip_of_float64(tmp_path):
 
 def test_reader_uses_the_order_of_ids_and_classes_it_is_given(tmp_path):
     written = table()
-    write_json(tmp_path / "found.json", written, SIZES)
+    JSON.write(tmp_path / "found.json", written, SIZES)
     write_devkit(tmp_path, "test", written)
     ids, classes = IDS[::-1], CLASSES[::-1]
-    from_json = read_json(tmp_path / "found.json", ids, classes)
+    from_json = JSON.read(tmp_path / "found.json", ids, classes)
     for read in (from_json, read_devkit(tmp_path, "test", ids, classes)):
         flipped = dataclasses.replace(read, image=3 - read.image, labels=2 - read.labels)
         by_score = in_order(flipped, "scores")  # scores all differ here
@@ -120,7 +120,7 @@ def test_devkit_file_of_another_program(tmp_path):
 
 def test_json_file_by_hand(tmp_path):
     found = DetectionTable(("a", "b"), ("dog",), [1], [[0, 0.5, 10, 20]], [0.25], [0])
-    write_json(tmp_path / "found.json", found, [[30, 40], [50, 60]])
+    JSON.write(tmp_path / "found.json", found, [[30, 40], [50, 60]])
     assert json.loads((tmp_path / "found.json").read_text()) == [
         {"image_id": "a", "width": 30, "height": 40, "detections": []},
         {
@@ -151,7 +151,7 @@ def test_a_missing_class_file_is_a_class_without_detections(tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_files_and_nothing_else(tmp_path, monkeypatch):
-    write_json(tmp_path / "found.json", table(), SIZES)
+    JSON.write(tmp_path / "found.json", table(), SIZES)
     write_devkit(tmp_path, "test", table())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     repeat = "data.detections.devkit._devkit_lines"
@@ -162,15 +162,15 @@ def test_a_failed_write_leaves_the_old_files_and_nothing_else(tmp_path, monkeypa
             raise OSError(28, "disk full")
 
     def breaks(*_):
-        yield {}
+        yield []
         raise OSError("disk full")
 
     monkeypatch.setattr(repeat, breaks_in_the_second_class)
-    monkeypatch.setattr("data.detections.per_image.PerImage.entries", breaks)
+    monkeypatch.setattr("data.detections.per_image.PerImage.detections_by_image", breaks)
     with pytest.raises(OSError, match=r"comp4_det_test_traffic light\.txt: .*: disk full; "):
         write_devkit(tmp_path, "test", table(seed=1))
     with pytest.raises(OSError, match=r"found\.json: cannot be written: disk full; "):
-        write_json(tmp_path / "found.json", table(seed=1), SIZES)
+        JSON.write(tmp_path / "found.json", table(seed=1), SIZES)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -256,12 +256,12 @@ def test_wrong_json_is_named(tmp_path, content, message):
     path = tmp_path / "found.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(DatasetError, match=f"found.json.*{message}"):
-        read_json(path, ["a"], ["dog"])
+        JSON.read(path, ["a"], ["dog"])
 
 
 def test_a_missing_json_file_is_named(tmp_path):
     with pytest.raises(DatasetError, match=r"nowhere.json: cannot be read .No such file"):
-        read_json(tmp_path / "nowhere.json", ["a"], ["dog"])
+        JSON.read(tmp_path / "nowhere.json", ["a"], ["dog"])
 
 
 @pytest.mark.parametrize("image_id", ["", " a", "a\n", "a\nb"])
@@ -291,4 +291,4 @@ def test_a_class_name_that_no_file_can_hold_survives(tmp_path):
 
 def test_sizes_must_fit_the_images(tmp_path):
     with pytest.raises(ValueError, match=r"sizes: expected shape \(4, 2\), found \(3, 2\)"):
-        write_json(tmp_path / "found.json", table(), SIZES[:3])
+        JSON.write(tmp_path / "found.json", table(), SIZES[:3])
