@@ -56,14 +56,9 @@ def main(argv: list[str] | None = None) -> Path:
         batch_size = config.evaluate.batch_size
         if videos:
             draw_videos(
-                out,
-                videos,
-                detector,
-                batch_size=batch_size,
-                threshold=args.threshold,
-                every=args.every or 1,
-                limit=args.limit,
-            )
+                out, videos, detector, batch_size=batch_size, threshold=args.threshold,
+                every=args.every or 1, limit=args.limit,
+            )  # fmt: skip
         else:
             if images:
                 dataset, _ = unlabelled(images, detector.classes)

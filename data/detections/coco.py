@@ -12,10 +12,10 @@ from pathlib import Path
 from reprlib import repr as short
 
 import msgspec
-import numpy as np
 
 from data.detections.common import (
     XYWH,
+    Row,
     checked_table,
     index_of,
     json_list,
@@ -75,24 +75,17 @@ def read_coco_results(
     images: dict[int | str, int] = {name: index for index, name in enumerate(image_ids)}
     images |= {_number_or_name(name): index for index, name in enumerate(image_ids)}
     one_of = f"image_id to be one of the {len(image_ids)} images"
-    image = [
-        index_of(entry.image_id, images, f"{path}, entry {number}", one_of)
-        for number, entry in enumerate(entries)
-    ]
     label_of = {category_id: label for label, category_id in enumerate(ids)}
-    labels = [label_of.get(entry.category_id, -1) for entry in entries]
-    if -1 in labels:
-        raise _unknown_category(path, ids, entries, np.flatnonzero(np.array(labels) < 0))
-    return checked_table(
-        image_ids,
-        classes,
-        image=image,
-        boxes=[entry.bbox for entry in entries],
-        scores=[entry.score for entry in entries],
-        labels=labels,
-        convention=XYWH,
-        where=lambda row: f"{path}, entry {row}",
-    )
+    rows = []
+    for number, entry in enumerate(entries):
+        where = f"{path}, entry {number}"
+        image = index_of(entry.image_id, images, where, one_of)
+        label = label_of.get(entry.category_id, -1)
+        rows.append(Row(where, image, label, entry.score, entry.bbox))
+    strange = [number for number, row in enumerate(rows) if row.label < 0]
+    if strange:
+        raise _unknown_category(path, ids, entries, strange)
+    return checked_table(rows, image_ids, classes, XYWH)
 
 
 def _checked_ids(category_ids: Sequence[int], classes: Sequence[str]) -> list[int]:
@@ -126,7 +119,7 @@ def _number_or_name(image_id: str) -> int | str:
 
 
 def _unknown_category(
-    path: str | Path, ids: Sequence[int], entries: Sequence[_Entry], rows: np.ndarray
+    path: str | Path, ids: Sequence[int], entries: Sequence[_Entry], rows: Sequence[int]
 ) -> DatasetError:
     """The error for entries (at `rows`) of other categories than `ids`.
 

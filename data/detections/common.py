@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
-from numpy.typing import ArrayLike
 
 from data.records import DatasetError
 from utils.detections import DetectionTable
@@ -49,24 +48,25 @@ XYWH = BoxConvention(
 )
 
 
-def checked_table(
-    image_ids: Sequence[str],
-    classes: Sequence[str],
-    *,
-    image: Sequence[int],
-    boxes: ArrayLike,
-    scores: ArrayLike,
-    labels: Sequence[int],
-    convention: BoxConvention,
-    where: Callable[[int], str],
-) -> DetectionTable:
-    """The table of D detections as a file has them.
+class Row(NamedTuple):
+    """A detection as a file has it. where: file and place, for the messages."""
 
-    where: row -> file and place, for the messages.
+    where: str
+    image: int
+    label: int
+    score: float
+    box: Sequence[float]
+
+
+def checked_table(
+    rows: Sequence[Row], image_ids: Sequence[str], classes: Sequence[str], convention: BoxConvention
+) -> DetectionTable:
+    """The table of what was read.
+
     Raises DatasetError for numbers that are not finite or an inverted box.
     """
-    numbers = np.array(scores, np.float64)
-    written = np.array(boxes, np.float64).reshape(-1, 4)
+    numbers = np.array([row.score for row in rows], np.float64)
+    written = np.array([row.box for row in rows], np.float64).reshape(-1, 4)
     with np.errstate(over="ignore", invalid="ignore"):
         corners = convention.read(written)
         is_inverted = (corners[:, 2:] - corners[:, :2] < -ROUNDING).any(axis=1)
@@ -78,14 +78,15 @@ def checked_table(
     ):
         if wrong.any():
             row = int(np.argmax(wrong))
-            raise DatasetError(f"{where(row)}: expected {expected}, found {values[row].tolist()}")
+            found = values[row].tolist()
+            raise DatasetError(f"{rows[row].where}: expected {expected}, found {found}")
     return DetectionTable(
         tuple(image_ids),
         tuple(classes),
-        image=np.array(image, np.int64),
+        image=np.array([row.image for row in rows], np.int64),
         boxes=corners,
         scores=numbers,
-        labels=np.array(labels, np.int64),
+        labels=np.array([row.label for row in rows], np.int64),
     )
 
 

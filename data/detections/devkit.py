@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.detections.common import BoxConvention, checked_table, index_of, write_files
+from data.detections.common import BoxConvention, Row, checked_table, index_of, write_files
 from data.formats.texts import text_lines
 from data.records import DatasetError
 from utils.detections import DetectionTable
@@ -82,28 +82,17 @@ def read_devkit(
             f"{directory}: expected only classes of {list(classes)}, found files of {unknown}"
         )
     images = {image_id: index for index, image_id in enumerate(image_ids)}
-    image, numbers, labels, places = [], [], [], []
-    for label, name in enumerate(names):
-        lines = text_lines(directory / name) if name in found else []
+    one_of = f"one of the {len(images)} images"
+    rows = []
+    for label, path in enumerate(str(directory / name) for name in names):
+        lines = text_lines(path) if Path(path).exists() else []
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            places.append(f"{directory / name}, line {number}")
-            image_id, values = _parsed(line, places[-1])
-            image.append(index_of(image_id, images, places[-1], f"one of the {len(images)} images"))
-            numbers.append(values)
-            labels.append(label)
-    columns = np.array(numbers, np.float64).reshape(-1, 5)
-    return checked_table(
-        image_ids,
-        classes,
-        image=image,
-        boxes=columns[:, 1:],
-        scores=columns[:, 0],
-        labels=labels,
-        convention=INCLUSIVE,
-        where=places.__getitem__,
-    )
+            if line.strip():
+                where = f"{path}, line {number}"
+                image_id, score, *box = _parsed(line, where)
+                image = index_of(image_id, images, where, one_of)
+                rows.append(Row(where, image, label, score, box))
+    return checked_table(rows, image_ids, classes, INCLUSIVE)
 
 
 def _devkit_name(image_set: str, class_name: str) -> str:
@@ -122,14 +111,13 @@ def _devkit_lines(table: DetectionTable, label: int) -> Iterable[str]:
         yield f"{table.image_ids[image]} {score!r} {x1!r} {y1!r} {x2!r} {y2!r}\n"
 
 
-def _parsed(line: str, where: str) -> tuple[str, list[float]]:
-    """The image and the five numbers of a line."""
+def _parsed(line: str, where: str) -> tuple[str, float, float, float, float, float]:
     # From the right: an image id may hold blanks, the five numbers cannot.
-    image_id, *texts = line.rsplit(None, 5)
+    image_id, *numbers = line.rsplit(None, 5)
     try:
-        numbers = [float(text) for text in texts]
+        score, x1, y1, x2, y2 = map(float, numbers)
     except ValueError:
-        numbers = []
-    if len(numbers) != 5:
-        raise DatasetError(f"{where}: expected image_id score xmin ymin xmax ymax, found {line!r}")
-    return image_id, numbers
+        raise DatasetError(
+            f"{where}: expected image_id score xmin ymin xmax ymax, found {line!r}"
+        ) from None
+    return image_id, score, x1, y1, x2, y2

@@ -15,6 +15,7 @@ import numpy as np
 
 from data.detections.common import (
     BoxConvention,
+    Row,
     checked_table,
     index_of,
     json_list,
@@ -98,7 +99,7 @@ class PerImage:
             known |= {label + 1: label for label in range(len(classes))}
             expected += f" or a number from 1 to {len(classes)}"
         seen: set[int] = set()
-        image, labels, found, places = [], [], [], []
+        rows = []
         for where, entry in self._read(path):
             index = index_of(entry.image_id, images, where, one_of)
             if index in seen:
@@ -106,27 +107,17 @@ class PerImage:
                 raise DatasetError(f"{where}: expected each image once, found it twice")
             seen.add(index)
             self._size(where, entry)
-            for place, detection in enumerate(entry.detections):
-                places.append(f"{where}, {self.detections}[{place}]")
-                labels.append(index_of(detection.label, known, places[-1], expected))
-            image += [index] * len(entry.detections)
-            found += entry.detections
+            for number, detection in enumerate(entry.detections):
+                place = f"{where}, {self.detections}[{number}]"
+                label = index_of(detection.label, known, place, expected)
+                rows.append(Row(place, index, label, detection.score, detection.box))
         missing = [image_id for image_id, index in images.items() if index not in seen]
         if missing:
             raise DatasetError(
                 f"{path}: expected an entry for each of {len(images)} images, with an empty list "
                 f"if nothing was detected; found none for {len(missing)}, the first {missing[0]!r}"
             )
-        return checked_table(
-            image_ids,
-            classes,
-            image=image,
-            boxes=[detection.box for detection in found],
-            scores=[detection.score for detection in found],
-            labels=labels,
-            convention=self.convention,
-            where=places.__getitem__,
-        )
+        return checked_table(rows, image_ids, classes, self.convention)
 
     def read_sizes(self, path: str | Path) -> dict[str, tuple[int, int]]:
         """{image id: (width, height)} of the images of a file. Errors as `read`."""

@@ -140,7 +140,7 @@ def test_each_outcome_has_its_color_and_its_place(tmp_path):
     image = np.full((*SIZE, 3), 128, np.uint8)
 
     def drawn(index, rows):
-        picture = outcomes_on(image, dataset, index, table, np.array(rows), outcomes)
+        picture = outcomes_on(image, index, np.array(rows), outcomes)
         return [(picture == color).all(axis=-1) for _, color, _ in OUTCOMES]
 
     right, false, missed, uncounted = drawn(0, [0, 1, 2])
