@@ -121,7 +121,7 @@ def _annotations(
 ) -> list[dict]:
     """pycocotools' dictionaries, one a box, in order; name, values: what else each one holds.
 
-    All ids count from 1: an object of id 0 could never be matched.
+    ids: (M,) of the images. All count from 1: an object of id 0 could never be matched.
     """
     corner_and_sides = np.concatenate([boxes.boxes[:, :2], _sides(boxes)], axis=1)
     columns = (ids[boxes.image], boxes.labels + 1, corner_and_sides, areas, values)
