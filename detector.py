@@ -49,12 +49,12 @@ from core.engine import compiled, predict
 from core.predictor import frozen
 from core.retinanet import RetinaNet
 from core.weights.store import DETECTOR, conventions_of, stated
-from data.detections.table import DetectionTable
 from data.images.render import Reader
 from data.inputs import unlabelled
 from data.pipeline import detection_batches, detection_spec
 from data.records import Dataset
 from utils.checkpoints import Checkpoint, save_checkpoint
+from utils.detections import DetectionTable
 from utils.devices import use_devices
 from utils.runs import latest_run, weights_file
 

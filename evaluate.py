@@ -21,12 +21,13 @@ from loguru import logger
 
 import configs
 from data.datasets import class_names, log_defects, read_split
-from data.detections.table import DetectionTable
+from data.detections.recognition import image_sizes, read_detections
 from data.doctor.object_counts import limits
 from data.records import Dataset
 from detector import open_detector
-from results.files import evaluation_folder, image_sizes, read_detections, write_all
-from results.scoring import score, summarize
+from results.evaluation import evaluation_folder, write_all
+from results.scoring import score
+from utils.detections import DetectionTable
 from utils.diary import console, diary
 from utils.files import write_text
 from utils.program import make_parser, run_program
@@ -58,11 +59,10 @@ def main(argv: list[str] | None = None) -> float:
         out = Path(args.out) if args.out else run and run / evaluation_folder(split, config)
         log_defects(dataset)
         scores = score(table, dataset, config)
-        report = summarize(scores, table)
         if out:
-            write_all(out, split, scores, report, table)
+            write_all(out, split, scores)
         if args.json:
-            write_text(Path(args.json), json.dumps(report, indent=1))
+            write_text(Path(args.json), json.dumps(scores.report, indent=1))
         console.print(scores.table())
     print(scores.headline, flush=True)
     return scores.value

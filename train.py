@@ -32,7 +32,7 @@ from core.build import build_criterion, build_model
 from core.optimizers import averaged
 from core.weights.transfer import transfer
 from detector import Detector
-from results.files import write_all
+from results.evaluation import write_all
 from training.losses import LossWindow, check_finite
 from training.phases import TrainingPhase, phases_to_do
 from training.plan import Plan, begin_run, make_plan, write_config
@@ -131,7 +131,7 @@ def train(lock: RunLock, plan: Plan, stop: StopSignal) -> float:
         best = validation.run()
     lock.require_folder()
     report.curves()
-    write_all(run / "evaluation", config.data.val, best.scores, best.report, best.table)
+    write_all(run / "evaluation", config.data.val, best.scores)
     console.print(best.scores.table())
     best_epoch = f"{progress.best_epoch} of {plan.num_epochs}"
     logger.info("best epoch {}; everything in {}", best_epoch, run)

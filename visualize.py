@@ -27,7 +27,7 @@ from data.inputs import unlabelled
 from data.records import first_images
 from detector import open_detector
 from results.outcomes import draw_outcomes
-from results.pictures import at_least, draw_images
+from results.pictures import draw_images
 from results.videos import draw_videos
 from utils.diary import diary
 from utils.program import make_parser, run_program
@@ -55,7 +55,10 @@ def main(argv: list[str] | None = None) -> Path:
         out = Path(args.out) if args.out else folder / "pictures"
         batch_size = config.evaluate.batch_size
         if videos:
-            draw_videos(out, videos, detector, args, batch_size)
+            draw_videos(
+                out, videos, detector, batch_size=batch_size, threshold=args.threshold,
+                every=args.every or 1, limit=args.limit,
+            )  # fmt: skip
         else:
             if images:
                 dataset, _ = unlabelled(images, detector.classes)
@@ -64,7 +67,7 @@ def main(argv: list[str] | None = None) -> Path:
             if args.limit:
                 dataset = first_images(dataset, args.limit)
             dataset = replace(dataset, bits=detector.config.bits)
-            table = at_least(detector.detect_dataset(dataset, batch_size), args.threshold)
+            table = detector.detect_dataset(dataset, batch_size).at_least(args.threshold)
             draw = draw_images if images else draw_outcomes
             draw(out, dataset, table)
             logger.info("{} pictures in {}", len(dataset), out)

@@ -18,10 +18,11 @@ from pycocotools.cocoeval import COCOeval
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks.machine import description, headline, require_idle
-from core.metrics.arrays import Detections, GroundTruth
 from core.metrics.coco import coco_metric
 from core.metrics.crowdhuman import REFERENCES, crowdhuman_metric
+from core.metrics.ground_truth import GroundTruth
 from core.metrics.voc import voc_metric
+from utils.detections import DetectionTable
 from utils.program import make_parser
 
 Result = TypeVar("Result")
@@ -48,7 +49,7 @@ def coco(num_images: int, rounds: int) -> str:
     totals, inside = [], []
     for _ in range(rounds):
         with inside_pycocotools() as spent:
-            totals.append(seconds(lambda: coco_metric(detections, truth, num_images, 80))[0])
+            totals.append(seconds(lambda: coco_metric(detections, truth))[0])
         inside.append(sum(spent))
     least = int(np.argmin(totals))
     return (
@@ -61,7 +62,7 @@ def voc(num_images: int, rounds: int) -> str:
     detections, truth = scene(num_images, num_objects=7, num_detections=100, num_classes=20)
 
     def ours() -> list[float]:
-        return [one.ap_area for one in voc_metric(detections, truth, 20, strict=True).classes[0]]
+        return [one.ap_area for one in voc_metric(detections, truth, strict=True).classes[0]]
 
     def loop() -> list[float]:
         return [plain_voc(detections, truth, label) for label in range(20)]
@@ -74,7 +75,7 @@ def crowdhuman(num_images: int, rounds: int) -> str:
     sizes = np.full((num_images, 2), SIDE)
 
     def ours() -> list[float]:
-        (one,) = crowdhuman_metric(detections, truth, sizes, 1).classes
+        (one,) = crowdhuman_metric(detections, truth, sizes).classes
         return [one.ap, one.mr2, *one.ji_curve]
 
     def loop() -> list[float]:
@@ -130,7 +131,7 @@ def inside_pycocotools() -> Iterator[list[float]]:
 
 def scene(
     num_images: int, *, num_objects: int, num_detections: int, num_classes: int
-) -> tuple[Detections, GroundTruth]:
+) -> tuple[DetectionTable, GroundTruth]:
     """Objects of all sizes, a twelfth of them difficult; about two detections near each, of its
     class and with higher scores, and the rest anywhere, of the classes of the image's objects."""
     rng = np.random.default_rng(0)
@@ -146,7 +147,10 @@ def scene(
     scores = np.concatenate([rng.beta(3, 2, len(near)), rng.beta(1, 6, len(away))])
     order = np.argsort(image[origin], kind="stable")
     origin = origin[order]
-    detections = Detections(image[origin], found[order], scores[order], labels[origin])
+    detections = DetectionTable(
+        tuple(map(str, range(num_images))), tuple(map(str, range(num_classes))),
+        image[origin], found[order], scores[order], labels[origin],
+    )  # fmt: skip
     return detections, GroundTruth(image, boxes, labels, rng.random(len(image)) < 1 / 12)
 
 
@@ -162,7 +166,7 @@ def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------
 
 
-def by_image(boxes: Detections | GroundTruth, rows: np.ndarray) -> dict[int, np.ndarray]:
+def by_image(boxes: DetectionTable | GroundTruth, rows: np.ndarray) -> dict[int, np.ndarray]:
     """Image -> those of the rows that lie in it, in order."""
     found: dict[int, list[int]] = {}
     for row in rows.tolist():
@@ -180,7 +184,7 @@ def area(boxes: np.ndarray) -> np.ndarray:
     return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
 
 
-def plain_voc(detections: Detections, truth: GroundTruth, label: int) -> float:
+def plain_voc(detections: DetectionTable, truth: GroundTruth, label: int) -> float:
     """py-faster-rcnn's voc_eval without its +1: the area under the envelope."""
     objects = by_image(truth, np.flatnonzero(truth.labels == label))
     mine = np.flatnonzero(detections.labels == label)
@@ -209,7 +213,9 @@ def plain_voc(detections: Detections, truth: GroundTruth, label: int) -> float:
     return float(np.sum((recall[changes + 1] - recall[changes]) * precision[changes + 1]))
 
 
-def plain_crowdhuman(detections: Detections, truth: GroundTruth, num_images: int) -> list[float]:
+def plain_crowdhuman(
+    detections: DetectionTable, truth: GroundTruth, num_images: int
+) -> list[float]:
     """AP, MR-2 and JI at ten scores, of one class, by CrowdDet's rules."""
     found = by_image(detections, np.argsort(-detections.scores, kind="stable"))
     objects = by_image(truth, np.arange(len(truth)))

@@ -12,8 +12,8 @@ import numpy as np
 
 import configs
 from data.datasets import class_names, read_split
-from data.detections.project_json import read_json
-from results.scoring import Scores, VocScores, score
+from data.detections.project_json import JSON
+from results.scoring import Scores, score
 from utils.files import whole_file
 from utils.plots import precision_recall_curves
 from utils.program import make_parser, run_program
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     config = configs.load(run / "config.json")
     dataset = read_split(config.data, config.data.val, class_names(config.data, config.data.val))
     file = run / "evaluation" / "detections.json"
-    table, _ = read_json(file, dataset.image_ids, dataset.classes)
+    table = JSON.read(file, dataset.image_ids, dataset.classes)
     store(CURVES_FILE, score(table, dataset, config))
 
 
@@ -37,16 +37,15 @@ def store(path: str | Path, scores: Scores) -> None:
 
     Raises ValueError for the scores of another metric.
     """
-    if not isinstance(scores, VocScores):
+    if scores.config.metric != "voc":
         raise ValueError(f"evaluate.metric: expected voc, found {scores.config.metric}")
-    results = zip(scores.dataset.classes, scores.result.classes[0], strict=True)
     with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("class", "ap", "recall", "precision"))
-        for name, one in results:
-            is_found = np.diff(one.recall, prepend=0.0) > 0
-            points = np.stack([one.recall, one.precision], axis=1)[is_found]
-            writer.writerows((name, *(f"{x:.4f}" for x in (one.ap_area, *p))) for p in points)
+        for name, (recall, precision, ap) in scores.curves.items():
+            is_found = np.diff(recall, prepend=0.0) > 0
+            points = np.stack([recall, precision], axis=1)[is_found]
+            writer.writerows((name, *(f"{x:.4f}" for x in (ap, *p))) for p in points)
 
 
 def draw(path: str | Path, curves_file: str | Path = CURVES_FILE) -> None:

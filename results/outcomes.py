@@ -13,11 +13,10 @@ import numpy as np
 from loguru import logger
 
 from core.metrics.voc import voc_matches
-from data.detections.table import DetectionTable, rows_by_image
-from data.images.decode import decode_image
 from data.records import Dataset
-from results.pictures import SHEET, beside_truth, picture_file
-from results.scoring import arrays
+from results.pictures import SHEET, beside_truth, draw_each
+from results.scoring import ground_truth
+from utils.detections import DetectionTable
 from utils.draw import contact_sheet, draw_boxes, fit, with_legend, write_image
 from utils.files import write_text
 
@@ -36,7 +35,7 @@ RIGHT, FALSE_ALARM, MISSED, UNCOUNTED = range(len(OUTCOMES))
 
 @dataclass(frozen=True)
 class Outcomes:
-    """How the detections of a split compare with its objects.
+    """How the detections of a split, `table`, compare with its objects.
 
     detections: (D,) int, the place of each in OUTCOMES. missed: (T,) bool, which objects are.
     counts: (M, 4) int, how many of each outcome an image has.
@@ -44,6 +43,8 @@ class Outcomes:
         their surest false alarm.
     """
 
+    dataset: Dataset
+    table: DetectionTable
     detections: np.ndarray
     missed: np.ndarray
     counts: np.ndarray
@@ -52,7 +53,7 @@ class Outcomes:
 
 def judge(dataset: Dataset, table: DetectionTable) -> Outcomes:
     """Compares all detections of a table with a split's objects, as the VOC metric does."""
-    matches = voc_matches(*arrays(table, dataset), len(dataset.classes), MATCH_IOU)
+    matches = voc_matches(table, ground_truth(dataset), MATCH_IOU)
     detections = np.full(len(table), UNCOUNTED)
     detections[matches.true_positive] = RIGHT
     detections[matches.false_positive] = FALSE_ALARM
@@ -63,27 +64,25 @@ def judge(dataset: Dataset, table: DetectionTable) -> Outcomes:
     false = matches.false_positive
     np.maximum.at(surest_alarm, table.image[false], table.scores[false])
     worst = np.lexsort((-surest_alarm, -counts[:, [FALSE_ALARM, MISSED]].sum(axis=1)))
-    return Outcomes(detections, matches.missed, counts, worst)
+    return Outcomes(dataset, table, detections, matches.missed, counts, worst)
 
 
 def draw_outcomes(out: Path, dataset: Dataset, table: DetectionTable) -> None:
     """One picture an image, `contact_sheet.png`, and of the worst `worst.png` and `worst.csv`."""
     outcomes = judge(dataset, table)
-    sheet, worst = [], {}
-    for index, rows in enumerate(rows_by_image(table)):
-        image = decode_image(dataset.images[index], dataset.bits)
-        judged = outcomes_on(image, dataset, index, table, rows, outcomes)
-        beside = beside_truth(dataset, index, image, judged)
-        picture = with_legend(beside, _legend(outcomes.counts[index]))
-        write_image(picture_file(out, dataset, index), picture)
-        if index < SHEET:
-            sheet.append(fit(picture, *TRUTH_CELL))
+    worst: dict[int, np.ndarray] = {}
+
+    def draw(index: int, image: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        judged = outcomes_on(image, index, rows, outcomes)
         if index in outcomes.worst[:SHEET]:
             worst[index] = fit(judged, *WORST_CELL)
-    write_image(out / "contact_sheet.png", contact_sheet(sheet, cell=TRUTH_CELL))
+        beside = beside_truth(dataset, index, image, judged)
+        return with_legend(beside, _legend(outcomes.counts[index]))
+
+    draw_each(out, dataset, table, draw, TRUTH_CELL)
     pictures = [worst[index] for index in outcomes.worst[:SHEET]]
-    write_image(out / "worst.png", _worst_sheet(pictures, dataset, outcomes))
-    write_text(out / "worst.csv", _worst_first(dataset, outcomes))
+    write_image(out / "worst.png", _worst_sheet(pictures, outcomes))
+    write_text(out / "worst.csv", _worst_first(outcomes))
     right, false, missed = outcomes.counts.sum(axis=0)[:UNCOUNTED].tolist()
     logger.info(
         "{} at IoU {:g}: {} right, {} false alarms, {} missed: precision {:.3f}, recall {:.3f}",
@@ -92,15 +91,9 @@ def draw_outcomes(out: Path, dataset: Dataset, table: DetectionTable) -> None:
     )
 
 
-def outcomes_on(
-    image: np.ndarray,
-    dataset: Dataset,
-    index: int,
-    table: DetectionTable,
-    rows: np.ndarray,
-    outcomes: Outcomes,
-) -> np.ndarray:
+def outcomes_on(image: np.ndarray, index: int, rows: np.ndarray, outcomes: Outcomes) -> np.ndarray:
     """An image (H, W, 3) with its detections, these rows of the table, and the objects missed."""
+    dataset, table = outcomes.dataset, outcomes.table
     first = dataset.rows(index).start
     missed = first + np.flatnonzero(outcomes.missed[dataset.rows(index)])
     names = len(dataset.classes)
@@ -126,25 +119,23 @@ def _legend(counts: np.ndarray) -> list[tuple[str, np.ndarray, str]]:
     ]
 
 
-def _worst_sheet(
-    pictures: Sequence[np.ndarray], dataset: Dataset, outcomes: Outcomes
-) -> np.ndarray:
+def _worst_sheet(pictures: Sequence[np.ndarray], outcomes: Outcomes) -> np.ndarray:
     """The worst images' pictures, fit to WORST_CELL, with their counts, and those of the split."""
     captions = []
     for index in outcomes.worst[: len(pictures)]:
         right, false, missed, _ = outcomes.counts[index]
-        name = Path(dataset.images[index]).name
+        name = Path(outcomes.dataset.images[index]).name
         captions.append(f"{name}: {right} TP, {false} FP, {missed} FN")
     cell = max(picture.shape[0] for picture in pictures), WORST_CELL[1]
     sheet = contact_sheet(pictures, cell=cell, captions=captions)
     return with_legend(sheet, _legend(outcomes.counts.sum(axis=0)))
 
 
-def _worst_first(dataset: Dataset, outcomes: Outcomes) -> str:
+def _worst_first(outcomes: Outcomes) -> str:
     """CSV, a row an image."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("image", "true_positives", "false_positives", "false_negatives"))
     for index in outcomes.worst:
-        writer.writerow((dataset.images[index], *outcomes.counts[index, :UNCOUNTED]))
+        writer.writerow((outcomes.dataset.images[index], *outcomes.counts[index, :UNCOUNTED]))
     return text.getvalue()

@@ -1,39 +1,45 @@
 """Pictures of detections, alone or beside the ground truth."""
 
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from data.detections.table import DetectionTable, rows_by_image
 from data.images.decode import decode_image
 from data.records import Dataset
+from utils.detections import DetectionTable
 from utils.draw import contact_sheet, draw_boxes, fit, side_by_side, write_image
 
 SHEET = 24  # pictures on a contact sheet
 IMAGE_CELL = (320, 320)  # height, width in pixels
 
 
-def at_least(table: DetectionTable, threshold: float) -> DetectionTable:
-    """The detections of at least a score."""
-    rows = table.scores >= threshold
-    names = ("image", "boxes", "scores", "labels")
-    return replace(table, **{name: getattr(table, name)[rows] for name in names})
-
-
 def draw_images(out: Path, dataset: Dataset, table: DetectionTable) -> None:
     """One picture an image and `contact_sheet.png`."""
+    draw_each(
+        out, dataset, table, lambda _, image, rows: detections_on(image, table, rows), IMAGE_CELL
+    )
+
+
+def draw_each(
+    out: Path,
+    dataset: Dataset,
+    table: DetectionTable,
+    draw: Callable[[int, np.ndarray, np.ndarray], np.ndarray],
+    cell: tuple[int, int],
+) -> None:
+    """Writes a picture an image, and a contact sheet of the first ones.
+
+    draw: the image's index, its pixels and the rows of its detections -> the picture.
+    cell: height, width in pixels that a picture has on the sheet.
+    """
     sheet = []
-    for index, rows in enumerate(rows_by_image(table)):
-        picture = detections_on(decode_image(dataset.images[index], dataset.bits), table, rows)
-        write_image(picture_file(out, dataset, index), picture)
+    for index, rows in enumerate(table.rows_by_image()):
+        picture = draw(index, decode_image(dataset.images[index], dataset.bits), rows)
+        write_image(out / f"{index:05d}_{Path(dataset.images[index]).stem}.jpg", picture)
         if index < SHEET:
-            sheet.append(fit(picture, *IMAGE_CELL))
-    write_image(out / "contact_sheet.png", contact_sheet(sheet, cell=IMAGE_CELL))
-
-
-def picture_file(out: Path, dataset: Dataset, index: int) -> Path:
-    return out / f"{index:05d}_{Path(dataset.images[index]).stem}.jpg"
+            sheet.append(fit(picture, *cell))
+    write_image(out / "contact_sheet.png", contact_sheet(sheet, cell=cell))
 
 
 def detections_on(image: np.ndarray, table: DetectionTable, rows: np.ndarray) -> np.ndarray:

@@ -1,13 +1,13 @@
 """How good detections are by the metric a config asks for: its figures, its table, its pictures.
 
-What train.py and evaluate.py share. `score` gives one of three classes of the same methods; the
-headline and `value`, by which the best epoch is chosen, are the metric's own.
+What train.py and evaluate.py share. The headline and `value`, by which the best epoch is chosen,
+are the metric's own.
 """
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,229 +17,98 @@ from rich.table import Table
 
 import configs
 from configs import Config
-from core.metrics.arrays import Detections, GroundTruth
-from core.metrics.coco import STAT_NAMES, CocoResult, coco_metric
-from core.metrics.crowdhuman import REFERENCES, CrowdHumanResult, crowdhuman_metric
-from core.metrics.voc import VocResult, confusion_matrix, voc_metric
-from data.detections.table import DetectionTable
+from core.metrics.coco import STAT_NAMES, coco_metric
+from core.metrics.crowdhuman import REFERENCES, crowdhuman_metric
+from core.metrics.ground_truth import GroundTruth
+from core.metrics.voc import confusion_matrix, voc_metric
 from data.records import Dataset, DatasetError
-from utils.plots import confusion_matrix_picture, miss_rate_curves, precision_recall_curves
+from utils.detections import DetectionTable
+from utils.plots import (
+    Curve,
+    confusion_matrix_picture,
+    miss_rate_curves,
+    precision_recall_curves,
+)
 
 CONFUSION_SCORE = 0.25  # detections below are no predictions in the confusion matrix
 
 
 @dataclass(frozen=True)
-class Scores(ABC):
-    """What a metric says of a split. result: what its function in core/metrics returned."""
+class Scores:
+    """What a metric says of the detections of a split; see `score`.
 
-    result: VocResult | CocoResult | CrowdHumanResult
+    value: the figure by which runs and epochs are compared; higher is better. headline: one line.
+    figures: all of the metric's but the curves, JSON-ready; None where a class has no objects.
+    columns, rows: names and class -> cells of the table of classes; caption: the text below it.
+    curves: class -> recall, precision and what they are ranked by; at: their IoU for the title.
+    miss_rates: class -> false positives an image, miss rate and MR-2, if the metric has them.
+    """
+
+    detections: DetectionTable
+    truth: GroundTruth
     dataset: Dataset
     config: Config
+    value: float
+    headline: str
+    figures: dict[str, Any]
+    columns: list[str]
+    rows: dict[str, list[str]]
+    caption: str
+    curves: Mapping[str, Curve]
+    at: str = ""
+    miss_rates: Mapping[str, Curve] | None = None
 
-    @property
-    @abstractmethod
-    def value(self) -> float:
-        """The figure by which runs and epochs are compared; higher is better."""
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        return confusion_matrix(self.detections, self.truth, score_threshold=CONFUSION_SCORE)
 
-    @property
-    @abstractmethod
-    def headline(self) -> str:
-        """One line."""
-
-    @abstractmethod
-    def figures(self) -> dict:
-        """All figures but the curves, JSON-ready; None where a class has no objects."""
-
-    @abstractmethod
-    def rows(self) -> tuple[list[str], dict[str, list[str]], str]:
-        """Names of the columns, class -> cells, and a line below the table."""
-
-    @abstractmethod
-    def draw(self, folder: Path, title: str) -> None:
-        """Writes the curves as pictures."""
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """Every figure of an evaluation, JSON-ready."""
+        dataset, config = self.dataset, self.config
+        return {
+            "headline": self.headline,
+            "metric": config.metric,
+            "value": number(self.value),
+            **self.figures,
+            "dataset": dataset.name,
+            "images": len(dataset),
+            "detections": len(self.detections),
+            "defects": dataset.defects.counts(),
+            "settings": configs.to_dict(config.evaluate),
+            "confusion_matrix": {
+                "score_threshold": CONFUSION_SCORE,
+                "classes": [*dataset.classes, "background"],
+                "rows": self.confusion.tolist(),
+            },
+        }
 
     def table(self) -> Table:
         """The figures of each class, to be printed."""
-        columns, rows, caption = self.rows()
         title = escape(f"{self.dataset.name}: {len(self.dataset)} images")
-        table = Table(title=title, title_justify="left", caption=caption)
+        table = Table(title=title, title_justify="left", caption=self.caption)
         table.add_column("class")
-        for name in columns:
+        for name in self.columns:
             table.add_column(name, justify="right")
-        for name, cells in rows.items():
+        for name, cells in self.rows.items():
             table.add_row(escape(name), *cells)
         return table
 
-
-class VocScores(Scores):
-    """PASCAL VOC, see `core.metrics.voc`."""
-
-    result: VocResult
-
-    @property
-    def value(self) -> float:
-        is_area = self.config.evaluate.ap == "area"
-        return float((self.result.map_area if is_area else self.result.map_11_point)[0])
-
-    @property
-    def headline(self) -> str:
-        return f"VOC mAP@{self.result.iou_thresholds[0]:.2f}: {self.value:.4f}"
-
-    def figures(self) -> dict:
-        result, classes = self.result, {}
-        for k, name in enumerate(self.dataset.classes):
-            first = result.classes[0][k]
-            classes[name] = {
-                "objects": first.num_objects,
-                "recall": number(first.max_recall),
-                "best": {key: number(value) for key, value in vars(first.best).items()},
-                "ap": {
-                    f"{iou:g}": {
-                        "area": number(row[k].ap_area),
-                        "11point": number(row[k].ap_11_point),
-                    }
-                    for iou, row in zip(result.iou_thresholds, result.classes, strict=True)
-                },
-            }
-        means = zip(result.iou_thresholds, result.map_area, result.map_11_point, strict=True)
-        map_by_iou = {
-            f"{iou:g}": {"area": number(area), "11point": number(points)}
-            for iou, area, points in means
-        }
-        return {"map_by_iou": map_by_iou, "classes": classes}
-
-    def rows(self) -> tuple[list[str], dict[str, list[str]], str]:
-        result, rows = self.result, {}
-        aps = result.ap_area if self.config.evaluate.ap == "area" else result.ap_11_point
-        columns = [f"AP@{iou:.2f}" for iou in result.iou_thresholds]
-        columns += ["objects", "recall", "precision*", "recall*", "F1*", "score*"]
-        for k, name in enumerate(self.dataset.classes):
-            first = result.classes[0][k]
-            best = (first.best.precision, first.best.recall, first.best.f1, first.best.score)
-            cells = [f"{ap:.4f}" for ap in aps[:, k]] + [str(first.num_objects)]
-            rows[name] = cells + [f"{value:.3f}" for value in (first.max_recall, *best)]
-        return columns, rows, "* at the score of the best F1"
-
-    def draw(self, folder: Path, title: str) -> None:
-        first = zip(self.dataset.classes, self.result.classes[0], strict=True)
-        curves = {name: (one.recall, one.precision, one.ap_area) for name, one in first}
-        title = f"{title}, IoU {self.result.iou_thresholds[0]:.2f}"
-        precision_recall_curves(folder / "precision_recall.png", curves, title)
+    def draw(self, folder: Path) -> None:
+        """The metric's curves and the confusion matrix, as pictures."""
+        title = self.dataset.name
+        precision_recall_curves(folder / "precision_recall.png", self.curves, title + self.at)
+        if self.miss_rates:
+            miss_rate_curves(folder / "miss_rate.png", self.miss_rates, title, REFERENCES)
+        path = folder / "confusion_matrix.png"
+        confusion_matrix_picture(path, self.confusion, self.dataset.classes)
 
 
-class CocoScores(Scores):
-    """COCO's twelve numbers, see `core.metrics.coco`."""
-
-    result: CocoResult
-
-    @property
-    def value(self) -> float:
-        return self.result.mean_ap
-
-    @property
-    def headline(self) -> str:
-        ap, ap50, ap75 = self.result.stats[:3]
-        return f"COCO AP@[.50:.95]: {ap:.4f}, AP@.50: {ap50:.4f}, AP@.75: {ap75:.4f}"
-
-    def figures(self) -> dict:
-        stats = zip(STAT_NAMES, self.result.stats, strict=True)
-        classes = zip(self.dataset.classes, self.result.per_class, strict=True)
-        return {
-            "stats": {name: number(value) for name, value in stats},
-            "classes": {name: scalars(one) for name, one in classes},
-        }
-
-    def rows(self) -> tuple[list[str], dict[str, list[str]], str]:
-        columns = ["AP", "AP@.50", "AP@.75", "small", "medium", "large", "AR@100", "objects"]
-        rows = {}
-        for name, one in zip(self.dataset.classes, self.result.per_class, strict=True):
-            values = (one.ap, one.ap50, one.ap75, one.ap_small, one.ap_medium, one.ap_large)
-            rows[name] = [f"{v:.4f}" for v in (*values, one.ar100)] + [str(one.num_objects)]
-        stats = zip(STAT_NAMES, self.result.stats, strict=True)
-        return columns, rows, "\n".join(f"{name} {value:.4f}" for name, value in stats)
-
-    def draw(self, folder: Path, title: str) -> None:
-        classes = zip(self.dataset.classes, self.result.per_class, strict=True)
-        curves = {name: (one.recall, one.precision, one.ap50) for name, one in classes}
-        precision_recall_curves(folder / "precision_recall.png", curves, f"{title}, IoU 0.50")
-
-
-class CrowdHumanScores(Scores):
-    """CrowdHuman's AP, MR-2 and JI, see `core.metrics.crowdhuman`."""
-
-    result: CrowdHumanResult
-
-    @property
-    def value(self) -> float:
-        return float(self.result.ap)
-
-    @property
-    def headline(self) -> str:
-        result = self.result
-        return f"CrowdHuman AP: {result.ap:.4f}, MR-2: {result.mr2:.4f}, JI: {result.ji:.4f}"
-
-    def figures(self) -> dict:
-        result = self.result
-        classes = zip(self.dataset.classes, result.classes, strict=True)
-        return {
-            "ap": number(result.ap),
-            "mr2": number(result.mr2),
-            "ji": number(result.ji),
-            "classes": {name: scalars(one) for name, one in classes},
-        }
-
-    def rows(self) -> tuple[list[str], dict[str, list[str]], str]:
-        columns = ["AP", "MR-2", "JI", "JI's score", "recall", "objects"]
-        rows = {}
-        for name, one in zip(self.dataset.classes, self.result.classes, strict=True):
-            values = (one.ap, one.mr2, one.ji, one.ji_score, one.recall)
-            rows[name] = [f"{value:.4f}" for value in values] + [str(one.num_objects)]
-        return columns, rows, "of MR-2 less is better"
-
-    def draw(self, folder: Path, title: str) -> None:
-        ranked = list(zip(self.dataset.classes, self.result.classes, strict=True))
-        curves = {name: (one.recalls, one.precisions, one.ap) for name, one in ranked}
-        precision_recall_curves(folder / "precision_recall.png", curves, title)
-        curves = {name: (one.fppi, one.miss_rate, one.mr2) for name, one in ranked}
-        miss_rate_curves(folder / "miss_rate.png", curves, title, REFERENCES)
-
-
-def score(table: DetectionTable, dataset: Dataset, config: Config) -> Scores:
+def score(detections: DetectionTable, dataset: Dataset, config: Config) -> Scores:
     """The metric as the config wants it. Raises DatasetError where there is nothing to find."""
     require_objects(dataset)
-    detections, ground_truth = arrays(table, dataset)
-    num_classes, settings = len(dataset.classes), config.evaluate
-    match config.metric:
-        case "coco":
-            rank = image_ranks(dataset.image_ids)
-            detections = replace(detections, image=rank[detections.image])
-            ground_truth = replace(ground_truth, image=rank[ground_truth.image])
-            coco = coco_metric(detections, ground_truth, len(dataset), num_classes)
-            return CocoScores(coco, dataset, config)
-        case "crowdhuman":
-            crowds = crowdhuman_metric(detections, ground_truth, dataset.sizes, num_classes)
-            return CrowdHumanScores(crowds, dataset, config)
-    result = voc_metric(
-        detections,
-        ground_truth,
-        num_classes,
-        settings.iou_thresholds,
-        plus_one=settings.plus_one,
-        strict=settings.strict,
-    )
-    return VocScores(result, dataset, config)
-
-
-def image_ranks(image_ids: Sequence[str]) -> np.ndarray:
-    """(M,) int64: the place of each image by its number, where all ids are numbers.
-
-    pycocotools goes through a file's images by id, which decides between equal scores.
-    """
-    if not all(image_id.isdecimal() for image_id in image_ids):
-        return np.arange(len(image_ids))
-    ranks = np.empty(len(image_ids), np.int64)
-    ranks[sorted(range(len(image_ids)), key=lambda i: int(image_ids[i]))] = np.arange(len(ranks))
-    return ranks
+    metric = {"voc": _voc, "coco": _coco, "crowdhuman": _crowdhuman}[config.metric]
+    return metric(detections, ground_truth(dataset), dataset, config)
 
 
 def require_objects(dataset: Dataset) -> None:
@@ -251,51 +120,106 @@ def require_objects(dataset: Dataset) -> None:
         )
 
 
-def arrays(table: DetectionTable, dataset: Dataset) -> tuple[Detections, GroundTruth]:
-    """What the metrics take."""
-    return (
-        Detections(table.image, table.boxes, table.scores, table.labels),
-        GroundTruth(
-            dataset.image_index,
-            dataset.boxes,
-            dataset.labels,
-            dataset.difficult,
-            dataset.ignore,
-            dataset.areas,
+def ground_truth(dataset: Dataset) -> GroundTruth:
+    """A split's objects as the metrics take them."""
+    return GroundTruth(
+        dataset.image_index,
+        dataset.boxes,
+        dataset.labels,
+        dataset.difficult,
+        dataset.ignore,
+        dataset.areas,
+    )
+
+
+def _voc(found: DetectionTable, truth: GroundTruth, dataset: Dataset, config: Config) -> Scores:
+    settings, ious = config.evaluate, config.evaluate.iou_thresholds
+    result = voc_metric(found, truth, ious, plus_one=settings.plus_one, strict=settings.strict)
+    is_area = settings.ap == "area"
+    value = float((result.map_area if is_area else result.map_11_point)[0])
+
+    def by_iou(areas: Iterable[float], points: Iterable[float]) -> dict[str, Any]:
+        return {
+            f"{iou:g}": {"area": number(area), "11point": number(point)}
+            for iou, area, point in zip(ious, areas, points, strict=True)
+        }
+
+    classes, rows, curves = {}, {}, {}
+    for k, name in enumerate(dataset.classes):
+        first, areas, points = result.classes[0][k], result.ap_area[:, k], result.ap_11_point[:, k]
+        best = vars(first.best)
+        classes[name] = {
+            "objects": first.num_objects,
+            "recall": number(first.max_recall),
+            "best": {key: number(value) for key, value in best.items()},
+            "ap": by_iou(areas, points),
+        }
+        aps = [f"{ap:.4f}" for ap in (areas if is_area else points)]
+        others = [f"{figure:.3f}" for figure in (first.max_recall, *best.values())]
+        rows[name] = [*aps, str(first.num_objects), *others]
+        curves[name] = (first.recall, first.precision, first.ap_area)
+    columns = ("objects", "recall", "precision*", "recall*", "F1*", "score*")
+    return Scores(
+        *(found, truth, dataset, config),
+        value=value,
+        headline=f"VOC mAP@{ious[0]:.2f}: {value:.4f}",
+        figures={"map_by_iou": by_iou(result.map_area, result.map_11_point), "classes": classes},
+        columns=[*(f"AP@{iou:.2f}" for iou in ious), *columns],
+        rows=rows,
+        caption="* at the score of the best F1",
+        curves=curves,
+        at=f", IoU {ious[0]:.2f}",
+    )
+
+
+def _coco(found: DetectionTable, truth: GroundTruth, dataset: Dataset, config: Config) -> Scores:
+    result = coco_metric(found, truth)
+    stats = dict(zip(STAT_NAMES, result.stats, strict=True))
+    classes = dict(zip(dataset.classes, result.classes, strict=True))
+    names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")
+    return Scores(
+        *(found, truth, dataset, config),
+        value=result.mean_ap,
+        headline="COCO AP@[.50:.95]: {AP:.4f}, AP@.50: {AP50:.4f}, AP@.75: {AP75:.4f}".format(
+            **stats
         ),
-    )
-
-
-def summarize(scores: Scores, table: DetectionTable) -> dict:
-    """Every figure of an evaluation, JSON-ready."""
-    dataset, config = scores.dataset, scores.config
-    matrix = confusion_matrix(
-        *arrays(table, dataset), len(dataset.classes), score_threshold=CONFUSION_SCORE
-    )
-    names = [*dataset.classes, "background"]
-    return {
-        "headline": scores.headline,
-        "metric": config.metric,
-        "value": number(scores.value),
-        **scores.figures(),
-        "dataset": dataset.name,
-        "images": len(dataset),
-        "detections": len(table),
-        "defects": dataset.defects.counts(),
-        "settings": configs.to_dict(config.evaluate),
-        "confusion_matrix": {
-            "score_threshold": CONFUSION_SCORE,
-            "classes": names,
-            "rows": matrix.tolist(),
+        figures={
+            "stats": {name: number(value) for name, value in stats.items()},
+            "classes": {name: scalars(one) for name, one in classes.items()},
         },
-    }
+        columns=["AP", "AP@.50", "AP@.75", "small", "medium", "large", "AR@100", "objects"],
+        rows={name: _cells(one, names) for name, one in classes.items()},
+        caption="\n".join(f"{name} {value:.4f}" for name, value in stats.items()),
+        curves={name: (one.recall, one.precision, one.ap50) for name, one in classes.items()},
+        at=", IoU 0.50",
+    )
 
 
-def draw(folder: Path, scores: Scores, report: dict) -> None:
-    """The metric's curves and the confusion matrix of `summarize`, as pictures."""
-    scores.draw(folder, scores.dataset.name)
-    matrix = np.array(report["confusion_matrix"]["rows"])
-    confusion_matrix_picture(folder / "confusion_matrix.png", matrix, scores.dataset.classes)
+def _crowdhuman(
+    found: DetectionTable, truth: GroundTruth, dataset: Dataset, config: Config
+) -> Scores:
+    result = crowdhuman_metric(found, truth, dataset.sizes)
+    means = {"ap": number(result.ap), "mr2": number(result.mr2), "ji": number(result.ji)}
+    classes = dict(zip(dataset.classes, result.classes, strict=True))
+    return Scores(
+        *(found, truth, dataset, config),
+        value=result.ap,
+        headline=f"CrowdHuman AP: {result.ap:.4f}, MR-2: {result.mr2:.4f}, JI: {result.ji:.4f}",
+        figures=means | {"classes": {name: scalars(one) for name, one in classes.items()}},
+        columns=["AP", "MR-2", "JI", "JI's score", "recall", "objects"],
+        rows={
+            name: _cells(one, ("ap", "mr2", "ji", "ji_score", "recall"))
+            for name, one in classes.items()
+        },
+        caption="of MR-2 less is better",
+        curves={name: (one.recalls, one.precisions, one.ap) for name, one in classes.items()},
+        miss_rates={name: (one.fppi, one.miss_rate, one.mr2) for name, one in classes.items()},
+    )
+
+
+def _cells(result: Any, names: Iterable[str]) -> list[str]:
+    """The named figures of a class's result, and how many objects it has."""
+    return [f"{getattr(result, name):.4f}" for name in names] + [str(result.num_objects)]
 
 
 def number(value: float) -> float | None:
@@ -303,7 +227,7 @@ def number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def scalars(result: Any) -> dict:
+def scalars(result: Any) -> dict[str, Any]:
     """The single numbers among the fields of a class's result, JSON-ready."""
     values = {"objects": result.num_objects} | vars(result)
     del values["num_objects"]

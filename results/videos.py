@@ -1,6 +1,5 @@
 """Videos and streams with what was detected in them."""
 
-import argparse
 import contextlib
 import json
 import sys
@@ -12,9 +11,10 @@ import numpy as np
 from loguru import logger
 from rich.markup import escape
 
-from data.detections.table import DetectionTable, rows_by_image
+from data.detections.project_json import JSON
 from detector import Detector
-from results.pictures import at_least, detections_on
+from results.pictures import detections_on
+from utils.detections import DetectionTable
 from utils.diary import progress_bar
 from utils.files import whole_file
 from utils.runs import StopSignal
@@ -27,21 +27,27 @@ def draw_videos(
     out: Path,
     sources: Sequence[str | int],
     detector: Detector,
-    args: argparse.Namespace,
+    *,
     batch_size: int,
+    threshold: float,
+    every: int = 1,
+    limit: int | None = None,
 ) -> None:
-    """Of each source a video with boxes and its detections; Ctrl-C ends them in good order."""
-    every = args.every or 1
-    num_frames = sum(_announced(source, every, args.limit) for source in sources)
+    """Of each source a video with boxes and its detections; Ctrl-C ends them in good order.
+
+    threshold: the lowest score to draw. every: of the source each so many-th frame is looked at.
+    limit: at most so many frames of each source.
+    """
+    num_frames = sum(_announced(source, every, limit) for source in sources)
     detect = detector.array_detector(num_frames, batch_size)
     with StopSignal() as stop:
         for number, source in enumerate(sources):
             with open_video(source, every) as video:
-                total = _most(video.announced, every, args.limit)
-                frames = video.frames(args.limit, lambda: stop.received)
+                total = _most(video.announced, every, limit)
+                frames = video.frames(limit, lambda: stop.received)
                 path = out / f"{number:05d}_{_video_name(source)}"
                 with contextlib.closing(ahead(groups(frames, BATCHES * batch_size))) as incoming:
-                    draw_video(path, video, incoming, total, detect, args.threshold)
+                    draw_video(path, video, incoming, total, detect, threshold)
             if stop.received:
                 logger.warning("ended by {}", stop.received)
                 return
@@ -79,10 +85,13 @@ def draw_video(
     ):
         task = bar.add_task(escape(video.name), total=total, text="")
         for group in incoming:
-            table = at_least(detect([frame.pixels for frame in group]), threshold)
-            for frame, rows in zip(group, rows_by_image(table), strict=True):
+            table = detect([frame.pixels for frame in group]).at_least(threshold)
+            found = zip(group, table.rows_by_image(), JSON.detections_by_image(table), strict=True)
+            for frame, rows, detections in found:
                 add(detections_on(frame.pixels, table, rows))
-                lines.write(_line(frame, table, rows))
+                about = {"frame": frame.number, "seconds": round(frame.seconds, 3)}
+                entry = about | {"detections": detections}
+                lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
             count += len(group)
             speed = count / (time.perf_counter() - start)
             bar.update(task, completed=count, total=total or count, text=f"{speed:.1f} frames/s")
@@ -90,18 +99,6 @@ def draw_video(
         broken = f"{video.missing} of {video.announced} frames"
         logger.warning("{}: {} could not be decoded and are left out", video.name, broken)
     logger.info("{}: {} frames, {:.1f} frames/s, in {}.mp4", video.name, count, speed, path)
-
-
-def _line(frame: Frame, table: DetectionTable, rows: np.ndarray) -> str:
-    detections = [
-        {"label": table.classes[label], "score": score, "box": box}
-        for label, score, box in zip(
-            *(column[rows].tolist() for column in (table.labels, table.scores, table.boxes)),
-            strict=True,
-        )
-    ]
-    entry = {"frame": frame.number, "seconds": round(frame.seconds, 3), "detections": detections}
-    return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
 def _video_name(source: str | int) -> str:

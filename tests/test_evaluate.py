@@ -8,8 +8,8 @@ from PIL import Image
 
 import evaluate
 from data.detections.devkit import write_devkit
-from data.detections.odgt import write_odgt
-from data.detections.project_json import write_json
+from data.detections.odgt import ODGT
+from data.detections.project_json import JSON
 from data.formats.voc import read_voc
 from tests.results.test_scoring import detect
 
@@ -107,12 +107,12 @@ def test_voc_without_images(tmp_path):
     (tmp_path / "a.xml").write_text(VOC)
     dataset = read_voc(tmp_path, "all", image_sizes={})
     table = detect(dataset, [0], [0.5])
-    write_json(tmp_path / "found.json", table, dataset.sizes)
+    JSON.write(tmp_path / "found.json", table, dataset.sizes)
     write_devkit(tmp_path / "devkit", "all", table)
     for found in ("found.json", "devkit"):
         report = run(tmp_path / found, tmp_path, "voc", tmp_path, "all")
         assert report["headline"] == "VOC mAP@0.50: 1.0000"
-    write_odgt(tmp_path / "found.odgt", table, dataset.sizes)
+    ODGT.write(tmp_path / "found.odgt", table, dataset.sizes)
     assert run(tmp_path / "found.odgt", tmp_path, "voc", tmp_path, "all")["value"] == 1
 
 
@@ -120,5 +120,5 @@ def test_sizes_that_are_none_are_refused(tmp_path):
     (tmp_path / "a.xml").write_text(VOC)
     entry = {"image_id": "a", "width": 0, "height": 30, "detections": []}
     (tmp_path / "found.json").write_text(json.dumps([entry]))
-    with pytest.raises(ValueError, match=r"found.json: entry 0 .*expected width and height"):
+    with pytest.raises(ValueError, match=r"found.json, entry 0 .*expected width and height"):
         run(tmp_path / "found.json", tmp_path, "voc", tmp_path, "all")

@@ -48,7 +48,6 @@ from core.weights.published import open_weights
 from core.weights.transfer import transfer
 from data import check, convert, download, preview
 from data.datasets import class_names, read_split
-from data.detections.table import DetectionTable
 from data.formats.shapes import CLASSES, make_shapes
 from data.pipeline import image_reader, steps_per_epoch, training_batches
 from detector import Detector
@@ -56,6 +55,7 @@ from results.scoring import score
 from training.phases import begin_phase
 from training.progress import Progress
 from utils.checkpoints import save_checkpoint
+from utils.detections import DetectionTable
 
 pytestmark = pytest.mark.full
 
@@ -355,7 +355,7 @@ def scores(config):
     )
     formats = [{}, {"data.format": "coco"}, {"data.format": "crowdhuman", "data.classes": ()}]
     results = [score(table, dataset, override(config, changes)) for changes in formats]
-    return [(result.headline, result.figures()) for result in results]
+    return [(result.headline, result.figures) for result in results]
 
 
 def run(config):

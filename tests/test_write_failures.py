@@ -462,18 +462,18 @@ def others(work: Path, disk: Path, shapes: Path, config: Path) -> list[Scenario]
 
     import evaluate
     from data import check, convert, preview
-    from data.detections.project_json import write_json
-    from data.detections.table import DetectionTable
+    from data.detections.project_json import JSON
     from data.formats.shapes import make_shapes
     from data.formats.voc import read_voc
     from utils import compare_runs
+    from utils.detections import DetectionTable
 
     dataset = read_voc(shapes, "train")
     table = DetectionTable(
         dataset.image_ids, dataset.classes, dataset.image_index, dataset.boxes,
         np.full(len(dataset.boxes), 0.5), dataset.labels,
     )  # fmt: skip
-    write_json(work / "detections.json", table, dataset.sizes)
+    JSON.write(work / "detections.json", table, dataset.sizes)
     out = ["--out", str(disk / "out")]
     own = ["--config", str(config)]
 

@@ -15,7 +15,6 @@ from core.build import build_anchors, build_matcher, num_updates, warmup_within
 from core.coverage import Coverage, anchor_coverage, atss_coverage
 from core.targets import Atss
 from data.datasets import log_defects
-from data.detections.table import DetectionTable
 from data.doctor.object_counts import limits
 from data.images.resize import at_input_size, padded_size
 from data.pipeline import steps_per_epoch
@@ -27,6 +26,7 @@ from training.progress import SCALARS, SUMMED, find_best
 from training.validation import Validated
 from utils.board import Board
 from utils.checkpoints import CheckpointError
+from utils.detections import DetectionTable
 from utils.diary import versions
 from utils.draw import contact_sheet, write_image
 from utils.files import spare

@@ -8,18 +8,18 @@ import numpy as np
 from configs import Config
 from core.engine import compiled, validation_step
 from core.losses import Criterion
-from data.detections.table import DetectionTable
 from data.pipeline import checked, evaluation_batches, image_reader
 from data.records import Dataset
 from detector import Detector, gather_detections
-from results.scoring import Scores, score, summarize
+from results.scoring import Scores, score
 from training.progress import SCALARS
+from utils.detections import DetectionTable
 
 
 @dataclass(frozen=True)
 class Validated:
-    """losses: means by name. histograms: see `core.losses.score_histograms`. report: the figures
-    of `summarize`. table: all detections."""
+    """losses: means by name. histograms: see `core.losses.score_histograms`. report: all figures.
+    table: all detections."""
 
     losses: dict[str, float]
     histograms: dict[str, np.ndarray]
@@ -67,4 +67,4 @@ class Validation:
         means = {name: value / len(self.dataset) for name, value in sums.items()}
         table = gather_detections(found, self.dataset.image_ids, self.dataset.classes)
         scores = score(table, self.dataset, self.config)
-        return Validated(means, histograms, table, scores, summarize(scores, table))
+        return Validated(means, histograms, table, scores, scores.report)

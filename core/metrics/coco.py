@@ -4,6 +4,7 @@ pycocotools decides everything; here its input is built without files, and its o
 Letters: D detections, T ground-truth objects, K classes, M images.
 """
 
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -12,7 +13,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from core.metrics.arrays import Detections, GroundTruth, check_images, check_labels
+from core.metrics.ground_truth import GroundTruth
+from utils.detections import DetectionTable
 
 # AP, at IoU .50 and .75, of small, medium and large objects; AR given 1, 10 and 100 detections an
 # image, of small, medium and large objects. A number is the mean over IoU .50, .55 ... .95 where it
@@ -57,11 +59,11 @@ class CocoResult:
 
     stats: (12,) float64, the numbers of STAT_NAMES in COCO's order, means over the classes with
         objects. Where there are none, pycocotools says -1; here it is nan.
-    per_class: K of them.
+    classes: K of them.
     """
 
     stats: np.ndarray
-    per_class: tuple[ClassResult, ...]
+    classes: tuple[ClassResult, ...]
 
     @property
     def mean_ap(self) -> float:
@@ -69,31 +71,27 @@ class CocoResult:
         return float(self.stats[0])
 
 
-def coco_metric(
-    detections: Detections, ground_truth: GroundTruth, num_images: int, num_classes: int
-) -> CocoResult:
+def coco_metric(detections: DetectionTable, ground_truth: GroundTruth) -> CocoResult:
     """COCO's twelve numbers, and those of every class.
 
     Difficult objects and regions to ignore both become crowds, since COCO knows nothing else that
     must not be found: a detection on one is left out, and so may be any number of them, with
     intersection / area of the detection for the IoU. Objects are small, medium or large by
     `ground_truth.areas`, detections by width x height. Equal scores keep their order within an
-    image and go by image across them (a COCO file's images by their ids, where the numbers are to
-    be those of pycocotools); equal overlaps go to the later object.
+    image and go by image across them, by their ids where all of these are numbers, as pycocotools
+    goes through a file; equal overlaps go to the later object.
 
-    detections, ground_truth: see `core.metrics.arrays`.
-    num_images: M, those without objects and detections included.
-
-    Raises ValueError for labels outside 0 to num_classes - 1 and images outside 0 to M - 1.
+    Raises ValueError for objects of other images or classes.
     Source: github.com/ppwwyyxx/cocoapi (pycocotools), `COCOeval` for boxes.
     """
-    _check_inputs(detections, ground_truth, num_images, num_classes)
+    ground_truth.require_fit(detections)
+    num_classes, ids = len(detections.classes), _image_numbers(detections.image_ids)
     excused = ground_truth.excused.astype(int)
     assert ground_truth.areas is not None, "filled in by GroundTruth"
-    objects = _annotations(ground_truth, ground_truth.areas, "iscrowd", excused)
+    objects = _annotations(ground_truth, ids, ground_truth.areas, "iscrowd", excused)
     areas = _sides(detections).prod(axis=1)
-    found = _annotations(detections, areas, "score", detections.scores)
-    images = [{"id": i} for i in range(1, num_images + 1)]
+    found = _annotations(detections, ids, areas, "score", detections.scores)
+    images = [{"id": i} for i in range(1, len(ids) + 1)]
     categories = [{"id": k} for k in range(1, num_classes + 1)]
     with redirect_stdout(StringIO()):
         truth = _indexed({"images": images, "categories": categories, "annotations": objects})
@@ -101,30 +99,32 @@ def coco_metric(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    counted = ground_truth.labels[~ground_truth.excused]
-    num_objects = np.bincount(counted, minlength=num_classes)
+    num_objects = ground_truth.num_objects(num_classes)
     return CocoResult(_known(evaluation.stats), _class_results(evaluation, num_objects))
 
 
-def _check_inputs(
-    detections: Detections, ground_truth: GroundTruth, num_images: int, num_classes: int
-) -> None:
-    if num_classes < 1:
-        raise ValueError(f"num_classes: expected at least 1, found {num_classes}")
-    for name, given in (("Detections", detections), ("GroundTruth", ground_truth)):
-        check_labels(f"{name}.labels", given.labels, num_classes)
-        check_images(f"{name}.image", given.image, num_images)
+def _image_numbers(image_ids: Sequence[str]) -> np.ndarray:
+    """(M,) int64 from 1, in the order of the ids if all are numbers, else in that of the images."""
+    numbers = np.arange(1, len(image_ids) + 1)
+    if all(image_id.isdecimal() for image_id in image_ids):
+        order = sorted(range(len(image_ids)), key=lambda i: int(image_ids[i]))
+        numbers[order] = numbers.copy()
+    return numbers
 
 
 def _annotations(
-    boxes: Detections | GroundTruth, areas: np.ndarray, name: str, values: np.ndarray
+    boxes: DetectionTable | GroundTruth,
+    ids: np.ndarray,
+    areas: np.ndarray,
+    name: str,
+    values: np.ndarray,
 ) -> list[dict]:
     """pycocotools' dictionaries, one a box, in order; name, values: what else each one holds.
 
-    All ids count from 1: an object of id 0 could never be matched.
+    ids: (M,) of the images. All count from 1: an object of id 0 could never be matched.
     """
     corner_and_sides = np.concatenate([boxes.boxes[:, :2], _sides(boxes)], axis=1)
-    columns = (boxes.image + 1, boxes.labels + 1, corner_and_sides, areas, values)
+    columns = (ids[boxes.image], boxes.labels + 1, corner_and_sides, areas, values)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
         {"id": i, "image_id": image, "category_id": label, "bbox": box, "area": area, name: value}
@@ -132,7 +132,7 @@ def _annotations(
     ]
 
 
-def _sides(boxes: Detections | GroundTruth) -> np.ndarray:
+def _sides(boxes: DetectionTable | GroundTruth) -> np.ndarray:
     """(N, 2) width and height. Rounded, they are a COCO file's own again: 0.7 for 1.1 - 0.4.
 
     IoU on a threshold are frequent enough for a last bit to be seen in the twelve numbers.

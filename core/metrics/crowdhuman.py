@@ -13,8 +13,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from core.metrics.arrays import Detections, GroundTruth, check_images, check_labels
-from core.metrics.pairs import greedy_one_to_one, overlapping_pairs
+from core.metrics.ground_truth import GroundTruth
+from core.metrics.pairs import areas, greedy_one_to_one, intersections, overlapping_pairs
+from utils.arrays import rows_of_each
+from utils.detections import DetectionTable
 
 EPSILON = 1e-6  # in every denominator, as the evaluators have it
 MORE_THAN_HALF = np.nextafter(0.5, 1.0)  # an overlap counts from here
@@ -92,7 +94,7 @@ class _Boxes:
 
 
 def crowdhuman_metric(
-    detections: Detections, ground_truth: GroundTruth, sizes: np.ndarray, num_classes: int
+    detections: DetectionTable, ground_truth: GroundTruth, sizes: np.ndarray
 ) -> CrowdHumanResult:
     """CrowdHuman's three figures of every class.
 
@@ -106,15 +108,14 @@ def crowdhuman_metric(
     each image it divides the k pairs by the m objects and n detections that are in a pair or not
     in a region to ignore, less k, and takes the mean over the images with either.
 
-    detections, ground_truth: see `core.metrics.arrays`.
     sizes: (M, 2) width and height of every image, in pixels; M divides the false positives.
 
-    Raises ValueError for labels outside 0 to num_classes - 1, images outside 0 to M - 1, and sizes
-    of another shape or below 1.
+    Raises ValueError for objects of other images or classes, and sizes of another shape or below 1.
     Follows the evaluator of github.com/Purkialo/CrowdDet (lib/evaluate). The paper: Shao
     et al., "CrowdHuman: A Benchmark for Detecting Human in a Crowd", 2018.
     """
-    sizes = _check_inputs(detections, ground_truth, sizes, num_classes)
+    ground_truth.require_fit(detections)
+    num_classes, sizes = len(detections.classes), _checked(sizes, len(detections.image_ids))
     found = _clipped(detections, sizes, num_classes)
     objects = _clipped(ground_truth, sizes, num_classes)
     real, regions = objects[~ground_truth.excused], objects[ground_truth.excused]
@@ -123,33 +124,26 @@ def crowdhuman_metric(
     by_score = np.lexsort((detections.image, -detections.scores))
     positive = _greedy(by_score, *pairs)
     kept = by_score[(positive | ~excused)[by_score]]
-    num_objects = np.bincount(real.group % num_classes, minlength=num_classes)
+    num_objects = ground_truth.num_objects(num_classes)
     ji = _jaccard_indices(
         detections.scores, found.group, real.group, excused, _any_over_half(real, regions), pairs,
         shape=(len(sizes), num_classes),
     )  # fmt: skip
     results = []
-    for k in range(num_classes):
-        members = kept[detections.labels[kept] == k]
+    for k, places in enumerate(rows_of_each(detections.labels[kept], num_classes)):
+        members = kept[places]
         curve = (detections.scores[members], positive[members])
         results.append(_class_result(*curve, int(num_objects[k]), len(sizes), ji[:, k]))
     return CrowdHumanResult(tuple(results))
 
 
-def _check_inputs(
-    detections: Detections, ground_truth: GroundTruth, sizes: ArrayLike, num_classes: int
-) -> np.ndarray:
+def _checked(sizes: ArrayLike, num_images: int) -> np.ndarray:
     sizes = np.asarray(sizes)
-    if sizes.ndim != 2 or sizes.shape[1] != 2:
-        raise ValueError(f"sizes: expected shape (images, 2), found {sizes.shape}")
+    if sizes.shape != (num_images, 2):
+        raise ValueError(f"sizes: expected shape ({num_images}, 2), found {sizes.shape}")
     if sizes.size and not sizes.min() >= 1:
         row = np.argwhere(~(sizes >= 1))[0][0]
         raise ValueError(f"sizes: expected at least 1 pixel, found {sizes[row]} in row {row}")
-    if num_classes < 1:
-        raise ValueError(f"num_classes: expected at least 1, found {num_classes}")
-    for name, given in (("Detections", detections), ("GroundTruth", ground_truth)):
-        check_labels(f"{name}.labels", given.labels, num_classes)
-        check_images(f"{name}.image", given.image, len(sizes))
     return sizes.astype(np.float64)
 
 
@@ -158,7 +152,7 @@ def _check_inputs(
 # ------------------------------------------------------------------------------------------------
 
 
-def _clipped(given: Detections | GroundTruth, sizes: np.ndarray, num_classes: int) -> _Boxes:
+def _clipped(given: DetectionTable | GroundTruth, sizes: np.ndarray, num_classes: int) -> _Boxes:
     """All boxes are kept, and keep at least the image's last pixel or its first edge."""
     upper = np.concatenate([sizes - 1, sizes], axis=1)[given.image]
     corners = np.ascontiguousarray(np.clip(given.boxes, 0.0, upper).T)
@@ -190,23 +184,13 @@ def _any_over_half(boxes: _Boxes, regions: _Boxes) -> np.ndarray:
 
 def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(4, P) and (4, P) float64 xyxy -> (P,) IoU of each with its like."""
-    intersection = _intersection(a, b)
-    return intersection / (_area(a) + _area(b) - intersection + EPSILON)
+    intersection = intersections(a, b)
+    return intersection / (areas(a) + areas(b) - intersection + EPSILON)
 
 
 def _ioa(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(4, P) and (4, P) float64 xyxy -> (P,) the share of a that lies in b."""
-    return _intersection(a, b) / (_area(a) + EPSILON)
-
-
-def _intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
-    height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
-    return np.maximum(width, 0.0) * np.maximum(height, 0.0)
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[2] - boxes[0]) * (boxes[3] - boxes[1])
+    return intersections(a, b) / (areas(a) + EPSILON)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -10,6 +10,22 @@ import numpy as np
 PAIRS_PER_CHUNK = 200_000  # bounds the memory, and lets a chunk's arrays stay in the cache
 
 
+def intersections(a: np.ndarray, b: np.ndarray, one: float = 0.0) -> np.ndarray:
+    """(4, P) and (4, P) xyxy -> (P,) areas of overlap of each with its like.
+
+    one: is added to every side.
+    """
+    width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0]) + one
+    height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1]) + one
+    return np.maximum(width, 0.0) * np.maximum(height, 0.0)
+
+
+def areas(boxes: np.ndarray, one: float = 0.0) -> np.ndarray:
+    """(4, P) xyxy -> (P,)."""
+    width, height = boxes[2:] - boxes[:2] + one
+    return np.maximum(width, 0.0) * np.maximum(height, 0.0)
+
+
 def pair_chunks(
     group_a: np.ndarray, group_b: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.metrics.arrays import Detections, GroundTruth, check_labels
+from core.metrics.ground_truth import GroundTruth
 from core.metrics.pairs import (
+    areas,
     first_of_each,
     greedy_one_to_one,
+    intersections,
     overlapping_pairs,
     pair_chunks,
 )
+from utils.arrays import rows_of_each
+from utils.detections import DetectionTable
 
 # Written as voc_eval writes it: its 0.3, 0.6 and 0.7 lie one ulp above the decimal, so that a
 # recall of exactly 3/10 does not reach the fourth threshold.
@@ -87,11 +91,6 @@ class VocResult:
         """(I,) float64, mean over the classes with objects; nan if none has any."""
         return _mean_of_present(self.ap_11_point)
 
-    @property
-    def num_objects(self) -> np.ndarray:
-        """(K,) int64, objects that are not difficult."""
-        return np.array([result.num_objects for result in self.classes[0]], np.int64)
-
 
 @dataclass(frozen=True)
 class VocMatches:
@@ -107,9 +106,8 @@ class VocMatches:
 
 
 def voc_metric(
-    detections: Detections,
+    detections: DetectionTable,
     ground_truth: GroundTruth,
-    num_classes: int,
     iou_thresholds: Sequence[float] = (0.5,),
     plus_one: bool = False,
     strict: bool = False,
@@ -122,7 +120,6 @@ def voc_metric(
     that is still free it is a true positive; otherwise a false positive, with no second choice.
     VOC knows no regions to ignore: they are treated as difficult objects.
 
-    detections, ground_truth: see `core.metrics.arrays`.
     iou_thresholds: each in (0, 1].
     plus_one: take x2 - x1 + 1 for a width. False is right for this project's continuous boxes,
         which then overlap exactly as their 1-based inclusive corners do in the devkit; True is for
@@ -130,21 +127,22 @@ def voc_metric(
     strict: demand IoU > threshold, as py-faster-rcnn does, rather than IoU >= threshold as the
         MATLAB devkit, Cartucho/mAP and Padilla's do.
 
-    Raises ValueError for labels outside 0 to num_classes - 1, and for thresholds that are none.
+    Raises ValueError for objects of other images or classes, and for thresholds that are none.
     Follows `voc_eval` of py-faster-rcnn (lib/datasets/voc_eval.py).
     """
-    _check_inputs(detections, ground_truth, num_classes, iou_thresholds)
-    best_iou, best_object = _best_match(detections, ground_truth, num_classes, plus_one)
+    _check_inputs(detections, ground_truth, iou_thresholds)
+    best_iou, best_object = _best_match(detections, ground_truth, plus_one)
+    num_classes = len(detections.classes)
     by_score = np.argsort(-detections.scores, kind="stable")
-    by_class = by_score[np.argsort(detections.labels[by_score], kind="stable")]
-    first = np.searchsorted(detections.labels[by_class], np.arange(1, num_classes))
-    objects = np.bincount(ground_truth.labels[~ground_truth.excused], minlength=num_classes)
+    by_class = rows_of_each(detections.labels[by_score], num_classes)
+    objects = ground_truth.num_objects(num_classes)
     rows = []
     for threshold in iou_thresholds:
         hit = best_iou > threshold if strict else best_iou >= threshold
         positive, left_out = _verdicts(hit, best_object, by_score, ground_truth.excused)
         row = []
-        for num_objects, members in zip(objects, np.split(by_class, first), strict=True):
+        for num_objects, places in zip(objects, by_class, strict=True):
+            members = by_score[places]
             kept = members[~left_out[members]]
             row.append(_class_result(detections.scores[kept], positive[kept], int(num_objects)))
         rows.append(tuple(row))
@@ -152,18 +150,15 @@ def voc_metric(
 
 
 def voc_matches(
-    detections: Detections,
-    ground_truth: GroundTruth,
-    num_classes: int,
-    iou_threshold: float = 0.5,
+    detections: DetectionTable, ground_truth: GroundTruth, iou_threshold: float = 0.5
 ) -> VocMatches:
     """Which detections are right and which objects are missed, as `voc_metric` counts them.
 
     detections: those to be judged; one of a higher score is never judged by those below it.
     Raises ValueError as `voc_metric` does.
     """
-    _check_inputs(detections, ground_truth, num_classes, (iou_threshold,))
-    best_iou, best_object = _best_match(detections, ground_truth, num_classes, plus_one=False)
+    _check_inputs(detections, ground_truth, (iou_threshold,))
+    best_iou, best_object = _best_match(detections, ground_truth, plus_one=False)
     by_score = np.argsort(-detections.scores, kind="stable")
     hit = best_iou >= iou_threshold
     positive, left_out = _verdicts(hit, best_object, by_score, ground_truth.excused)
@@ -173,9 +168,8 @@ def voc_matches(
 
 
 def confusion_matrix(
-    detections: Detections,
+    detections: DetectionTable,
     ground_truth: GroundTruth,
-    num_classes: int,
     iou_threshold: float = 0.5,
     score_threshold: float = 0.25,
 ) -> np.ndarray:
@@ -193,9 +187,9 @@ def confusion_matrix(
     Difficult objects count nowhere: real ones are matched first, and a detection that is left over
     and overlaps a difficult one at the threshold is dropped, as COCO's evaluation treats crowds.
 
-    Raises ValueError for labels outside 0 to num_classes - 1, and for a threshold that is none.
+    Raises ValueError as `voc_metric` does.
     """
-    _check_inputs(detections, ground_truth, num_classes, (iou_threshold,))
+    _check_inputs(detections, ground_truth, (iou_threshold,))
     kept = detections.scores >= score_threshold
     rows = np.flatnonzero(kept)
 
@@ -218,6 +212,7 @@ def confusion_matrix(
     unmatched = kept.copy()
     unmatched[excused] = False
     unmatched[detection] = False
+    num_classes = len(detections.classes)
     size = num_classes + 1
     cells = np.concatenate(
         [
@@ -230,21 +225,15 @@ def confusion_matrix(
 
 
 def _check_inputs(
-    detections: Detections,
-    ground_truth: GroundTruth,
-    num_classes: int,
-    iou_thresholds: Sequence[float],
+    detections: DetectionTable, ground_truth: GroundTruth, iou_thresholds: Sequence[float]
 ) -> None:
-    if num_classes < 1:
-        raise ValueError(f"num_classes: expected at least 1, found {num_classes}")
+    ground_truth.require_fit(detections)
     if len(iou_thresholds) == 0 or not all(0 < t <= 1 for t in iou_thresholds):
         raise ValueError(f"IoU threshold: expected one or more in (0, 1], found {iou_thresholds}")
-    check_labels("Detections.labels", detections.labels, num_classes)
-    check_labels("GroundTruth.labels", ground_truth.labels, num_classes)
 
 
 def _best_match(
-    detections: Detections, ground_truth: GroundTruth, num_classes: int, plus_one: bool
+    detections: DetectionTable, ground_truth: GroundTruth, plus_one: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """(D,) highest IoU with an object of the same image and class, and (D,) that object.
 
@@ -253,6 +242,7 @@ def _best_match(
     """
     best_iou = np.full(len(detections), -np.inf)
     best_object = np.full(len(detections), -1)
+    num_classes = len(detections.classes)
     chunks = pair_chunks(
         detections.image * num_classes + detections.labels,
         ground_truth.image * num_classes + ground_truth.labels,
@@ -287,12 +277,9 @@ def _verdicts(
 
 def _iou(a: np.ndarray, b: np.ndarray, plus_one: bool) -> np.ndarray:
     """(P, 4) and (P, 4) float64 xyxy -> (P,) IoU, row with row; 0 where both are empty."""
-    one = float(plus_one)
-    low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])
-    intersection = np.maximum(high - low + one, 0.0).prod(axis=1)
-    area_a = np.maximum(a[:, 2:] - a[:, :2] + one, 0.0).prod(axis=1)
-    area_b = np.maximum(b[:, 2:] - b[:, :2] + one, 0.0).prod(axis=1)
-    union = area_a + area_b - intersection
+    a, b, one = a.T, b.T, float(plus_one)
+    intersection = intersections(a, b, one)
+    union = areas(a, one) + areas(b, one) - intersection
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 

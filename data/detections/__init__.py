@@ -1,1 +1,1 @@
-"""Tables of detections, and the files that hold them: a module a format."""
+"""Files of detections: a module a format, and what tells them apart."""

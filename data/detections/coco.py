@@ -7,24 +7,25 @@ written, up to the rounding of x + (x2 - x) (about 1e-13 pixels).
 Letters: M images, D detections, K classes.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from reprlib import repr as short
 
 import msgspec
-import numpy as np
 
-from data.detections.table import (
-    DetectionTable,
+from data.detections.common import (
+    XYWH,
+    Row,
+    checked_table,
+    index_of,
+    json_list,
     parse_json,
     write_files,
-    xywh_boxes,
-    xywh_table,
 )
 from data.files import read_data
 from data.formats.text_files import OF_DATASET
 from data.records import DatasetError
+from utils.detections import DetectionTable
 
 
 class _Entry(msgspec.Struct, gc=False):
@@ -49,7 +50,7 @@ def write_coco_results(
     Raises ValueError for category ids that do not fit the classes, OSError if the disk refuses.
     """
     ids = _checked_ids(category_ids, table.classes)
-    write_files({Path(path): _lines(table, ids)})
+    write_files({Path(path): json_list(_entries(table, ids))})
 
 
 def read_coco_results(
@@ -71,27 +72,20 @@ def read_coco_results(
     """
     ids = _checked_ids(category_ids, classes)
     entries = parse_json(read_data(path, OF_DATASET), list[_Entry], str(path))
-    index_of = {image_id: index for index, image_id in enumerate(image_ids)}
+    images: dict[int | str, int] = {name: index for index, name in enumerate(image_ids)}
+    images |= {_number_or_name(name): index for index, name in enumerate(image_ids)}
+    one_of = f"image_id to be one of the {len(image_ids)} images"
     label_of = {category_id: label for label, category_id in enumerate(ids)}
-    image = np.array([index_of.get(str(entry.image_id), -1) for entry in entries], np.int64)
-    labels = np.array([label_of.get(entry.category_id, -1) for entry in entries], np.int64)
-    if (image < 0).any():
-        number = int(np.argmax(image < 0))
-        raise DatasetError(
-            f"{path}, entry {number}: expected image_id to be one of the {len(index_of)} images, "
-            f"found {short(entries[number].image_id)}"
-        )
-    if (labels < 0).any():
-        raise _unknown_category(path, ids, entries, np.flatnonzero(labels < 0))
-    return xywh_table(
-        image_ids,
-        classes,
-        image=image,
-        boxes=[entry.bbox for entry in entries],
-        scores=[entry.score for entry in entries],
-        labels=labels,
-        where=lambda row: f"{path}, entry {row}",
-    )
+    rows = []
+    for number, entry in enumerate(entries):
+        where = f"{path}, entry {number}"
+        image = index_of(entry.image_id, images, where, one_of)
+        label = label_of.get(entry.category_id, -1)
+        rows.append(Row(where, image, label, entry.score, entry.bbox))
+    strange = [number for number, row in enumerate(rows) if row.label < 0]
+    if strange:
+        raise _unknown_category(path, ids, entries, strange)
+    return checked_table(rows, image_ids, classes, XYWH)
 
 
 def _checked_ids(category_ids: Sequence[int], classes: Sequence[str]) -> list[int]:
@@ -103,24 +97,17 @@ def _checked_ids(category_ids: Sequence[int], classes: Sequence[str]) -> list[in
     return ids
 
 
-def _lines(table: DetectionTable, category_ids: Sequence[int]) -> Iterable[str]:
+def _entries(table: DetectionTable, category_ids: Sequence[int]) -> Iterable[dict]:
     image_ids = [_number_or_name(image_id) for image_id in table.image_ids]
-    columns = (
-        table.image.tolist(),
-        table.labels.tolist(),
-        xywh_boxes(table),
-        table.scores.tolist(),
-    )
-    yield "["
-    for row, (image, label, box, score) in enumerate(zip(*columns, strict=True)):
-        entry = {
-            "image_id": image_ids[image],
+    image, labels, scores = table.image.tolist(), table.labels.tolist(), table.scores.tolist()
+    boxes = XYWH.write(table.boxes).tolist()
+    for index, label, box, score in zip(image, labels, boxes, scores, strict=True):
+        yield {
+            "image_id": image_ids[index],
             "category_id": category_ids[label],
             "bbox": box,
             "score": score,
         }
-        yield (",\n" if row else "\n") + json.dumps(entry, ensure_ascii=False)
-    yield "\n]\n"
 
 
 def _number_or_name(image_id: str) -> int | str:
@@ -132,7 +119,7 @@ def _number_or_name(image_id: str) -> int | str:
 
 
 def _unknown_category(
-    path: str | Path, ids: Sequence[int], entries: Sequence[_Entry], rows: np.ndarray
+    path: str | Path, ids: Sequence[int], entries: Sequence[_Entry], rows: Sequence[int]
 ) -> DatasetError:
     """The error for entries (at `rows`) of other categories than `ids`.
 

@@ -1,16 +1,27 @@
 """Detection results as the PASCAL VOC devkit's `comp4_det_*` text files, one a class."""
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data.detections.table import Columns, DetectionTable, is_inverted, write_files
+from data.detections.common import BoxConvention, Row, checked_table, index_of, write_files
 from data.formats.text_files import text_lines
 from data.records import DatasetError
+from utils.detections import DetectionTable
 
+INCLUSIVE = BoxConvention(  # corners counted from 1
+    "[xmin, ymin, xmax, ymax]",
+    "xmin <= xmax and ymin <= ymax",
+    lambda corners: np.concatenate([corners[:, :2] - 1, corners[:, 2:]], axis=1),
+    lambda xyxy: np.concatenate([xyxy[:, :2] + 1, xyxy[:, 2:]], axis=1),
+)
 PREFIX = "comp4_det_"  # the VOC devkit's competition 4: detection, trained on any data
+
+
+def image_set_name(split: str) -> str:
+    """A split as it stands in file names."""
+    return split.replace("/", "_").replace("+", "_").replace(" ", "")
 
 
 def write_devkit(directory: str | Path, image_set: str, table: DetectionTable) -> list[Path]:
@@ -70,13 +81,18 @@ def read_devkit(
         raise DatasetError(
             f"{directory}: expected only classes of {list(classes)}, found files of {unknown}"
         )
-    index_of = {image_id: i for i, image_id in enumerate(image_ids)}
-    columns = Columns()
-    for label, name in enumerate(names):
-        path = directory / name
-        if path.exists():
-            _read_class(columns, path, label, index_of)
-    return columns.table(image_ids, classes)
+    images = {image_id: index for index, image_id in enumerate(image_ids)}
+    one_of = f"one of the {len(images)} images"
+    rows = []
+    for label, path in enumerate(str(directory / name) for name in names):
+        lines = text_lines(path) if Path(path).exists() else []
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                where = f"{path}, line {number}"
+                image_id, score, *box = _parsed(line, where)
+                image = index_of(image_id, images, where, one_of)
+                rows.append(Row(where, image, label, score, box))
+    return checked_table(rows, image_ids, classes, INCLUSIVE)
 
 
 def _devkit_name(image_set: str, class_name: str) -> str:
@@ -89,35 +105,19 @@ def _devkit_name(image_set: str, class_name: str) -> str:
 
 def _devkit_lines(table: DetectionTable, label: int) -> Iterable[str]:
     rows = np.flatnonzero(table.labels == label)
-    corners = table.boxes[rows].astype(np.float64)  # where a float32 survives the +1
-    corners[:, :2] += 1.0
-    columns = (table.image[rows].tolist(), table.scores[rows].tolist(), corners.tolist())
+    corners = INCLUSIVE.write(table.boxes[rows]).tolist()
+    columns = (table.image[rows].tolist(), table.scores[rows].tolist(), corners)
     for image, score, (x1, y1, x2, y2) in zip(*columns, strict=True):
         yield f"{table.image_ids[image]} {score!r} {x1!r} {y1!r} {x2!r} {y2!r}\n"
 
 
-def _read_class(columns: Columns, path: Path, label: int, index_of: dict[str, int]) -> None:
-    for number, line in enumerate(text_lines(path), start=1):
-        if not line.strip():
-            continue
-        # From the right: an image id may hold blanks, the five numbers cannot.
-        image_id, *numbers = line.rsplit(None, 5)
-        where = f"{path}, line {number}"
-        try:
-            score, x1, y1, x2, y2 = map(float, numbers)
-        except ValueError:
-            raise DatasetError(
-                f"{where}: expected image_id score xmin ymin xmax ymax, found {line!r}"
-            ) from None
-        if not all(map(math.isfinite, (score, x1, y1, x2, y2))):
-            raise DatasetError(f"{where}: expected finite numbers, found {line!r}")
-        if image_id not in index_of:
-            raise DatasetError(
-                f"{where}: expected one of the {len(index_of)} images, found {image_id!r}"
-            )
-        box = (x1 - 1.0, y1 - 1.0, x2, y2)
-        if is_inverted(box):
-            raise DatasetError(
-                f"{where}: expected corners with xmin <= xmax and ymin <= ymax, found {line!r}"
-            )
-        columns.add(index_of[image_id], box, score, label)
+def _parsed(line: str, where: str) -> tuple[str, float, float, float, float, float]:
+    # From the right: an image id may hold blanks, the five numbers cannot.
+    image_id, *numbers = line.rsplit(None, 5)
+    try:
+        score, x1, y1, x2, y2 = map(float, numbers)
+    except ValueError:
+        raise DatasetError(
+            f"{where}: expected image_id score xmin ymin xmax ymax, found {line!r}"
+        ) from None
+    return image_id, score, x1, y1, x2, y2

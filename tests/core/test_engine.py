@@ -16,7 +16,7 @@ from core.build import build_criterion, build_model, build_optimizer, build_post
 from core.engine import compiled, predict, train_step, validation_step
 from core.layers import BatchNorm, Conv2D
 from core.losses import Criterion
-from core.metrics.arrays import Detections, GroundTruth
+from core.metrics.ground_truth import GroundTruth
 from core.metrics.voc import voc_metric
 from core.optimizers import make_optimizer
 from core.postprocess import Postprocess
@@ -73,9 +73,8 @@ def test_eight_images_are_learnt_by_heart(dataset):
     ]
     table = gather_detections(found, dataset.image_ids, CLASSES)
     result = voc_metric(
-        Detections(table.image, table.boxes, table.scores, table.labels),
+        table,
         GroundTruth(dataset.image_index, dataset.boxes, dataset.labels, dataset.difficult),
-        len(CLASSES),
         (0.5, 0.75),
     )
     assert result.map_area[0] == 1.0

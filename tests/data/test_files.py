@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from data.convert.splits import same_content
-from data.detections.project_json import read_json
+from data.detections.project_json import JSON
+from data.detections.recognition import read_detections
 from data.files import open_data, read_data, read_data_text
 from data.formats.coco import read_coco
 from data.formats.text_files import text_lines
@@ -15,7 +16,6 @@ from data.formats.voc import parse_annotation
 from data.images.bit_depth import is_deep
 from data.images.decode import read_header, read_image
 from data.records import DatasetError
-from results.files import read_detections
 
 pytestmark = pytest.mark.quick
 
@@ -29,7 +29,7 @@ READERS = {
     "read_header": read_header,
     "is_deep": lambda path: is_deep(str(path)),
     "parse_annotation": parse_annotation,
-    "read_json": lambda path: read_json(path, ["a"], ["cat"]),
+    "read_json": lambda path: JSON.read(path, ["a"], ["cat"]),
     "same_content": lambda path: same_content([str(path)] * 2),
     "read_detections": lambda path: read_detections(path, "val", None),
 }

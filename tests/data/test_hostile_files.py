@@ -12,7 +12,7 @@ from PIL import Image
 from configs.schema import Data
 from data.datasets import class_names, read_split
 from data.detections.devkit import read_devkit
-from data.detections.project_json import read_json
+from data.detections.project_json import JSON
 from data.formats.class_files import read_class_file
 from data.formats.voc import parse_annotation
 from data.records import DatasetError, Defects, assemble
@@ -91,7 +91,7 @@ def test_annotations_that_are_no_regular_file_are_named_at_once(root, name, kind
 
 @pytest.mark.parametrize("link", ["pipe", "device"])
 @pytest.mark.parametrize(
-    "read", [parse_annotation, read_class_file, lambda path: read_json(path, ["a"], ["cat"])]
+    "read", [parse_annotation, read_class_file, lambda path: JSON.read(path, ["a"], ["cat"])]
 )
 def test_every_reader_says_what_was_found(tmp_path, read, link):
     path = tmp_path / "file"

@@ -11,9 +11,9 @@ import pytest
 
 import configs
 from core.build import build_model
-from data.detections.table import DetectionTable
 from detector import Detector
 from page.server import Limits, create_app, listen
+from utils.detections import DetectionTable
 
 CLASSES = ("cell", "star")
 # xyxy, label, score; all inside a picture of 200 x 100 pixels.

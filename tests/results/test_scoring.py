@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from configs import preset
-from data.detections.table import DetectionTable
 from data.records import DatasetError, Defects, assemble
-from results.scoring import draw, score, summarize
+from results.scoring import score
+from utils.detections import DetectionTable
 
 pytestmark = pytest.mark.full
 
@@ -75,7 +75,7 @@ def test_figures_table_and_pictures(dataset, metric, found, tmp_path):
     dataset = dataclasses.replace(dataset, labels=np.zeros(5, np.int32))
     table = detect(dataset, found, [0.9] * len(found))
     scores = score(table, dataset, settings(metric))
-    report = json.loads(json.dumps(summarize(scores, table), allow_nan=False))
+    report = json.loads(json.dumps(scores.report, allow_nan=False))
     assert report["metric"] == metric
     assert report["headline"] == scores.headline
     assert report["value"] == pytest.approx(scores.value)
@@ -83,7 +83,7 @@ def test_figures_table_and_pictures(dataset, metric, found, tmp_path):
     assert report["confusion_matrix"]["rows"][0][0] == len(set(found) - {4})
     printed = scores.table()
     assert (printed.columns[0].header, printed.row_count) == ("class", 2)
-    draw(tmp_path, scores, report)
+    scores.draw(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     extra = {"miss_rate.png"} if metric == "crowdhuman" else set()
     assert names == {"precision_recall.png", "confusion_matrix.png"} | extra

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from core.metrics.arrays import Detections, GroundTruth
 from core.metrics.coco import STAT_NAMES, coco_metric
+from core.metrics.ground_truth import GroundTruth
+from tests.core.metrics.tables import detections, of, table
+from utils.detections import DetectionTable
 
 pytestmark = pytest.mark.full
 
@@ -18,12 +21,6 @@ FAKEBBOX100 = [
     0.504581, 0.696973, 0.572982, 0.585626, 0.519400, 0.501398,
     0.386813, 0.593680, 0.595353, 0.639811, 0.566421, 0.564291,
 ]  # fmt: skip
-
-
-def detections(*rows) -> Detections:
-    """From rows (image, label, score, x1, y1, x2, y2)."""
-    table = np.array(rows, float).reshape(-1, 7)
-    return Detections(table[:, 0].astype(int), table[:, 3:], table[:, 2], table[:, 1].astype(int))
 
 
 def objects(*rows, areas=None) -> GroundTruth:
@@ -51,7 +48,7 @@ def ordinary(annotations: dict, results: list) -> COCOeval:
     return evaluation
 
 
-def as_files(det: Detections, truth: GroundTruth, num_images: int, num_classes: int):
+def as_files(det: DetectionTable, truth: GroundTruth, num_images: int, num_classes: int):
     """Ids count from 1; a crowd is what is to be ignored."""
 
     def xywh(box):
@@ -93,7 +90,7 @@ def assert_equal(got, evaluation: COCOeval):
     expected[expected == -1] = np.nan
     np.testing.assert_allclose(got.stats, expected, rtol=0, atol=1e-12)
     precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
-    for k, one in enumerate(got.per_class):
+    for k, one in enumerate(got.classes):
         numbers = {
             "ap": precision[:, :, k, 0, 2],
             "ap50": precision[0, :, k, 0, 2],
@@ -138,18 +135,21 @@ def from_files(annotations: dict, results: list):
         )
 
     image, boxes, label = columns(results)
-    det = Detections(image, boxes, np.array([row["score"] for row in results]), label)
+    scores = np.array([row["score"] for row in results])
+    ids = tuple(str(identity) for identity in sorted(images))
+    names = tuple(f"class {identity}" for identity in sorted(labels))
+    det = DetectionTable(ids, names, image, boxes, scores, label)
     rows = annotations["annotations"]
     crowd = np.array([row["iscrowd"] for row in rows], bool)
     areas = np.array([row["area"] for row in rows])
     truth = GroundTruth(*columns(rows), np.zeros(len(rows), bool), crowd, areas)
-    return det, truth, len(images), len(labels)
+    return det, truth
 
 
 def test_published_figures(fakebbox100):
-    det, truth, num_images, num_classes = from_files(*fakebbox100)
-    got = coco_metric(det, truth, num_images, num_classes)
-    assert (num_images, num_classes, len(STAT_NAMES)) == (100, 80, 12)
+    det, truth = from_files(*fakebbox100)
+    got = coco_metric(det, truth)
+    assert (len(det.image_ids), len(det.classes), len(STAT_NAMES)) == (100, 80, 12)
     np.testing.assert_allclose(got.stats, FAKEBBOX100, rtol=0, atol=1e-6)
     assert got.mean_ap == got.stats[0]
 
@@ -157,13 +157,13 @@ def test_published_figures(fakebbox100):
 def test_every_number_of_the_real_data(fakebbox100):
     got = coco_metric(*from_files(*fakebbox100))
     assert_equal(got, ordinary(*fakebbox100))
-    assert sum(one.num_objects for one in got.per_class) == sum(
+    assert sum(one.num_objects for one in got.classes) == sum(
         not row["iscrowd"] for row in fakebbox100[0]["annotations"]
     )
 
 
 def test_crowds_are_neither_objects_nor_absent(fakebbox100):
-    det, truth, num_images, num_classes = from_files(*fakebbox100)
+    det, truth = from_files(*fakebbox100)
     none = np.zeros(len(truth), bool)
 
     def with_flags(kept, difficult, ignore):
@@ -171,7 +171,7 @@ def test_crowds_are_neither_objects_nor_absent(fakebbox100):
             truth.image[kept], truth.boxes[kept], truth.labels[kept],
             difficult[kept], ignore[kept], truth.areas[kept],
         )  # fmt: skip
-        return coco_metric(det, changed, num_images, num_classes).mean_ap
+        return coco_metric(det, changed).mean_ap
 
     assert with_flags(~none, none, none) == pytest.approx(0.502346, abs=1e-6)
     assert with_flags(~truth.ignore, none, none) == pytest.approx(0.503647, abs=1e-6)
@@ -190,7 +190,7 @@ def random_case(seed):
         corner = rng.integers(0, 3, (n, 2)) * 8.0
         return np.concatenate([corner, corner + rng.choice([16, 24, 32, 96, 104], (n, 2))], axis=1)
 
-    det = Detections(
+    det = table(
         rng.integers(0, 3, num_detections),
         boxes(num_detections),
         rng.integers(0, 8, num_detections) / 8,
@@ -211,10 +211,10 @@ def random_case(seed):
 @pytest.mark.parametrize("seed", range(60))
 def test_random_cases(seed):
     det, truth = random_case(seed)
-    got = coco_metric(det, truth, num_images=4, num_classes=3)
+    got = coco_metric(of(det, 3, 4), truth)
     assert_equal(got, ordinary(*as_files(det, truth, 4, 3)))
     counted = [np.count_nonzero(truth.labels[~truth.ignore] == k) for k in range(3)]
-    assert [one.num_objects for one in got.per_class] == counted
+    assert [one.num_objects for one in got.classes] == counted
 
 
 SQUARE = (0, 0, 40, 40)  # medium
@@ -224,8 +224,8 @@ AWAY = (50, 50, 90, 90)
 def test_hand_computed():
     """One of two objects found exactly: precision 1 up to recall .5, so 51 of 101 points."""
     truth = objects((0, 0, 0, *SQUARE), (1, 0, 0, *AWAY))
-    got = coco_metric(detections((0, 0, 0.9, *SQUARE)), truth, 2, 1)
-    (one,) = got.per_class
+    got = coco_metric(of(detections((0, 0, 0.9, *SQUARE)), 1, 2), truth)
+    (one,) = got.classes
     assert [one.ap, one.ap50, one.ap75, one.ap_medium] == pytest.approx([51 / 101] * 4)
     assert np.isnan([one.ap_small, one.ap_large]).all()
     assert (one.ar100, one.num_objects) == (0.5, 2)
@@ -235,7 +235,7 @@ def test_hand_computed():
 def test_the_first_annotation_can_be_found():
     """pycocotools takes an object's id for whether it was matched: one of id 0 never is."""
     truth, det = objects((0, 0, 0, *SQUARE)), detections((0, 0, 0.9, *SQUARE))
-    assert coco_metric(det, truth, 1, 1).mean_ap == pytest.approx(1.0)
+    assert coco_metric(of(det, 1, 1), truth).mean_ap == pytest.approx(1.0)
     files, results = as_files(det, truth, 1, 1)
     files["annotations"][0]["id"] = 0
     assert ordinary(files, results).stats[0] == 0.0
@@ -248,7 +248,7 @@ def test_equal_overlap_goes_to_the_later_object():
 
     def recall(*boxes):
         truth = objects(*[(0, 0, 0, *box) for box in boxes])
-        return coco_metric(det, truth, 1, 1).per_class[0].precision[100]
+        return coco_metric(of(det, 1, 1), truth).classes[0].precision[100]
 
     assert recall(low, high) == 1.0
     assert recall(high, low) == 0.0
@@ -257,8 +257,8 @@ def test_equal_overlap_goes_to_the_later_object():
 def test_equal_scores_keep_the_order_of_the_input():
     truth = objects((0, 0, 0, *SQUARE))
     hit, miss = (0, 0, 0.5, *SQUARE), (0, 0, 0.5, *AWAY)
-    assert coco_metric(detections(hit, miss), truth, 1, 1).mean_ap == pytest.approx(1.0)
-    assert coco_metric(detections(miss, hit), truth, 1, 1).mean_ap == pytest.approx(0.5)
+    assert coco_metric(of(detections(hit, miss), 1, 1), truth).mean_ap == pytest.approx(1.0)
+    assert coco_metric(of(detections(miss, hit), 1, 1), truth).mean_ap == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("flag", ["difficult", "ignore"])
@@ -266,14 +266,14 @@ def test_a_crowd_takes_any_number_of_detections(flag):
     flags = {name: np.array([False, name == flag]) for name in ("difficult", "ignore")}
     truth = GroundTruth([0, 0], np.array([SQUARE, (50, 50, 500, 500)]), [0, 0], **flags)
     inside = [(0, 0, 0.9, *AWAY), (0, 0, 0.8, 100, 100, 140, 140)]
-    got = coco_metric(detections(*inside, (0, 0, 0.7, *SQUARE)), truth, 1, 1)
+    got = coco_metric(of(detections(*inside, (0, 0, 0.7, *SQUARE)), 1, 1), truth)
     assert got.mean_ap == pytest.approx(1.0)
-    assert got.per_class[0].num_objects == 1
+    assert got.classes[0].num_objects == 1
 
 
 def test_size_is_by_the_given_area():
     truth = objects((0, 0, 0, *SQUARE), areas=[32.0 * 32.0])  # the bound belongs to both
-    stats = coco_metric(detections((0, 0, 0.9, *SQUARE)), truth, 1, 1).stats
+    stats = coco_metric(of(detections((0, 0, 0.9, *SQUARE)), 1, 1), truth).stats
     np.testing.assert_allclose(stats[3:6], [1, 1, np.nan])
 
 
@@ -282,39 +282,42 @@ def test_size_is_by_the_given_area():
 
 def test_without_detections():
     truth = objects((0, 0, 0, *SQUARE), (0, 0, 0, 0, 0, 10, 10), (0, 0, 0, 0, 0, 200, 200))
-    got = coco_metric(detections(), truth, 2, 2)
+    got = coco_metric(of(detections(), 2, 2), truth)
     np.testing.assert_array_equal(got.stats, np.zeros(12))
-    np.testing.assert_array_equal(got.per_class[0].precision, np.zeros(101))
+    np.testing.assert_array_equal(got.classes[0].precision, np.zeros(101))
 
 
 def test_class_without_objects_is_left_out_of_the_means():
     truth = objects((0, 0, 0, *SQUARE), (0, 1, 1, *SQUARE))
     det = detections((0, 0, 0.9, *SQUARE), (0, 1, 0.9, *AWAY), (0, 2, 0.9, *AWAY))
-    got = coco_metric(det, truth, 1, 3)
+    got = coco_metric(of(det, 3, 1), truth)
     assert got.mean_ap == pytest.approx(1.0)
-    for one in got.per_class[1:]:
+    for one in got.classes[1:]:
         assert np.isnan([one.ap, one.ap50, one.ar100, *one.precision]).all()
         assert one.num_objects == 0
 
 
 @pytest.mark.parametrize("num_images", [0, 3])
 def test_nothing_at_all(num_images, capsys):
-    got = coco_metric(detections(), objects(), num_images, 2)
+    got = coco_metric(of(detections(), 2, num_images), objects())
     assert np.isnan(got.stats).all()
     assert np.isnan(got.mean_ap)
-    assert len(got.per_class) == 2
+    assert len(got.classes) == 2
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    ("num_images", "num_classes", "message"),
-    [
-        (1, 2, "Detections.image: expected indices 0 to 0, found 1 in row 0"),
-        (2, 1, "GroundTruth.labels: expected class ids 0 to 0 .* found 1 in row 0"),
-        (2, 0, "num_classes: expected at least 1, found 0"),
-    ],
-)
-def test_bad_inputs(num_images, num_classes, message):
+def test_equal_scores_go_by_the_number_of_their_image():
+    """As pycocotools goes through a file, whatever the order of the images is here."""
+    truth = objects((0, 0, 0, *SQUARE), (1, 0, 0, *SQUARE))
+    rows = [(0, 0, 0.5, *SQUARE), (0, 0, 0.5, *SQUARE), (1, 0, 0.5, *SQUARE)]
+
+    def mean_ap(*image_ids):
+        return coco_metric(replace(of(detections(*rows), 1, 2), image_ids=image_ids), truth).mean_ap
+
+    assert mean_ap("9", "10") == mean_ap("a", "10") < mean_ap("10", "9")
+
+
+def test_bad_inputs():
     det, truth = detections((1, 0, 0.9, *SQUARE)), objects((0, 1, 0, *SQUARE))
-    with pytest.raises(ValueError, match=message):
-        coco_metric(det, truth, num_images, num_classes)
+    with pytest.raises(ValueError, match=r"GroundTruth.labels: .* 0 to 0 .* found 1 in row 0"):
+        coco_metric(of(det, 1), truth)

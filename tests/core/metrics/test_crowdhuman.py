@@ -8,18 +8,13 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from core.metrics import pairs
-from core.metrics.arrays import Detections, GroundTruth
 from core.metrics.crowdhuman import crowdhuman_metric, maximum_weight_matching
+from core.metrics.ground_truth import GroundTruth
+from tests.core.metrics.tables import detections, of, table
 
 pytestmark = pytest.mark.full
 
 REFERENCES = (0.0100, 0.0178, 0.0316, 0.0562, 0.1000, 0.1778, 0.3162, 0.5623, 1.000)
-
-
-def detections(*rows) -> Detections:
-    """From rows (image, label, score, x1, y1, x2, y2)."""
-    table = np.array(rows, float).reshape(-1, 7)
-    return Detections(table[:, 0].astype(int), table[:, 3:], table[:, 2], table[:, 1].astype(int))
 
 
 def objects(*rows) -> GroundTruth:
@@ -148,7 +143,7 @@ def image_indices(found, real, regions, threshold):
 
 def compare(det, truth, sizes, num_classes):
     """Asserts that all is equal; how many JI were compared that no tie leaves open."""
-    result = crowdhuman_metric(det, truth, sizes, num_classes)
+    result = crowdhuman_metric(of(det, num_classes, len(sizes)), truth, sizes)
     sharp = 0
     for label, got in enumerate(result.classes):
         images = [one_image(det, truth, sizes, i, label) for i in range(len(sizes))]
@@ -196,7 +191,7 @@ def random_case(seed, coarse):
         return np.concatenate([corner, corner + rng.uniform(6, 8, (n, 2))], axis=1)
 
     scores = rng.integers(0, 9, num_detections) / 8 if coarse else rng.random(num_detections)
-    det = Detections(
+    det = table(
         rng.integers(0, rng.integers(1, 4), num_detections),
         boxes(num_detections),
         scores,
@@ -233,7 +228,7 @@ AWAY = (50, 50, 60, 60)
 
 
 def only(det, truth, sizes=SIZES):
-    (got,) = crowdhuman_metric(det, truth, sizes, 1).classes
+    (got,) = crowdhuman_metric(of(det, 1, len(sizes)), truth, sizes).classes
     return got
 
 
@@ -270,7 +265,7 @@ def test_miss_rate_at_the_references(num_images, num_detections, found):
     place = np.arange(num_detections)
     boxes = np.tile([(20, 20, 30, 30), SQUARE], (num_detections // 2, 1))
     got = only(
-        Detections(place // 2, boxes, -place / 20_000, place * 0),
+        table(place // 2, boxes, -place / 20_000, place * 0),
         truth,
         np.full((num_images, 2), 100),
     )
@@ -317,7 +312,7 @@ def test_difficult_objects_are_regions(flag):
 def test_region_of_another_class_or_image_excuses_nothing():
     det = detections((0, 0, 0.9, *AWAY))
     truth = objects((0, 0, 0, *SQUARE), (0, 1, 1, *AWAY), (1, 0, 1, *AWAY))
-    assert len(crowdhuman_metric(det, truth, SIZES, 2).classes[0].scores) == 1
+    assert len(crowdhuman_metric(of(det, 2, 2), truth, SIZES).classes[0].scores) == 1
 
 
 def test_both_sides_are_clipped_to_the_image():
@@ -411,7 +406,7 @@ def test_without_detections():
 def test_means_leave_out_classes_without_objects():
     truth = objects((0, 0, 0, *SQUARE), (0, 1, 0, *AWAY), (0, 2, 1, *AWAY))
     det = detections((0, 0, 0.9, *SQUARE), (0, 0, 0.8, *AWAY), (0, 3, 0.9, *SQUARE))
-    result = crowdhuman_metric(det, truth, SIZES, 4)
+    result = crowdhuman_metric(of(det, 4, 2), truth, SIZES)
     assert [one.num_objects for one in result.classes] == [1, 1, 0, 0]
     assert result.mr2 == pytest.approx((0.0 + 1.0) / 2)
     assert result.ji == pytest.approx(0.5, abs=1e-5)
@@ -424,7 +419,7 @@ def test_means_leave_out_classes_without_objects():
 def test_jaccard_index_of_nothing_that_counts():
     """The only object lies in a region and is not found: no image is left to take the mean of."""
     truth = objects((0, 0, 0, *SQUARE), (0, 0, 1, *SQUARE), (0, 1, 0, *AWAY))
-    result = crowdhuman_metric(detections((0, 1, 0.9, *AWAY)), truth, SIZES, 2)
+    result = crowdhuman_metric(of(detections((0, 1, 0.9, *AWAY)), 2, 2), truth, SIZES)
     hidden = result.classes[0]
     assert (hidden.num_objects, hidden.recall) == (1, 0.0)
     assert np.isnan([hidden.ji, hidden.ji_score, *hidden.ji_curve]).all()
@@ -432,21 +427,21 @@ def test_jaccard_index_of_nothing_that_counts():
 
 
 def test_nothing_at_all():
-    result = crowdhuman_metric(detections(), objects(), np.zeros((0, 2), int), 2)
+    result = crowdhuman_metric(of(detections(), 2, 0), objects(), np.zeros((0, 2), int))
     assert np.isnan([result.ap, result.mr2, result.ji]).all()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sizes": np.ones((2, 3))}, r"sizes: expected shape \(images, 2\), found \(2, 3\)"),
+        ({"sizes": np.ones((2, 3))}, r"sizes: expected shape \(2, 2\), found \(2, 3\)"),
         ({"sizes": [[9, 9], [9, 0]]}, r"sizes: expected at least 1 pixel, found \[9 0\] in row 1"),
-        ({"sizes": [[9, 9]]}, "Detections.image: expected indices 0 to 0, found 1 in row 0"),
-        ({"num_classes": 1}, "GroundTruth.labels: expected class ids 0 to 0 .* found 1 in row 0"),
-        ({"num_classes": 0}, "num_classes: expected at least 1, found 0"),
+        ({"sizes": [[9, 9]]}, r"sizes: expected shape \(2, 2\), found \(1, 2\)"),
+        ({"num_classes": 1}, "GroundTruth.labels: expected indices 0 to 0 .* found 1 in row 0"),
     ],
 )
 def test_bad_inputs(change, message):
     det, truth = detections((1, 0, 0.9, *SQUARE)), objects((0, 1, 0, *SQUARE))
+    case = {"sizes": SIZES, "num_classes": 2} | change
     with pytest.raises(ValueError, match=message):
-        crowdhuman_metric(det, truth, **{"sizes": SIZES, "num_classes": 2} | change)
+        crowdhuman_metric(of(det, case["num_classes"], 2), truth, case["sizes"])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from data.detections.coco import read_coco_results, write_coco_results
-from data.detections.table import DetectionTable
 from data.records import DatasetError
+from utils.detections import DetectionTable
 
 pytestmark = pytest.mark.quick
 
@@ -157,10 +157,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     before = (tmp_path / "found.json").read_bytes()
 
     def breaks(found, category_ids):
-        yield "["
+        yield {}
         raise OSError("disk full")
 
-    monkeypatch.setattr("data.detections.coco._lines", breaks)
+    monkeypatch.setattr("data.detections.coco._entries", breaks)
     with pytest.raises(OSError, match="disk full"):
         write_coco_results(tmp_path / "found.json", table(seed=1), CATEGORIES)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"found.json": before}

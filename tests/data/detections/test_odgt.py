@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.detections.odgt import read_odgt, write_odgt
-from data.detections.table import DetectionTable
+from data.detections.odgt import ODGT
 from data.records import DatasetError
+from utils.detections import DetectionTable
 
 pytestmark = pytest.mark.quick
 
@@ -56,11 +56,12 @@ def write(path, *lines):
 def test_round_trip(tmp_path, num, dtype, atol):
     """Exact for float32: x2 - x1 and its sum with x1 have room in a float64."""
     written = table(num, dtype=dtype)
-    write_odgt(tmp_path / "found.odgt", written, SIZES)
+    ODGT.write(tmp_path / "found.odgt", written, SIZES)
     assert len((tmp_path / "found.odgt").read_text("utf-8").splitlines()) == 4
-    again, sizes = read_odgt(tmp_path / "found.odgt", IDS, CLASSES)
+    again = ODGT.read(tmp_path / "found.odgt", IDS, CLASSES)
     assert (again.image_ids, again.classes) == (IDS, CLASSES)
-    np.testing.assert_array_equal(sizes, SIZES)
+    sizes = ODGT.read_sizes(tmp_path / "found.odgt")
+    assert sizes == dict(zip(IDS, map(tuple, SIZES.tolist()), strict=True))
     *exact, boxes = columns(again)
     *expected, expected_boxes = columns(written, np.argsort(written.image, kind="stable"))
     for a, b in zip(exact, expected, strict=True):
@@ -70,9 +71,8 @@ def test_round_trip(tmp_path, num, dtype, atol):
 
 def test_reader_uses_the_order_of_ids_and_classes_it_is_given(tmp_path):
     written = table()
-    write_odgt(tmp_path / "found.odgt", written, SIZES)
-    again, sizes = read_odgt(tmp_path / "found.odgt", IDS[::-1], CLASSES[::-1])
-    np.testing.assert_array_equal(sizes, SIZES[::-1])
+    ODGT.write(tmp_path / "found.odgt", written, SIZES)
+    again = ODGT.read(tmp_path / "found.odgt", IDS[::-1], CLASSES[::-1])
     order = np.argsort(written.image, kind="stable")
     np.testing.assert_array_equal(3 - again.image, written.image[order])
     np.testing.assert_array_equal(1 - again.labels, written.labels[order])
@@ -83,7 +83,7 @@ def test_reader_uses_the_order_of_ids_and_classes_it_is_given(tmp_path):
 
 def test_file_by_hand(tmp_path):
     found = DetectionTable(("a", "b"), CLASSES, [1], [[10, 20.5, 40, 60]], [0.25], [1])
-    write_odgt(tmp_path / "found.odgt", found, [[30, 40], [50, 60]])
+    ODGT.write(tmp_path / "found.odgt", found, [[30, 40], [50, 60]])
     first, second = map(json.loads, (tmp_path / "found.odgt").read_text().splitlines())
     assert first == {"ID": "a", "width": 30, "height": 40, "dtboxes": []}
     assert second == {
@@ -98,39 +98,39 @@ def test_numbers_as_tags_and_fields_of_other_programs(tmp_path):
     """CrowdDet writes tag 1 for a person, and the ground truth's boxes beside its own."""
     text = json.dumps(line(box(tag=1), box(tag=2, box=[0, 0, 2.5, 1]), box(), gtboxes=[]))
     (tmp_path / "found.odgt").write_bytes(b"\n" + text.encode() + b"\r\n\r\n")
-    found, sizes = read_odgt(tmp_path / "found.odgt", ["b"], CLASSES)
+    found = ODGT.read(tmp_path / "found.odgt", ["b"], CLASSES)
     np.testing.assert_array_equal(found.labels, [0, 1, 0])
     np.testing.assert_array_equal(found.boxes, [[1, 2, 4, 6], [0, 0, 2.5, 1], [1, 2, 4, 6]])
-    np.testing.assert_array_equal(sizes, [[30, 40]])
+    assert ODGT.read_sizes(tmp_path / "found.odgt") == {"b": (30, 40)}
 
 
 def test_a_class_named_like_a_number_is_that_class(tmp_path):
     write(tmp_path / "found.odgt", line(box(tag="1"), box(tag=1)))
-    found, _ = read_odgt(tmp_path / "found.odgt", ["b"], ["2", "1"])
+    found = ODGT.read(tmp_path / "found.odgt", ["b"], ["2", "1"])
     np.testing.assert_array_equal(found.labels, [1, 0])
 
 
 def test_no_images_give_an_empty_file(tmp_path):
     nothing = DetectionTable((), CLASSES, np.zeros(0, int), np.zeros((0, 4)), [], np.zeros(0, int))
-    write_odgt(tmp_path / "found.odgt", nothing, np.zeros((0, 2), int))
+    ODGT.write(tmp_path / "found.odgt", nothing, np.zeros((0, 2), int))
     assert (tmp_path / "found.odgt").read_bytes() == b""
-    assert len(read_odgt(tmp_path / "found.odgt", [], CLASSES)[0]) == 0
+    assert len(ODGT.read(tmp_path / "found.odgt", [], CLASSES)) == 0
 
 
 # ---------------------------------------------------------------- atomic writing
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    write_odgt(tmp_path / "found.odgt", table(), SIZES)
+    ODGT.write(tmp_path / "found.odgt", table(), SIZES)
     before = (tmp_path / "found.odgt").read_bytes()
 
-    def breaks(found, sizes):
-        yield "{"
+    def breaks(*_):
+        yield []
         raise OSError("disk full")
 
-    monkeypatch.setattr("data.detections.odgt._lines", breaks)
+    monkeypatch.setattr("data.detections.per_image.PerImage.detections_by_image", breaks)
     with pytest.raises(OSError, match="disk full"):
-        write_odgt(tmp_path / "found.odgt", table(seed=1), SIZES)
+        ODGT.write(tmp_path / "found.odgt", table(seed=1), SIZES)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"found.odgt": before}
 
 
@@ -177,7 +177,7 @@ def test_wrong_lines_are_named(tmp_path, second, message):
     text = second if isinstance(second, str) else json.dumps(second)
     (tmp_path / "found.odgt").write_text(json.dumps(line(box(), ID="a")) + "\n" + text)
     with pytest.raises(DatasetError, match=message) as caught:
-        read_odgt(tmp_path / "found.odgt", ["a", "b"], CLASSES)
+        ODGT.read(tmp_path / "found.odgt", ["a", "b"], CLASSES)
     assert str(caught.value).startswith(f"{tmp_path / 'found.odgt'}, line 2")
 
 
@@ -187,17 +187,17 @@ def test_every_image_must_be_there(tmp_path):
         DatasetError,
         match=r"found.odgt: expected an entry for each of 3 .* none for 2, the first 'c'",
     ):
-        read_odgt(tmp_path / "found.odgt", ["b", "c", "d"], CLASSES)
+        ODGT.read(tmp_path / "found.odgt", ["b", "c", "d"], CLASSES)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DatasetError, match=r"nowhere.odgt: cannot be read .No such file"):
-        read_odgt(tmp_path / "nowhere.odgt", IDS, CLASSES)
+        ODGT.read(tmp_path / "nowhere.odgt", IDS, CLASSES)
 
 
 def test_sizes_must_fit_the_images(tmp_path):
     with pytest.raises(ValueError, match=r"sizes: expected shape \(4, 2\), found \(3, 2\)"):
-        write_odgt(tmp_path / "found.odgt", table(), SIZES[:3])
+        ODGT.write(tmp_path / "found.odgt", table(), SIZES[:3])
 
 
 SAMPLE = "\n".join(
@@ -235,8 +235,8 @@ def test_damaged_files_give_a_table_or_a_dataset_error(tmp_path_factory, edits):
     path = tmp_path_factory.getbasetemp() / "damaged.odgt"
     path.write_bytes(data)
     try:
-        found, sizes = read_odgt(path, ["a", "b", "c"], CLASSES)
+        found = ODGT.read(path, ["a", "b", "c"], CLASSES)
     except DatasetError:
         return
     assert np.isfinite(found.boxes).all()
-    assert (sizes > 0).all()
+    assert (np.array(list(ODGT.read_sizes(path).values())) > 0).all()
