@@ -12,12 +12,11 @@ from loguru import logger
 import configs
 from configs import Config
 from core.build import build_anchors, build_matcher, num_updates, warmup_within
-from core.coverage import Coverage, anchor_coverage, atss_coverage
-from core.targets import Atss
+from core.coverage import anchor_coverage
 from data.datasets import log_defects
 from data.detections.table import DetectionTable
 from data.doctor.object_counts import limits
-from data.images.resize import at_input_size, padded_size
+from data.images.resize import objects_at_input
 from data.pipeline import steps_per_epoch
 from data.records import Dataset
 from data.sampling import repeat_factors, samples_per_epoch
@@ -91,7 +90,9 @@ def describe(plan: Plan, device: str) -> None:
     if mixing.total and mixing.closing_epochs:
         mixed = max(plan.num_epochs - mixing.closing_epochs, 0)
         logger.info("images are mixed in the first {} of {} epochs", mixed, plan.num_epochs)
-    logger.info(coverage(train_set, config).line())
+    boxes, canvas = objects_at_input(train_set, config.model.resize)
+    generator, matcher = build_anchors(config.model), build_matcher(config)
+    logger.info(anchor_coverage(generator, canvas, matcher, boxes).line())
     describe_bits(plan)
     if plan.weights:
         settings = ", ".join(f"{name}={value}" for name, value, _ in plan.adopted) or "nothing"
@@ -148,22 +149,6 @@ def go_on(run: Path, plan: Plan) -> None:
         except CheckpointError as error:
             logger.warning("{}: the next validation's weights are the best so far", error)
             progress.forget_best()
-
-
-def coverage(dataset: Dataset, config: Config) -> Coverage:
-    """Which share of the objects has an anchor at the positive IoU, or one by ATSS, by size.
-
-    An object without one is never learnt unless matcher.low_quality is on.
-    """
-    boxes, sizes = at_input_size(dataset, config.model.resize)
-    height, width = (int(side) for side in padded_size(sizes.max(axis=0), config.model.resize))
-    generator, boxes = build_anchors(config.model), boxes[~dataset.ignore]
-    anchors = generator(height, width)
-    matcher = build_matcher(config)
-    if isinstance(matcher, Atss):
-        counts = generator.level_counts(height, width)
-        return atss_coverage(matcher, anchors, counts, boxes)
-    return anchor_coverage(anchors, boxes, matcher.positive_iou)
 
 
 def describe_epoch(
