@@ -19,11 +19,12 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import numpy as np
 import tensorflow as tf
 from loguru import logger
 
@@ -31,13 +32,14 @@ import configs
 from core.build import build_criterion, build_model
 from core.optimizers import averaged
 from core.weights.transfer import transfer
+from data.pipeline import checked
 from detector import Detector
 from results.evaluation import write_all
-from training.losses import LossWindow, check_finite
+from training.meter import EpochMeter, check_finite
 from training.phases import TrainingPhase, phases_to_do
-from training.plan import Plan, begin_run, make_plan, write_config
-from training.progress import LAST, SUMMED, find_best, put_aside, save_best, save_progress
-from training.reports import COLUMNS, Report, describe, describe_epoch, go_on
+from training.plan import Plan, begin_run, make_plan, settle_best, write_config
+from training.progress import LAST, Progress, find_best, put_aside, save_best, save_progress
+from training.reports import Report, describe, describe_epoch
 from training.validation import Validated, Validation
 from utils.devices import use_devices
 from utils.diary import console, diary, progress_bar
@@ -52,7 +54,7 @@ def main(argv: list[str] | None = None) -> float:
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(RunLock(args.resume)) if args.resume else None
         device = use_devices()
-        plan = make_plan(args.config, args.overrides, lock.run if lock else None)
+        plan, progress = make_plan(args.config, args.overrides, lock.run if lock else None)
         # The folder is made only now, so that a config or dataset that is refused leaves none.
         lock = lock or stack.enter_context(RunLock(begin_run(plan.config)))
         stack.enter_context(diary(lock.run / "diary.log"))
@@ -68,7 +70,7 @@ def main(argv: list[str] | None = None) -> float:
             logger.warning(plan.warning)
             put_aside(lock.run / LAST)
         try:
-            return train(lock, plan, stop)
+            return train(lock, plan, progress, stop)
         except WriteError as error:
             error.also(f"then go on with --resume {lock.run}")
             raise
@@ -90,9 +92,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def train(lock: RunLock, plan: Plan, stop: StopSignal) -> float:
+def train(lock: RunLock, plan: Plan, progress: Progress, stop: StopSignal) -> float:
     """The training run: model, phases of epochs, headline."""
-    run, config, progress, settings = lock.run, plan.config, plan.progress, plan.config.train
+    run, config, settings = lock.run, plan.config, plan.config.train
 
     # ---- Model -------------------------------------------------------------------------------
     keras.utils.set_random_seed(settings.seed)
@@ -107,20 +109,20 @@ def train(lock: RunLock, plan: Plan, stop: StopSignal) -> float:
         logger.info("{} parameters", f"{model.count_params():,}")
 
     # ---- Where it was stopped ----------------------------------------------------------------
+    report = Report(run, progress.epoch)
     if plan.checkpoint:
         plan.checkpoint.restore("model", model.variables)
-        go_on(run, plan)
+        logger.info("resumed after epoch {}, step {}", progress.epoch, progress.step)
+        settle_best(run, plan, progress)
     else:
         groups = {"model": model.variables}
         save_progress(run, groups, detector.conventions, progress, is_beginning=True)
-    report = Report(run, progress.epoch)
-    if not plan.checkpoint:
         report.board.text("config", json.dumps(configs.to_dict(config), indent=1))
     validation = Validation(detector, criterion, plan.val_set, config)
 
     # ---- Phases of epochs --------------------------------------------------------------------
     best = None  # of this process; what a resumed run found before is in best.npz
-    for phase in phases_to_do(plan, model, criterion):
+    for phase in phases_to_do(plan, progress, model, criterion):
         best = train_phase(phase, lock, plan, detector, validation, report, stop) or best
 
     # ---- The end -----------------------------------------------------------------------------
@@ -128,7 +130,9 @@ def train(lock: RunLock, plan: Plan, stop: StopSignal) -> float:
         logger.info("no better mAP in {} validations: ended early", progress.stale)
     if best is None:  # found before the run was resumed
         find_best(run, progress).restore("model", model.variables)
-        best = validation.run()
+        best = validation.run(stop)
+        if not best:
+            leave(run, stop)
     lock.require_folder()
     report.curves()
     write_all(run / "evaluation", config.data.val, best.scores)
@@ -149,34 +153,34 @@ def train_phase(
     stop: StopSignal,
 ) -> Validated | None:
     """The epochs of a phase, each with what follows it; returns the best validation, if any."""
-    run, progress, settings = lock.run, plan.progress, plan.config.train
+    run, progress, settings = lock.run, phase.progress, plan.config.train
     weights = {"model": detector.model.variables}
-    saved, stream, best = weights | {"optimizer": phase.optimizer.variables}, phase.stream(), None
-    while progress.epoch < phase.end and not progress.is_stale(settings.early_stopping):
+    saved = weights | {"optimizer": phase.optimizer.variables}
+    stream, best = iter(checked(phase.batches)), None
+    while progress.epoch < phase.planned.end and not plan.is_finished(progress):
         start = time.perf_counter()
         row = run_epoch(phase, stream, plan, stop)
         check_finite(saved, phase.optimizer, progress)
         lock.require_folder()
-        if progress.step < phase.steps:  # told to stop
-            save_progress(run, saved, detector.conventions, progress)
-            logger.warning("{}: saved; go on with --resume {}", stop.received, run)
-            sys.exit(stop.exit_code)
-        progress.finish_epoch()
-        is_last, every = progress.epoch == plan.num_epochs, settings.validate_every
-        if is_last or (every and progress.epoch % every == 0):
+        is_due, found = plan.is_validated(progress.epoch + 1), None
+        if row and is_due:
             with averaged(phase.optimizer, detector.model.trainable_variables):
-                found = validation.run()
+                found = validation.run(stop)
                 lock.require_folder()  # it may have gone meanwhile: nothing is written anew
-                if progress.is_better(found.scores.value):
+                if found and progress.is_better(found.scores.value):
                     best = found
-                    save_best(run, weights, detector.conventions, progress)
+                    save_best(run, weights, detector.conventions, progress.epoch + 1)
+        if not row or (is_due and not found):  # told to stop
+            save_progress(run, saved, detector.conventions, progress)
+            leave(run, stop)
+        progress.finish_epoch(found.scores.value if found else None)
+        if found:
             row |= found.row()
             report.validation(progress.epoch, found, settings.sample_pictures)
         row["seconds"] = time.perf_counter() - start
-        logger.info(describe_epoch(row, phase.optimizer, phase.steps_done(progress)))
+        logger.info(describe_epoch(row, phase.optimizer, phase.steps_done))
         report.epoch(row)
-        is_over = is_last or progress.is_stale(settings.early_stopping)
-        if is_over or progress.epoch % settings.checkpoint_every == 0:
+        if plan.is_finished(progress) or progress.epoch % settings.checkpoint_every == 0:
             save_progress(run, saved, detector.conventions, progress)
     return best
 
@@ -184,32 +188,31 @@ def train_phase(
 def run_epoch(
     phase: TrainingPhase, stream: Iterator[dict[str, tf.Tensor]], plan: Plan, stop: StopSignal
 ) -> dict[str, float | str]:
-    """The steps of an epoch that are not done yet, or as many as `stop` allows -> its metrics."""
-    progress = plan.progress
-    start, waited, first = time.perf_counter(), 0.0, progress.step
-    window = LossWindow(plan.train_set, progress, phase.steps, plan.config.train.log_every)
-    row: dict[str, float | str] = dict.fromkeys(COLUMNS, "") | {"epoch": progress.epoch + 1}
+    """The steps of an epoch that are not done yet -> its metrics; none if `stop` ended it before.
+
+    An epoch whose validation was broken off has no more steps to do.
+    """
+    progress, steps = phase.progress, phase.planned.steps
+    meter = EpochMeter(phase, plan.train_set, plan.config.train.log_every)
     with progress_bar() as bar:
         title = f"epoch {progress.epoch + 1}/{plan.num_epochs}"
-        task = bar.add_task(title, total=phase.steps, text="")
-        while progress.step < phase.steps and not stop.received:
-            before = time.perf_counter()
+        task = bar.add_task(title, total=steps, text="")
+        while progress.step < steps and not stop.received:
+            start = time.perf_counter()
             batch = next(stream)
-            waited += time.perf_counter() - before
-            window.add(phase.step(batch), batch["index"])
+            waited = time.perf_counter() - start
+            meter.add(phase.step(batch), batch["index"], waited)
             progress.step += 1
-            if progress.step == phase.steps:
-                window.read()
-            if window.is_read:
-                seconds = time.perf_counter() - start
-                row["learning_rate"] = phase.rate(progress)
-                row["images_per_second"] = (progress.step - first) * len(batch["index"]) / seconds
-                row["data_wait"] = waited / seconds
-                row |= dict(zip(SUMMED, np.array(progress.sums) / progress.step, strict=True))
-                text = "lr {learning_rate:.2g} {images_per_second:.1f} img/s data {data_wait:.0%}"
-                bar.update(task, completed=progress.step, text=f"{window} " + text.format(**row))
-    window.read()
-    return row
+            if not meter.unread:
+                bar.update(task, completed=progress.step, text=str(meter))
+    meter.read()
+    return meter.row() if progress.step == steps else {}
+
+
+def leave(run: Path, stop: StopSignal) -> NoReturn:
+    """Ends the program as the signal has it, once all is saved."""
+    logger.warning("{}: saved; go on with --resume {}", stop.received, run)
+    sys.exit(stop.exit_code)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from data.datasets import class_names, read_split
 from data.pipeline import checked
 from data.records import Dataset
 from training.phases import begin_phase
+from training.plan import plan_phases
 from training.progress import Progress
 from utils.devices import use_devices
 from utils.diary import diary
@@ -64,11 +65,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def first_steps(config: Config, dataset: Dataset, steps: int) -> list[tuple]:
     """COLUMNS of each of the first steps, as train.py would take them in the first phase."""
-    phase = config.train.all_phases()[0]
+    phase = plan_phases(config, dataset)[0]
     keras.utils.set_random_seed(config.train.seed)
     model = build_model(config.model, len(dataset.classes), config.train.precision)
     criterion = build_criterion(config)
-    begun = begin_phase(config, phase, 0, Progress(data=""), model, criterion, dataset)
+    begun = begin_phase(config, dataset, phase, Progress(data=("", "")), model, criterion)
     rows = []
     for number, batch in enumerate(checked(begun.batches.take(steps)), start=1):
         losses = begun.step(batch)

@@ -32,10 +32,10 @@ from rich.table import Table
 
 import configs
 from configs import Config
-from configs.schema import Matcher
 from core.anchors import STRIDES
-from core.build import build_anchors
+from core.build import build_anchors, build_matcher
 from core.coverage import SIZES, Coverage, anchor_coverage
+from core.targets import Atss, Matcher
 from data.datasets import class_names, read_split
 from data.doctor.anchor_fit import AnchorSet, Grid, fit_anchors, is_gain, is_harm
 from data.doctor.figures import split_figures
@@ -58,7 +58,7 @@ from data.doctor.pixels import (
 )
 from data.doctor.unlisted import unlisted_images
 from data.doctor.voc_files import voc_findings
-from data.images.resize import at_input_size, padded_size
+from data.images.resize import objects_at_input
 from data.pipeline import steps_per_epoch
 from data.records import Dataset, DatasetError, learnable
 from utils.diary import console, diary
@@ -194,21 +194,20 @@ def _files(dataset: Dataset) -> set[str]:
 
 def examine_anchors(config: Config, dataset: Dataset) -> dict:
     """Coverage by the config's anchors, and by fitted ones if they are worth a change."""
-    settings, matcher = config.model.anchors, config.matcher
-    iou = (matcher if isinstance(matcher, Matcher) else Matcher()).positive_iou  # ATSS has none
-    boxes, sizes = at_input_size(dataset, config.model.resize)
-    boxes = boxes[~dataset.ignore]
-    height, width = (int(side) for side in padded_size(sizes.max(axis=0), config.model.resize))
+    settings, matcher = config.model.anchors, build_matcher(config)
+    if isinstance(matcher, Atss):
+        matcher = Matcher()  # ATSS has no IoU to fit anchors to
+    boxes, canvas = objects_at_input(dataset, config.model.resize)
 
     def coverage(anchors: AnchorSet) -> Coverage:
         model = replace(config.model, anchors=replace(settings, **asdict(anchors)))
-        return anchor_coverage(build_anchors(model)(height, width), boxes, iou)
+        return anchor_coverage(build_anchors(model), canvas, matcher, boxes)
 
     present = AnchorSet(settings.sizes, settings.ratios, settings.scales)
     before, proposed = coverage(present), None
     logger.info(before.line())
-    grid = Grid(STRIDES, height, width, settings.center_offset)
-    fitted = fit_anchors(boxes, present, grid, iou, SIZES)
+    grid = Grid(STRIDES, *canvas, settings.center_offset)
+    fitted = fit_anchors(boxes, present, grid, matcher.positive_iou, SIZES)
     if fitted != present:
         after = coverage(fitted)
         counted = before.covered, after.covered, before.counts

@@ -32,10 +32,18 @@ def run_script(script: str, arguments: list[str], environment: dict[str, str]) -
     server = _server()
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as file:
         task = {"script": script, "argv": arguments, "env": environment, "output": file.name}
-        server.stdin.write(json.dumps(task) + "\n")
-        server.stdin.flush()
-        answer = server.stdout.readline()
-        assert answer, "the server is gone"
+        try:
+            server.stdin.write(json.dumps(task) + "\n")
+            server.stdin.flush()
+            answer = server.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            _server.cache_clear()  # the next script gets a new one
+            raise RuntimeError(
+                f"{' '.join(server.args)}: expected it to run a script, found it ended with status "
+                f"{server.wait()}"
+            )
         return Finished(int(answer), file.read())
 
 

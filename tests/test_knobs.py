@@ -52,6 +52,7 @@ from data.formats.shapes import CLASSES, make_shapes
 from data.pipeline import image_reader, steps_per_epoch, training_batches
 from detector import Detector
 from results.scoring import score
+from training.meter import EpochMeter
 from training.phases import begin_phase
 from training.progress import Progress
 from utils.checkpoints import save_checkpoint
@@ -314,8 +315,9 @@ def rates(config):
 
 def learning(config):
     """What learns in the first phase, and what kind of step teaches it."""
-    model, phase = build_model(config.model, 2), config.train.all_phases()[0]
-    begun = begin_phase(config, phase, 0, Progress(data=""), model, None, train_split(config))
+    model, dataset = build_model(config.model, 2), train_split(config)
+    phase = training.plan.plan_phases(config, dataset)[0]
+    begun = begin_phase(config, dataset, phase, Progress(data=("", "")), model, None)
     kinds = [type(part) for part in vars(begun).values()]
     return [variable.path for variable in model.trainable_variables], kinds
 
@@ -374,7 +376,7 @@ def fresh_run(config):
         patch.setattr(training.plan.configs, "load", lambda *_: config)
         patch.setattr(training.phases, "train_step", watch.train_step)
         patch.setattr(training.validation, "validation_step", watch.validation_step)
-        patch.setattr(train, "LossWindow", watch.window)
+        patch.setattr(train, "EpochMeter", watch.meter)
         patch.setattr(training.progress, "save_checkpoint", watch.save)
         patch.setattr(training.reports, "training_curves", lambda *_: None)
         patch.setattr(train, "write_all", lambda *_: None)
@@ -410,20 +412,17 @@ class Watch:
         self.seen.append(["saved", Path(path).name])
         save_checkpoint(path, *content, **more)
 
-    def window(self, dataset, progress, steps, every):
+    def meter(self, phase, dataset, every):
         """As on a GPU."""
-        window, seen = LOSS_WINDOW(dataset, progress, steps, every), self.seen
-        window.every, read = every, window.read
+        meter, seen = EpochMeter(phase, dataset, every), self.seen
+        meter.every, read = every, meter.read
 
         def watched():
-            seen.append(["read", len(window.waiting)])
+            seen.append(["read", len(meter.unread)])
             read()
 
-        window.read = watched
-        return window
-
-
-LOSS_WINDOW = train.LossWindow
+        meter.read = watched
+        return meter
 
 
 # ------------------------------------------------------------------------------------------------

@@ -2,13 +2,10 @@
 
 import json
 import os
-import pty
+import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +14,11 @@ import pytest
 import configs
 import train
 import training.plan
+import training.reports
 import training.validation
 from data.formats.shapes import make_shapes
-from tests.processes import ROOT
-from tests.test_train import assert_same_run, write_config
+from tests.processes import run_script
+from tests.tiny import assert_same_run, call_train, write_config
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 from utils.files import WriteError
 from utils.runs import RunError, RunLock
@@ -29,7 +27,7 @@ pytestmark = pytest.mark.full
 # Two epochs of one step, of which a constant schedule can make more.
 SHORT = {
     "train.phases": (), "train.epochs": 2, "train.warmup_steps": 0, "train.batch_size": 4,
-    "train.schedule": "constant", "data.limit": 4, "train.sample_pictures": 0,
+    "train.schedule": "constant", "data.limit": 4, "train.sample_pictures": 0, "train.eager": True,
 }  # fmt: skip
 
 
@@ -44,6 +42,13 @@ def finished(tmp_path_factory, shapes):
     folder = tmp_path_factory.mktemp("finished")
     train.main(["--config", str(write_config(folder, shapes, SHORT))])
     return folder / "runs" / "tiny"
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Curves and evaluation take two seconds."""
+    monkeypatch.setattr(train, "write_all", lambda *_: None)
+    monkeypatch.setattr(training.reports, "training_curves", lambda *_: None)
 
 
 @pytest.fixture
@@ -138,7 +143,7 @@ def edit_state(path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state["progress"].update(epoch=1, step=1), "step to be at most 0, found 1"),
+        (lambda state: state["progress"].update(step=1), "step to be at most 0, found 1"),
         (lambda state: state.pop("classes"), "was trained on the classes None"),
         (lambda state: state.update(classes=5), "was trained on the classes 5"),
         (
@@ -159,6 +164,21 @@ def test_a_state_that_does_not_fit_is_refused(run, finished, change, message):
     assert "last.npz" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert contents(run) == before
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_other_boxes_than_before_are_refused(run, shapes, tmp_path, split):
+    """A run that goes on would learn, or choose its best weights by, something else."""
+    root = shutil.copytree(shapes, tmp_path / "data" / "tiny")
+    path = root / "Annotations" / f"{split}_00000.xml"
+    before = path.read_text()
+    path.write_text(re.sub(r"<xmax>(\d+)", lambda m: f"<xmax>{int(m[1]) - 1}", before, count=1))
+    assert path.read_text() != before
+    config = write_config(tmp_path, root, SHORT)
+    (run / "config.json").write_text(json.dumps(configs.to_dict(configs.load(config))))
+    message = rf"last\.npz: expected tiny/{split} as it was when the run began, found other images"
+    with pytest.raises(CheckpointError, match=message):
+        train.main(["--resume", str(run), "--config", str(config)])
 
 
 def test_a_metrics_file_that_is_no_text_is_named(run, finished):
@@ -202,14 +222,14 @@ def test_a_run_that_just_began_is_locked_too(tmp_path, shapes, monkeypatch):
 
 
 def test_a_folder_that_goes_away_ends_the_run(tmp_path, shapes, monkeypatch):
-    folder, add = tmp_path / "runs" / "tiny", train.LossWindow.add
+    folder, add = tmp_path / "runs" / "tiny", train.EpochMeter.add
 
     def add_and_lose(self, *args):
         add(self, *args)
         shutil.rmtree(folder)
         folder.mkdir()  # somebody else's
 
-    monkeypatch.setattr(train.LossWindow, "add", add_and_lose)
+    monkeypatch.setattr(train.EpochMeter, "add", add_and_lose)
     with pytest.raises(RunError, match="found it deleted or moved meanwhile"):
         train.main(["--config", str(write_config(tmp_path, shapes, SHORT))])
     assert not (folder / "checkpoints").exists(), "nothing goes into a folder of others"
@@ -218,10 +238,10 @@ def test_a_folder_that_goes_away_ends_the_run(tmp_path, shapes, monkeypatch):
 def test_a_folder_that_goes_away_during_a_validation_ends_the_run(tmp_path, shapes, monkeypatch):
     folder, validate = tmp_path / "runs" / "tiny", training.validation.Validation.run
 
-    def validate_and_lose(self):
+    def validate_and_lose(self, stop):
         shutil.rmtree(folder)
         folder.mkdir()  # somebody else's
-        return validate(self)
+        return validate(self, stop)
 
     monkeypatch.setattr(training.validation.Validation, "run", validate_and_lose)
     with pytest.raises(RunError, match="found it deleted or moved meanwhile"):
@@ -251,31 +271,37 @@ def test_a_finished_run_made_longer_is_the_run_begun_so(tmp_path, run, finished,
 # ------------------------------------------------------------------------------------------------
 
 
+# The parent reads what is on the terminal until the second epoch is done, and closes it.
+HUNG_UP = """
+import os, pty, signal
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
+pid, terminal = pty.fork()
+if pid:
+    seen = b""
+    while b"epoch 2, loss" not in seen:
+        seen += os.read(terminal, 1000)
+    os.close(terminal)
+    print(seen.decode(), "ended with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    raise SystemExit
+"""
+
+
 @pytest.mark.slow
 def test_a_closed_terminal_saves_first(tmp_path, shapes):
     """The terminal of a process goes away, and with it all that it could write to."""
     path = write_config(tmp_path, shapes, SHORT | {"train.epochs": 50})
-    pid, terminal = pty.fork()
-    if not pid:
-        os.chdir(ROOT)
-        script = "import train; train.main()"
-        os.execv(sys.executable, [sys.executable, "-c", script, "--config", str(path)])
-    seen = b""
-    with closing(os.fdopen(terminal, "rb", buffering=0)) as screen, suppress(OSError):
-        while b"epoch 2, loss" not in seen:
-            seen += screen.read(1000)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP, seen.decode()[-2000:]
+    output = call_train(["--config", path], script=HUNG_UP)
+    assert output.endswith(f"ended with {128 + signal.SIGHUP}\n"), output[-2000:]
     progress = Checkpoint(tmp_path / "runs" / "tiny" / "checkpoints" / "last.npz").state["progress"]
     assert progress["epoch"] >= 2
     assert "SIGHUP: saved; go on with --resume" in diary(tmp_path / "runs" / "tiny")
 
 
-@pytest.mark.slow
 def test_a_run_that_cannot_be_resumed_ends_in_one_line(tmp_path):
     """As its user sees it: status 1, no traceback."""
-    arguments = [sys.executable, "train.py", "--resume", str(tmp_path / "absent")]
-    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    script = "import runpy; runpy.run_path('train.py', run_name='__main__')"
+    result = run_script(script, ["--resume", str(tmp_path / "absent")], {})
     assert result.returncode == 1
-    last = result.stderr.strip().splitlines()[-1]
+    last = result.output.strip().splitlines()[-1]
     assert last == f"error: {tmp_path / 'absent'}: expected the folder of a run, found none"

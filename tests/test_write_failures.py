@@ -319,7 +319,7 @@ config = preset("shapes", {{
 def scenarios(work: Path, disk: Path) -> list[Scenario]:
     """The programs with the least that makes them write everything."""
     from data.formats.shapes import make_shapes
-    from tests.test_train import TINY
+    from tests.tiny import TINY
 
     shapes = make_shapes(work / "data", 2, 1, image_size=(64, 64))
     config = work / "tiny.py"

@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from loguru import logger
+
 import configs
 from configs import Config, ConfigError
-from configs.schema import Model
+from configs.schema import FullPhase, Model
 from core.build import build_schedule, require_parts
+from core.schedules import LearningRateSchedule
 from core.weights.published import open_weights
 from core.weights.store import DETECTOR, Weights, stated
 from core.weights.transfer import class_sources
@@ -19,10 +22,31 @@ from data.pipeline import steps_per_epoch
 from data.records import Dataset, DatasetError, learnable
 from results.scoring import require_objects
 from training.extension import require_extensible
-from training.progress import Progress, fingerprint, newest_checkpoint, require_same_data
-from utils.checkpoints import Checkpoint
+from training.progress import (
+    Progress,
+    find_best,
+    fingerprint,
+    newest_checkpoint,
+    require_same_data,
+)
+from utils.checkpoints import Checkpoint, CheckpointError
 from utils.files import WriteError, write_text
 from utils.runs import new_run
+
+
+@dataclass(frozen=True)
+class PlannedPhase:
+    """A phase in its place in the run: epochs from `first` to before `end`, `steps` each."""
+
+    settings: FullPhase
+    first: int
+    end: int
+    steps: int
+    schedule: LearningRateSchedule
+
+    @property
+    def num_steps(self) -> int:
+        return (self.end - self.first) * self.steps
 
 
 @dataclass(frozen=True)
@@ -40,7 +64,7 @@ class Plan:
     config: Config
     train_set: Dataset
     val_set: Dataset
-    progress: Progress
+    phases: Sequence[PlannedPhase]
     began: Config | None = None
     weights: Weights | None = None
     adopted: Sequence[tuple[str, Any, Any]] = ()
@@ -52,10 +76,23 @@ class Plan:
     def num_epochs(self) -> int:
         return total_epochs(self.config)
 
+    def is_finished(self, progress: Progress) -> bool:
+        """Whether all epochs are done, or early stopping ends the run before."""
+        stopping = self.config.train.early_stopping
+        return progress.epoch >= self.num_epochs or progress.is_stale(stopping)
 
-def make_plan(config_file: str | None, overrides: Sequence[str], resumed: Path | None) -> Plan:
+    def is_validated(self, epoch: int) -> bool:
+        """Whether a validation follows this epoch, counted from 1."""
+        every = self.config.train.validate_every
+        return epoch == self.num_epochs or bool(every and epoch % every == 0)
+
+
+def make_plan(
+    config_file: str | None, overrides: Sequence[str], resumed: Path | None
+) -> tuple[Plan, Progress]:
     """Reads config, data and weights of a new run, or of a resumed one with its checkpoint.
 
+    Returns what stays as it is while the run trains, and how far it has come.
     Raises ConfigError, DatasetError, CheckpointError or WeightsError for what cannot be, before
     anything is written.
     """
@@ -73,21 +110,18 @@ def make_plan(config_file: str | None, overrides: Sequence[str], resumed: Path |
     classes = class_names(config.data)
     train_set = read_split(config.data, config.data.train, classes)
     val_set = read_split(config.data, config.data.val, classes)
+    phases = plan_phases(config, train_set)
     require_trainable(config, train_set, val_set)
     depth = None if resumed else depth_of(train_set.images)
     if depth and not config.model.bits:
         config = configs.override(config, {"model.bits": depth.bits})
     train_set = replace(train_set, bits=config.model.bits)
     val_set = replace(val_set, bits=config.model.bits)
-    if checkpoint and progress:
-        require_resumable(checkpoint, progress, config, began, train_set)
-    if weights:
-        class_sources(weights, classes, config.model.aliases)
-    return Plan(
+    plan = Plan(
         config=config,
         train_set=train_set,
         val_set=val_set,
-        progress=progress or Progress(data=fingerprint(train_set)),
+        phases=phases,
         began=began,
         weights=weights,
         adopted=adopted,
@@ -95,6 +129,11 @@ def make_plan(config_file: str | None, overrides: Sequence[str], resumed: Path |
         checkpoint=checkpoint,
         warning=warning,
     )
+    if checkpoint and progress:
+        require_resumable(plan, checkpoint, progress)
+    if weights:
+        class_sources(weights, classes, config.model.aliases)
+    return plan, progress or Progress(data=(fingerprint(train_set), fingerprint(val_set)))
 
 
 def choose(
@@ -127,23 +166,23 @@ def total_epochs(config: Config) -> int:
     return sum(phase.epochs for phase in config.train.all_phases())
 
 
-def require_resumable(
-    checkpoint: Checkpoint,
-    progress: Progress,
-    config: Config,
-    began: Config | None,
-    train_set: Dataset,
-) -> None:
-    """Raises CheckpointError or ConfigError unless a run can go on so with its settings and data.
+def plan_phases(config: Config, train_set: Dataset) -> list[PlannedPhase]:
+    """The phases of a run. Raises ValueError for one without a whole batch or update."""
+    phases, end = [], 0
+    for settings in config.train.all_phases():
+        first, end = end, end + settings.epochs
+        steps = steps_per_epoch(train_set, config.data, settings.batch_size)
+        schedule = build_schedule(settings, steps * settings.epochs, config.train.accumulate)
+        phases.append(PlannedPhase(settings, first, end, steps, schedule))
+    return phases
 
-    began: the settings it had until now.
-    """
-    phases = [
-        (phase.epochs, steps_per_epoch(train_set, config.data, phase.batch_size))
-        for phase in config.train.all_phases()
-    ]
-    progress.require_within(checkpoint.path, phases)
-    require_same_data(checkpoint, progress, train_set)
+
+def require_resumable(plan: Plan, checkpoint: Checkpoint, progress: Progress) -> None:
+    """Raises CheckpointError or ConfigError for settings or data that a run cannot go on with."""
+    config, began = plan.config, plan.began
+    steps = next((phase.steps for phase in plan.phases if progress.epoch < phase.end), 0)
+    progress.require_at_most(checkpoint.path, "step", steps)
+    require_same_data(checkpoint, progress, plan.train_set, plan.val_set)
     try:
         conventions = configs.completed(Model, checkpoint.state.get("model"))
     except ConfigError as error:
@@ -154,14 +193,11 @@ def require_resumable(
             f"{ours!r}"
         )
     if began and config.train.epochs != began.train.epochs:
-        require_extensible(config, began, progress, phases[0][1])
+        require_extensible(config, began, progress, plan.phases[0].steps)
 
 
 def require_trainable(config: Config, train_set: Dataset, val_set: Dataset) -> None:
     """Finds before the first step what would stop a later phase or the evaluation."""
-    for phase in config.train.all_phases():
-        steps = steps_per_epoch(train_set, config.data, phase.batch_size) * phase.epochs
-        build_schedule(phase, steps, config.train.accumulate)
     require_parts(config)
     require_objects(val_set)
     if not learnable(train_set, config.data.train_on_difficult).any():
@@ -181,3 +217,24 @@ def begin_run(config: Config) -> Path:
 
 def write_config(run: Path, config: Config) -> None:
     write_text(run / "config.json", json.dumps(configs.to_dict(config), indent=1), durable=True)
+
+
+def settle_best(run: Path, plan: Plan, progress: Progress) -> None:
+    """Looks for the best weights of a resumed run, and forgets them if they are gone.
+
+    Says if the run is finished. Raises CheckpointError for a finished run without them.
+    """
+    if plan.is_finished(progress):
+        find_best(run, progress)
+        logger.info(
+            "{} is finished: {} of {} epochs. Nothing is trained; for more epochs: --resume {} "
+            "--set train.epochs=N if its schedule allows it, else a new run from its weights: "
+            "--set model.weights={}",
+            *(run, progress.epoch, plan.num_epochs, run, run),
+        )
+    elif progress.best_epoch:
+        try:
+            find_best(run, progress)
+        except CheckpointError as error:
+            logger.warning("{}: the next validation's weights are the best so far", error)
+            progress.forget_best()

@@ -34,9 +34,9 @@ Metric = Annotated[float, msgspec.Meta(ge=-1, le=1)]
 class Progress:
     """How far a run has come: all that a checkpoint needs beside the variables."""
 
-    data: str  # fingerprint of the training data
-    epoch: Count = 0  # epochs done
-    step: Count = 0  # steps done in the epoch after them
+    data: tuple[str, str]  # fingerprints of the training and the validation split
+    epoch: Count = 0  # epochs done, with their validations
+    step: Count = 0  # steps done in the epoch after them; all, if its validation was broken off
     # Over those steps.
     sums: list[float] = dataclasses.field(default_factory=lambda: [0.0] * len(SUMMED))
     best: Metric = -1.0  # mAP of the best validation
@@ -65,9 +65,6 @@ class Progress:
         except msgspec.ValidationError as error:
             raise CheckpointError(f"{checkpoint.path}: progress: {error}") from None
         progress._require_consistent(checkpoint.path, num_epochs)
-        # Sums of scalars that came since; an epoch that has not begun has none.
-        missing = math.nan if progress.step else 0.0
-        progress.sums += [missing] * (len(SUMMED) - len(progress.sums))
         return progress
 
     def _require_consistent(self, path: Path, num_epochs: int) -> None:
@@ -76,34 +73,27 @@ class Progress:
             ("best_epoch", self.epoch),
             ("stale", self.epoch),
         ):
-            if getattr(self, name) > most:
-                expected = f"expected {name} to be at most {most}"
-                raise CheckpointError(f"{path}: progress: {expected}, found {getattr(self, name)}")
-        if len(self.sums) > len(SUMMED) or any(map(math.isinf, self.sums)):
+            self.require_at_most(path, name, most)
+        if len(self.sums) != len(SUMMED) or not all(map(math.isfinite, self.sums)):
             expected = f"expected {len(SUMMED)} finite sums"
             raise CheckpointError(f"{path}: progress: {expected}, found {self.sums!r:.200}")
 
-    def require_within(self, path: Path, lengths: Sequence[tuple[int, int]]) -> None:
-        """Raises CheckpointError unless the epoch that was begun has that step.
-
-        lengths: (epochs, steps of an epoch) of each phase.
-        """
-        steps = [length for epochs, length in lengths for _ in range(epochs)]
-        most = steps[self.epoch] - 1 if self.epoch < len(steps) else 0
-        if self.step > most:
-            found = f"expected step to be at most {most}, found {self.step}"
-            raise CheckpointError(f"{path}: progress: {found}")
-
-    def finish_epoch(self) -> None:
-        self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0] * len(SUMMED)
+    def require_at_most(self, path: Path, name: str, most: int) -> None:
+        if getattr(self, name) > most:
+            expected = f"expected {name} to be at most {most}"
+            raise CheckpointError(f"{path}: progress: {expected}, found {getattr(self, name)}")
 
     def is_better(self, value: float) -> bool:
-        """Notes the mAP of a validation and says whether it is the best so far."""
-        if value <= self.best:
+        """Whether the mAP of a validation is the best so far."""
+        return value > self.best
+
+    def finish_epoch(self, value: float | None) -> None:
+        """Goes on to the next epoch. value: mAP of this one's validation, None without any."""
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0] * len(SUMMED)
+        if value is not None and self.is_better(value):
+            self.best, self.best_epoch, self.stale = value, self.epoch, 0
+        elif value is not None:
             self.stale += 1
-            return False
-        self.best, self.best_epoch, self.stale = value, self.epoch, 0
-        return True
 
     def forget_best(self) -> None:
         self.best, self.best_epoch, self.stale = -1.0, 0, 0
@@ -117,10 +107,8 @@ def fingerprint(dataset: Dataset) -> str:
     """Changes with any image id, box or label, so that a resumed run sees what it saw before."""
     digest = hashlib.sha256("\n".join(dataset.image_ids).encode())
     boxes = dataset.boxes.astype(np.float32)
-    for array in (dataset.row_splits, boxes, dataset.labels, dataset.difficult):
+    for array in (dataset.row_splits, boxes, dataset.labels, dataset.difficult, dataset.ignore):
         digest.update(array.tobytes())
-    if dataset.ignore.any():  # else the fingerprint of runs from before there were such regions
-        digest.update(dataset.ignore.tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -186,26 +174,29 @@ def put_aside(path: Path) -> None:
         os.replace(path, path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
 
 
-def require_same_data(checkpoint: Checkpoint, progress: Progress, dataset: Dataset) -> None:
-    """Raises CheckpointError if the training data is not what it was when the run began."""
+def require_same_data(
+    checkpoint: Checkpoint, progress: Progress, train_set: Dataset, val_set: Dataset
+) -> None:
+    """Raises CheckpointError if a split is not what it was when the run began."""
     classes = checkpoint.state.get("classes")
-    if classes != list(dataset.classes):
+    if classes != list(train_set.classes):
         raise CheckpointError(
-            f"{checkpoint.path}: was trained on the classes {classes}, {dataset.name} has "
-            f"{list(dataset.classes)}"
+            f"{checkpoint.path}: was trained on the classes {classes}, {train_set.name} has "
+            f"{list(train_set.classes)}"
         )
-    if progress.data != fingerprint(dataset):
-        raise CheckpointError(
-            f"{checkpoint.path}: expected {dataset.name} as it was when the run began, found other "
-            "images, boxes or labels; start a new run"
-        )
+    for found, dataset in zip(progress.data, (train_set, val_set), strict=True):
+        if found != fingerprint(dataset):
+            raise CheckpointError(
+                f"{checkpoint.path}: expected {dataset.name} as it was when the run began, found "
+                "other images, boxes or labels; start a new run"
+            )
 
 
 def save_best(
-    run: Path, groups: Mapping[str, Sequence], conventions: Mapping[str, Any], progress: Progress
+    run: Path, groups: Mapping[str, Sequence], conventions: Mapping[str, Any], epoch: int
 ) -> None:
     """Writes best.npz, which says of which epoch it is."""
-    save_checkpoint(run / BEST, groups, {**conventions, "epoch": progress.epoch})
+    save_checkpoint(run / BEST, groups, {**conventions, "epoch": epoch})
 
 
 def find_best(run: Path, progress: Progress) -> Checkpoint:
@@ -215,7 +206,7 @@ def find_best(run: Path, progress: Progress) -> Checkpoint:
     have come between them and the progress.
     """
     best = Checkpoint(run / BEST)
-    epoch = best.state.get("epoch", progress.best_epoch)  # earlier versions did not say
+    epoch = best.state.get("epoch")
     if epoch != progress.best_epoch:
         raise CheckpointError(
             f"{best.path}: expected the weights of epoch {progress.best_epoch}, found {epoch!r}"

@@ -12,31 +12,22 @@ from loguru import logger
 import configs
 from configs import Config
 from core.build import build_anchors, build_matcher, num_updates, warmup_within
-from core.coverage import Coverage, anchor_coverage, atss_coverage
-from core.targets import Atss
+from core.coverage import anchor_coverage
 from data.datasets import log_defects
+from data.doctor.figures import split_figures
 from data.doctor.object_counts import limits
-from data.images.resize import at_input_size, padded_size
-from data.pipeline import steps_per_epoch
+from data.images.resize import objects_at_input
 from data.records import Dataset
 from data.sampling import repeat_factors, samples_per_epoch
 from results.pictures import with_truth
 from training.plan import Plan
-from training.progress import SCALARS, SUMMED, find_best
 from training.validation import Validated
 from utils.board import Board
-from utils.checkpoints import CheckpointError
-from utils.detections import DetectionTable
 from utils.diary import versions
 from utils.draw import contact_sheet, write_image
 from utils.files import spare
 from utils.plots import training_curves
 from utils.runs import MetricsFile
-
-COLUMNS = (
-    "epoch", "learning_rate", *SUMMED, "images_per_second", "data_wait", "seconds",
-    *(f"val_{name}" for name in SCALARS), "val_map",
-)  # fmt: skip
 
 
 class Report:
@@ -54,9 +45,19 @@ class Report:
     def validation(self, epoch: int, found: Validated, num_samples: int) -> None:
         """Writes what a validation found, with pictures of the split's first images."""
         self.board.report(epoch, found.report, found.histograms)
-        with spare(f"the samples of epoch {epoch}"):
-            dataset = found.scores.dataset
-            write_samples(self.run, self.board, epoch, dataset, found.table, num_samples)
+        if num_samples:
+            with spare(f"the samples of epoch {epoch}"):
+                self._samples(epoch, found, num_samples)
+
+    def _samples(self, epoch: int, found: Validated, count: int) -> None:
+        """The first images of the split, truth beside detections, as a file and in TensorBoard."""
+        dataset = found.scores.dataset
+        pictures = [with_truth(dataset, i, found.table) for i in range(min(count, len(dataset)))]
+        height, width = np.max([picture.shape[:2] for picture in pictures], axis=0)
+        sheet = contact_sheet(pictures, columns=1, cell=(min(height, 480), min(width, 1280)))
+        path = self.run / "samples" / f"epoch_{epoch:04d}.png"
+        write_image(path, sheet)
+        self.board.picture(epoch, "validation/samples", path, sheet.shape[:2])
 
     def curves(self) -> None:
         with spare("the curves of this run"):
@@ -78,36 +79,36 @@ def describe(plan: Plan, device: str) -> None:
             "{} of {} images come more than once an epoch, up to {:.1f} times; it has {}",
             (factors > 1).sum(), len(train_set), factors.max(), samples_per_epoch(factors),
         )  # fmt: skip
-    for phase in config.train.all_phases():
-        steps = steps_per_epoch(train_set, config.data, phase.batch_size) * phase.epochs
-        updates = num_updates(phase, steps, config.train.accumulate)
-        warmup = warmup_within(phase, updates)
-        if warmup < phase.warmup_steps:
+    for phase in plan.phases:
+        settings = phase.settings
+        updates = num_updates(settings, phase.num_steps, config.train.accumulate)
+        warmup = warmup_within(settings, updates)
+        if warmup < settings.warmup_steps:
             logger.warning(
                 "train.warmup_steps: {} are more than half of the {} updates of {} epochs; {} are",
-                phase.warmup_steps, updates, phase.epochs, warmup,
+                settings.warmup_steps, updates, settings.epochs, warmup,
             )  # fmt: skip
     mixing = config.data.mixing
     if mixing.total and mixing.closing_epochs:
-        mixed = max(plan.num_epochs - mixing.closing_epochs, 0)
+        mixed = plan.num_epochs - mixing.closing_epochs
         logger.info("images are mixed in the first {} of {} epochs", mixed, plan.num_epochs)
-    logger.info(coverage(train_set, config).line())
+    boxes, canvas = objects_at_input(train_set, config.model.resize)
+    generator, matcher = build_anchors(config.model), build_matcher(config)
+    logger.info(anchor_coverage(generator, canvas, matcher, boxes).line())
     describe_bits(plan)
     if plan.weights:
-        settings = ", ".join(f"{name}={value}" for name, value, _ in plan.adopted) or "nothing"
-        logger.info("settings that follow the weights: {}", settings)
+        adopted = ", ".join(f"{name}={value}" for name, value, _ in plan.adopted) or "nothing"
+        logger.info("settings that follow the weights: {}", adopted)
 
 
 def describe_split(dataset: Dataset, config: Config) -> None:
     """Says how much a split holds, what its reader dropped, and what no detector could keep."""
-    real = dataset.labels[~dataset.ignore]
-    counts = np.bincount(real, minlength=len(dataset.classes))
-    objects = ", ".join(f"{name} {n}" for name, n in zip(dataset.classes, counts, strict=True))
-    empty = int((np.diff(dataset.row_splits) == 0).sum())
+    figures = split_figures(dataset, config.model.resize)
+    objects = ", ".join(f"{row['name']} {row['objects']}" for row in figures["classes"])
     logger.info(
         "{}: {} images ({} without objects), {} objects ({} difficult), {} regions to ignore: {}",
-        dataset.name, len(dataset), empty, len(real), int(dataset.difficult.sum()),
-        int(dataset.ignore.sum()), objects,
+        dataset.name, len(dataset), figures["empty_images"], figures["objects"],
+        figures["difficult"], figures["ignore_regions"], objects,
     )  # fmt: skip
     log_defects(dataset)
     detect, is_coco = config.model.detect, config.metric == "coco"
@@ -127,76 +128,21 @@ def describe_bits(plan: Plan) -> None:
         logger.warning(told, bits, depth.bits)
 
 
-def go_on(run: Path, plan: Plan) -> None:
-    """Says where a run goes on, or that it is finished; forgets best weights that are gone.
-
-    Raises CheckpointError for a finished run without them.
-    """
-    progress, num_epochs = plan.progress, plan.num_epochs
-    logger.info("resumed after epoch {}, step {}", progress.epoch, progress.step)
-    if progress.epoch >= num_epochs or progress.is_stale(plan.config.train.early_stopping):
-        find_best(run, progress)
-        logger.info(
-            "{} is finished: {} of {} epochs. Nothing is trained; for more epochs: --resume {} "
-            "--set train.epochs=N if its schedule allows it, else a new run from its weights: "
-            "--set model.weights={}",
-            *(run, progress.epoch, num_epochs, run, run),
-        )
-    elif progress.best_epoch:
-        try:
-            find_best(run, progress)
-        except CheckpointError as error:
-            logger.warning("{}: the next validation's weights are the best so far", error)
-            progress.forget_best()
-
-
-def coverage(dataset: Dataset, config: Config) -> Coverage:
-    """Which share of the objects has an anchor at the positive IoU, or one by ATSS, by size.
-
-    An object without one is never learnt unless matcher.low_quality is on.
-    """
-    boxes, sizes = at_input_size(dataset, config.model.resize)
-    height, width = (int(side) for side in padded_size(sizes.max(axis=0), config.model.resize))
-    generator, boxes = build_anchors(config.model), boxes[~dataset.ignore]
-    anchors = generator(height, width)
-    matcher = build_matcher(config)
-    if isinstance(matcher, Atss):
-        counts = generator.level_counts(height, width)
-        return atss_coverage(matcher, anchors, counts, boxes)
-    return anchor_coverage(anchors, boxes, matcher.positive_iou)
-
-
 def describe_epoch(
     row: Mapping[str, Any], optimizer: keras.optimizers.Optimizer, steps: int
 ) -> str:
     """An epoch in one line of the diary."""
-    parts = [
-        f"epoch {row['epoch']}",
-        "loss {loss:.4f} = class {class_loss:.4f} + box {box_loss:.4f}".format(**row),
-        f"{row['positives']:.1f} positives a batch",
-        f"lr {row['learning_rate']:.3g}",
-        f"{row['images_per_second']:.1f} images/s",
-        f"data wait {row['data_wait']:.0%}",
-    ]
+    text = (
+        "epoch {epoch}, loss {loss:.4f} = class {class_loss:.4f} + box {box_loss:.4f}, "
+        "{positives:.1f} positives a batch, lr {learning_rate:.3g}, "
+        "{images_per_second:.1f} images/s, data wait {data_wait:.0%}"
+    )
     if row["val_map"] != "":
-        parts.append(f"val loss {row['val_loss']:.4f}, mAP {row['val_map']:.4f}")
+        text += ", val loss {val_loss:.4f}, mAP {val_map:.4f}"
+    text = text.format(**row)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         # Batches taken in: `iterations` counts updates.
         applied = int(optimizer.inner_optimizer._iterations)
         scale = float(optimizer.dynamic_scale)
-        parts.append(f"{steps - applied} overflow steps skipped, loss scale {scale:g}")
-    return ", ".join(parts)
-
-
-def write_samples(
-    run: Path, board: Board, epoch: int, dataset: Dataset, table: DetectionTable, count: int
-) -> None:
-    """The first images of a split, truth beside detections, as a file and in TensorBoard."""
-    if not count:
-        return
-    pictures = [with_truth(dataset, i, table) for i in range(min(count, len(dataset)))]
-    height, width = np.max([picture.shape[:2] for picture in pictures], axis=0)
-    sheet = contact_sheet(pictures, columns=1, cell=(min(height, 480), min(width, 1280)))
-    path = run / "samples" / f"epoch_{epoch:04d}.png"
-    write_image(path, sheet)
-    board.picture(epoch, "validation/samples", path, sheet.shape[:2])
+        text += f", {steps - applied} overflow steps skipped, loss scale {scale:g}"
+    return text

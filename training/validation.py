@@ -14,6 +14,7 @@ from detector import Detector, gather_detections
 from results.scoring import Scores, score
 from training.progress import SCALARS
 from utils.detections import DetectionTable
+from utils.runs import StopSignal
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,14 @@ class Validation:
             config.train.eager,
         )
 
-    def run(self) -> Validated:
-        """Looks at every image of the split once."""
+    def run(self, stop: StopSignal) -> Validated | None:
+        """Looks at every image of the split once; None if told to stop before the last."""
         sums = dict.fromkeys(SCALARS, 0.0)
         histograms: dict[str, np.ndarray] = {}
         found = []
         for batch in checked(self.batches):
+            if stop.received:
+                return None
             losses, counts, detections = self.step(batch)
             found.append((batch["index"], detections))
             for name, bins in counts.items():

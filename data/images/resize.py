@@ -46,3 +46,10 @@ def at_input_size(dataset: Dataset, rule: Rule) -> tuple[np.ndarray, np.ndarray]
     limits = dataset.sizes[:, [0, 1, 0, 1]][dataset.image_index]
     boxes = dataset.boxes.clip(0, limits) * scales[dataset.image_index]
     return boxes.astype(np.float32), sizes
+
+
+def objects_at_input(dataset: Dataset, rule: Rule) -> tuple[np.ndarray, tuple[int, int]]:
+    """Boxes of `at_input_size` without ignore regions; height, width of the largest input, px."""
+    boxes, sizes = at_input_size(dataset, rule)
+    height, width = padded_size(sizes.max(axis=0), rule).tolist()
+    return boxes[~dataset.ignore], (height, width)

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from core import coverage
 from core.anchors import AnchorGenerator
-from core.coverage import SIZES, anchor_coverage, atss_coverage
-from core.targets import Atss
+from core.coverage import CLASSES, anchor_coverage
+from core.targets import Atss, Matcher
 
 pytestmark = pytest.mark.quick
 
@@ -27,22 +27,25 @@ BOXES = np.array(
 )
 
 
+def by_iou(positive_iou, boxes=BOXES):
+    return anchor_coverage(lambda *canvas: ANCHORS, (200, 200), Matcher(positive_iou), boxes)
+
+
 def test_counts_by_hand():
-    found = anchor_coverage(ANCHORS, BOXES, 0.5)
-    assert found.limits == SIZES
-    assert found.classes == ("0-16", "16-32", "32-64", "64-128", "128-inf")
+    found = by_iou(0.5)
+    assert CLASSES == ("0-16", "16-32", "32-64", "64-128", "128-inf")
     np.testing.assert_array_equal(found.counts, [3, 1, 1, 0, 1])
     np.testing.assert_array_equal(found.covered, [2, 0, 1, 0, 0])
     assert found.share == 0.5
 
 
 def test_a_stricter_iou_covers_less():
-    assert anchor_coverage(ANCHORS, BOXES, 0.51).covered.tolist() == [1, 0, 1, 0, 0]
-    assert anchor_coverage(ANCHORS, BOXES, 0.8).covered.tolist() == [1, 0, 0, 0, 0]
+    assert by_iou(0.51).covered.tolist() == [1, 0, 1, 0, 0]
+    assert by_iou(0.8).covered.tolist() == [1, 0, 0, 0, 0]
 
 
 def test_line_and_dict_name_what_there_is():
-    found = anchor_coverage(ANCHORS, BOXES, 0.5)
+    found = by_iou(0.5)
     assert found.line() == (
         "anchor coverage at IoU 0.5: 50.0% (0-16 px 66.7% of 3, 16-32 px 0.0% of 1, "
         "32-64 px 100.0% of 1, 128-inf px 0.0% of 1)"
@@ -53,14 +56,8 @@ def test_line_and_dict_name_what_there_is():
     assert figures["sizes"]["64-128"] == {"objects": 0, "share": None}
 
 
-def test_own_limits():
-    found = anchor_coverage(ANCHORS, BOXES, 0.5, limits=(20,))
-    assert found.classes == ("0-20", "20-inf")
-    assert (found.counts.tolist(), found.covered.tolist()) == ([4, 2], [2, 1])
-
-
 def test_without_objects():
-    found = anchor_coverage(ANCHORS, np.zeros((0, 4)), 0.5)
+    found = by_iou(0.5, np.zeros((0, 4)))
     assert math.isnan(found.share)
     assert found.to_dict()["share"] is None
     assert "no objects" in found.line()
@@ -70,7 +67,7 @@ def test_of_many_objects_some_are_looked_at(monkeypatch):
     """Evenly over all of them: the first half is covered, the second is not."""
     monkeypatch.setattr(coverage, "MAX_OBJECTS", 10)
     boxes = np.concatenate([np.repeat(BOXES[:1], 500, 0), np.repeat(BOXES[2:3], 500, 0)])
-    found = anchor_coverage(ANCHORS, boxes, 0.5)
+    found = by_iou(0.5, boxes)
     assert (found.counts.sum(), found.covered.sum()) == (10, 5)
 
 
@@ -86,10 +83,10 @@ ATSS_BOXES = np.array(
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 256])
-def test_by_atss_each_object_counts_as_if_alone(chunk):
+def test_by_atss_each_object_counts_as_if_alone(chunk, monkeypatch):
+    monkeypatch.setattr(coverage, "CHUNK", chunk)
     generator = AnchorGenerator(sizes=(16, 32, 64, 128, 256))
-    anchors, counts = generator(96, 128), generator.level_counts(96, 128)
-    found = atss_coverage(Atss(), anchors, counts, ATSS_BOXES.repeat(2, axis=0), chunk=chunk)
+    found = anchor_coverage(generator, (96, 128), Atss(), ATSS_BOXES.repeat(2, axis=0))
     assert found.counts.tolist() == [4, 2, 2, 0, 0]
     assert found.covered.tolist() == [2, 2, 2, 0, 0]
     assert found.line() == (
@@ -97,13 +94,12 @@ def test_by_atss_each_object_counts_as_if_alone(chunk):
         "32-64 px 100.0% of 2)"
     )
     assert found.to_dict()["positive_iou"] is None
-    by_iou = anchor_coverage(anchors, ATSS_BOXES, 0.5)
-    assert by_iou.covered.tolist() == [0, 0, 1, 0, 0]
+    found = anchor_coverage(generator, (96, 128), Matcher(), ATSS_BOXES)
+    assert found.covered.tolist() == [0, 0, 1, 0, 0]
 
 
 def test_by_atss_without_objects():
-    generator = AnchorGenerator()
-    found = atss_coverage(Atss(), generator(64, 64), generator.level_counts(64, 64), np.zeros(0))
+    found = anchor_coverage(AnchorGenerator(), (64, 64), Atss(), np.zeros(0))
     assert math.isnan(found.share)
     assert found.counts.sum() == 0
 
@@ -113,6 +109,5 @@ def test_by_atss_some_of_many_objects_are_looked_at(monkeypatch):
     monkeypatch.setattr(coverage, "MAX_OBJECTS", 10)
     generator = AnchorGenerator(sizes=(16, 32, 64, 128, 256))
     boxes = np.concatenate([np.repeat(ATSS_BOXES[3:], 500, 0), np.repeat(ATSS_BOXES[:1], 500, 0)])
-    counts = generator.level_counts(96, 128)
-    found = atss_coverage(Atss(), generator(96, 128), counts, boxes)
+    found = anchor_coverage(generator, (96, 128), Atss(), boxes)
     assert (found.counts.sum(), found.covered.sum()) == (10, 5)

@@ -19,7 +19,7 @@ def config(epochs, **changes):
 
 
 def extend(before, after, epoch=2, **changes):
-    progress = Progress("abc", epoch)
+    progress = Progress(("abc", "def"), epoch)
     require_extensible(config(after, **changes), config(before, **changes), progress, STEPS)
 
 
@@ -61,7 +61,7 @@ def test_what_ended_early_or_mixes_no_longer_does_not_go_on():
         require_extensible(
             config(12, train__schedule="constant", train__early_stopping=2),
             config(9, train__schedule="constant", train__early_stopping=2),
-            Progress("abc", 5, stale=2),
+            Progress(("abc", "def"), 5, stale=2),
             STEPS,
         )
     changes = {"data__mixing__mixup": 0.5, "data__mixing__closing_epochs": 1}

@@ -1,7 +1,7 @@
 """Where a run goes on: two generations, none of them trusted before it is read."""
 
+import dataclasses
 import errno
-import json
 import math
 import os
 import shutil
@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from data.records import Defects, assemble
+from data.records import Defects
 from training.progress import (
     BEST,
     LAST,
@@ -29,9 +29,10 @@ from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 from utils.runs import RunError
 
 pytestmark = pytest.mark.quick
+DATA = ("abc", "def")  # fingerprints
 FIELDS = ("data", "epoch", "step", "sums", "best", "best_epoch", "stale")
 WHOLE = {
-    "data": "abc", "epoch": 3, "step": 2, "sums": [1.0] * len(SUMMED),
+    "data": DATA, "epoch": 3, "step": 2, "sums": [1.0] * len(SUMMED),
     "best": 0.5, "best_epoch": 2, "stale": 1,
 }  # fmt: skip
 
@@ -49,7 +50,7 @@ class Variable:
 
 
 def save(run, epoch):
-    save_progress(run, {"model": [Variable(epoch)]}, {"classes": ["a"]}, Progress("abc", epoch))
+    save_progress(run, {"model": [Variable(epoch)]}, {"classes": ["a"]}, Progress(DATA, epoch))
 
 
 def epoch_of(checkpoint):
@@ -161,7 +162,7 @@ def test_a_run_without_progress_begins_anew(tmp_path):
 
 def save_beginning(run):
     groups = {"model": [Variable(0)]}
-    save_progress(run, groups, {"classes": ["a"]}, Progress("abc"), is_beginning=True)
+    save_progress(run, groups, {"classes": ["a"]}, Progress(DATA), is_beginning=True)
 
 
 def test_a_run_killed_in_its_first_epoch_has_lost_nothing(tmp_path):
@@ -191,16 +192,17 @@ def test_a_disk_that_fails_is_no_damage(run, number, monkeypatch):
 
 
 def test_best_weights_say_their_epoch(run):
-    progress = Progress("abc", 3, best=0.5, best_epoch=3)
-    save_best(run, {"model": [Variable(3)]}, {}, progress)
+    progress = Progress(DATA, 3, best=0.5, best_epoch=3)
+    save_best(run, {"model": [Variable(3)]}, {}, progress.epoch)
     progress.epoch = 5
     (array,) = find_best(run, progress).arrays("model").values()
     assert (array == 3).all()
     progress.best_epoch = 2
     with pytest.raises(CheckpointError, match=r"best\.npz: expected .* of epoch 2, found 3"):
         find_best(run, progress)
-    save_checkpoint(run / BEST, {"model": [Variable(3)]}, {})  # of an earlier version
-    find_best(run, progress)
+    save_checkpoint(run / BEST, {"model": [Variable(3)]}, {})
+    with pytest.raises(CheckpointError, match=r"best\.npz: expected .* of epoch 2, found None"):
+        find_best(run, progress)
     (run / BEST).unlink()
     with pytest.raises(CheckpointError, match=r"best\.npz: no such checkpoint"):
         find_best(run, progress)
@@ -218,18 +220,27 @@ def read(tmp_path, progress):
 
 def test_a_whole_progress_is_read(tmp_path):
     assert read(tmp_path, WHOLE) == Progress(**WHOLE)
-    fresh = Progress("abc")
+    fresh = Progress(DATA)
     assert read(tmp_path, vars(fresh)) == fresh
 
 
 BROKEN = {
     "epoch": [-1, 10, 10**9, 10**30, 2.5, "3", True, None, [], math.nan],
     "step": [-1, "2", None, 1.5],
-    "sums": [None, 3, ["x"], [math.inf], [0.0] * (len(SUMMED) + 1), {"loss": 1.0}],
+    "sums": [
+        None,
+        3,
+        ["x"],
+        [math.inf] * len(SUMMED),
+        [math.nan] * len(SUMMED),
+        [0.0] * (len(SUMMED) + 1),
+        [0.0] * 2,
+        {"loss": 1.0},
+    ],
     "best": [None, "0.5", 1.5, -2, math.nan, math.inf, []],
     "best_epoch": [4, -1, "2", None],
     "stale": [4, -1, 0.5, {}],
-    "data": [None, 3, ["abc"]],
+    "data": [None, 3, "abc", ["abc"], ["abc", 3], ["abc", "def", "ghi"]],
 }
 
 
@@ -266,31 +277,15 @@ def test_weights_alone_are_no_progress(tmp_path, is_null):
         Progress.of(Checkpoint(tmp_path / "a.npz"), 9)
 
 
-@pytest.mark.parametrize(("step", "missing"), [(0, 0.0), (2, math.nan)])
-def test_sums_of_a_run_begun_with_fewer_scalars(tmp_path, step, missing):
-    """An epoch that has begun does not know what was not summed from its first step."""
-    found = read(tmp_path, WHOLE | {"epoch": 3, "step": step, "sums": [3.0, 2.0]})
-    expected = [3.0, 2.0, *[missing] * (len(SUMMED) - 2)]
-    np.testing.assert_array_equal(found.sums, expected)
-
-
-@pytest.mark.parametrize(
-    ("epoch", "step", "problem"),
-    [
-        (0, 0, None), (0, 3, None), (1, 3, None), (2, 0, None), (2, 9, None), (3, 0, None),
-        (0, 4, "step to be at most 3, found 4"),
-        (2, 10, "step to be at most 9, found 10"),
-        (3, 1, "step to be at most 0, found 1"),
-    ],
-)  # fmt: skip
-def test_the_epoch_has_the_step(tmp_path, epoch, step, problem):
-    """Two epochs of 4 steps, then one of 10."""
-    progress, lengths = Progress("abc", epoch, step), [(2, 4), (1, 10)]
-    if problem is None:
-        progress.require_within(tmp_path, lengths)
-    else:
-        with pytest.raises(CheckpointError, match=problem):
-            progress.require_within(tmp_path, lengths)
+@pytest.mark.parametrize("value", [0.5, 0.4, 0.6, None])
+def test_an_epoch_is_finished_with_or_without_a_validation(value):
+    progress = Progress(**WHOLE)
+    assert progress.is_better(0.6)
+    assert not progress.is_better(0.5), "as good is no better"
+    progress.finish_epoch(value)
+    best = (0.6, 4, 0) if value == 0.6 else (0.5, 2, 1 if value is None else 2)
+    assert (progress.best, progress.best_epoch, progress.stale) == best
+    assert (progress.epoch, progress.step, set(progress.sums)) == (4, 0, {0.0})
 
 
 # ------------------------------------------------------------------------------------------------
@@ -298,28 +293,45 @@ def test_the_epoch_has_the_step(tmp_path, epoch, step, problem):
 # ------------------------------------------------------------------------------------------------
 
 
-def dataset(x2=5.0, classes=("a", "b")):
+def dataset(split, change=""):
+    """One image with one object, a property of which may be another."""
     return assemble(
-        "some/train", classes, images=["a.jpg"], image_ids=["a"], sizes=[[9, 9]],
-        image_index=[0], boxes=[[1.0, 2.0, x2, 6.0]], labels=[1], defects=Defects(),
+        f"some/{split}", ("a", "b"), images=["a.jpg"],
+        image_ids=["b" if change == "id" else "a"], sizes=[[9, 9]], image_index=[0],
+        boxes=[[1.0, 2.0, 5.5 if change == "box" else 5.0, 6.0]], labels=[change != "label"],
+        difficult=[change == "difficult"], ignore=[change == "ignore"], defects=Defects(),
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("other", "problem"),
-    [
-        (dataset(), None),
-        (dataset(x2=5.5), "other images, boxes or labels"),
-        (dataset(classes=("a", "c")), r"on the classes \['a', 'b'\], .* has \['a', 'c'\]"),
-    ],
-)
-def test_other_data_or_classes_are_refused(tmp_path, other, problem):
-    progress = Progress(fingerprint(dataset()))
+def saved(tmp_path, progress):
     state = {"classes": ["a", "b"], "progress": vars(progress)}
-    save_checkpoint(tmp_path / "a.npz", {}, json.loads(json.dumps(state)))
-    checkpoint = Checkpoint(tmp_path / "a.npz")
-    if problem is None:
-        require_same_data(checkpoint, progress, other)
-    else:
-        with pytest.raises(CheckpointError, match=problem):
-            require_same_data(checkpoint, progress, other)
+    save_checkpoint(tmp_path / "a.npz", {}, state)
+    return Checkpoint(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("other", ["as it was", "box", "label", "difficult", "ignore", "id"])
+def test_a_split_that_changed_is_refused(tmp_path, split, other):
+    """A resumed run would learn, or be judged by, something else."""
+    before = {name: dataset(name) for name in ("train", "val")}
+    progress = Progress(tuple(map(fingerprint, before.values())))
+    checkpoint = saved(tmp_path, progress)
+    require_same_data(checkpoint, progress, *before.values())
+    after = before | {split: dataset(split, other)}
+    if other == "as it was":
+        require_same_data(checkpoint, progress, *after.values())
+        return
+    message = rf"a\.npz: expected some/{split} as it was when .* other images, boxes or labels"
+    with pytest.raises(CheckpointError, match=message) as caught:
+        require_same_data(checkpoint, progress, *after.values())
+    assert "\n" not in str(caught.value)
+
+
+def test_other_classes_are_refused(tmp_path):
+    datasets = dataset("train"), dataset("val")
+    progress = Progress(tuple(map(fingerprint, datasets)))
+    checkpoint = saved(tmp_path, progress)
+    others = [dataclasses.replace(found, classes=("a", "c")) for found in datasets]
+    message = r"on the classes \['a', 'b'\], some/train has \['a', 'c'\]"
+    with pytest.raises(CheckpointError, match=message):
+        require_same_data(checkpoint, progress, *others)
