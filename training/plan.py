@@ -10,8 +10,8 @@ import configs
 from configs import Config, ConfigError
 from configs.schema import Model
 from core.build import build_schedule, require_parts
+from core.weights.own_files import DETECTOR, Weights, stated
 from core.weights.published import open_weights
-from core.weights.store import DETECTOR, Weights, stated
 from core.weights.transfer import class_sources
 from data.datasets import prepare, read_split
 from data.images.bit_depth import Depth, depth_of
