@@ -25,6 +25,7 @@ from benchmarks.contestants.job import (
     images_of,
     objects_of,
 )
+from core.weights.own_files import Weights
 
 BLOCKS = {18: ("basic_block", [2, 2, 2, 2]), 50: ("bottleneck_block", [3, 4, 6, 3])}
 # Their layer -> ours, which the file of weights names.
@@ -102,10 +103,9 @@ def place(path: str) -> str:
 
 
 def _load(detector: Detector, file: str) -> None:
-    with np.load(file) as arrays:
-        names = {name.rpartition("|")[2].removeprefix("retinanet/"): name for name in arrays.files}
-        for variable in detector.variables:
-            variable.assign(arrays[names[place(variable.path)]])
+    arrays = Weights.load(file).arrays
+    for variable in detector.variables:
+        variable.assign(arrays[place(variable.path)])
 
 
 def _inference(job: Job, detector: Detector, images: np.ndarray) -> Callable[[], dict]:
