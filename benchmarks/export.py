@@ -20,13 +20,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.outputs import pairwise_iou
 from benchmarks.program import begin, leave, make_parser, markdown_table
 from data.images.decode import IMAGE_SUFFIXES, decode_image
 from detector import Detector
 from export import megabytes
 from exported import ExportedDetector
 from exporters import write_onnx, write_savedmodel, write_tflite
+from utils.boxes import pairwise_iou
 
 FORMATS = {  # name -> file, and what writes it
     "SavedModel": ("savedmodel", write_savedmodel, {}),
@@ -106,7 +106,7 @@ def deviation(found: Detections, expected: Detections, threshold: float) -> dict
     counterpart; pixels and scores (due - lost,), the others' differences, of a box its largest.
     new: those of `found` without one.
     """
-    overlap = pairwise_iou(expected[0], found[0])
+    overlap = pairwise_iou(expected[0], found[0]).numpy()
     overlap[expected[2][:, None] != found[2]] = 0
     overlap = np.pad(overlap, [(0, 1), (0, 1)])  # a row and a column of none, if there are none
     is_due, is_strong = expected[1] >= threshold, found[1] >= threshold

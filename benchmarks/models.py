@@ -15,7 +15,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +115,10 @@ def title(key: tuple) -> str:
 def measure(key: tuple, jobs: Sequence[Job], folder: str, rounds: int, allow_busy: bool) -> dict:
     """JSON-ready: title, rows for the table, outputs compared, how busy the machine was."""
     weights = make_weights(jobs[0].depth, jobs[0].classes, folder)
-    tasks = {}
-    for job in jobs:
-        fields = asdict(replace(job, weights=weights))
-        tasks[job.name] = f"benchmarks.contestants.{job.library}", fields
+    tasks = {
+        job.name: (f"benchmarks.contestants.{job.library}", {"job": replace(job, weights=weights)})
+        for job in jobs
+    }
     times = measured(tasks, rounds, allow_busy=allow_busy)
     first = jobs[0].name
     compared = {

@@ -8,7 +8,6 @@ come normalised, outside the time. Its losses are its own.
 import os
 import re
 from collections.abc import Callable
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -51,8 +50,7 @@ class Detector(keras_hub.models.RetinaNetObjectDetector):
         return super().decode_predictions(predictions, data)
 
 
-def make(**fields: Any) -> Callable[[], dict]:
-    job = Job(**fields)
+def make(job: Job) -> Callable[[], dict]:
     policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[job.precision]
     keras.config.set_dtype_policy(policy)
     detector = _build(job)

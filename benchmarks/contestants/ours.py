@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -20,8 +19,7 @@ from core.weights.transfer import transfer
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
-def make(**fields: Any) -> Callable[[], dict]:
-    job = Job(**fields)
+def make(job: Job) -> Callable[[], dict]:
     return {"inference": _inference, "train": _training}[job.task](job)
 
 
