@@ -94,11 +94,12 @@ def measure(curve: Curve, rounds: int, allow_busy: bool) -> dict:
     }
 
 
-def upper_slope(x: Sequence[float], y: Sequence[float], end: int = END) -> float | None:
+def upper_slope(x: Sequence[float], y: Sequence[float]) -> float | None:
     """Of the line through the last points in logarithms; None where one of them is not positive."""
-    if min(*x[-end:], *y[-end:]) <= 0:
+    x, y = x[-END:], y[-END:]
+    if min(*x, *y) <= 0:
         return None
-    return float(np.polyfit(np.log(x[-end:]), np.log(y[-end:]), 1)[0])
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
 # ------------------------------------------------------------------------------------------------
