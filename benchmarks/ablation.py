@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 import configs
+from benchmarks.program import markdown_table
 from configs import Config, ConfigError, preset
 from utils.files import write_text
 from utils.program import make_parser, run_program
@@ -269,7 +270,7 @@ def markdown(rows: Sequence[tuple], found: Mapping[str, Mapping[int, Mapping]]) 
     any_run = next(iter(next(iter(found.values())).values()))
     classes = [key for key in any_run if key not in ("mAP", "seconds")]
     heading = ["group", "row", "seeds", "mAP", "spread", "against", "difference", *classes, "time"]
-    lines = ["| " + " | ".join(heading) + " |", "|-|-|" + "-:|" * (len(heading) - 2)]
+    lines = []
 
     def column(name: str, key: str) -> np.ndarray:
         return np.array([run[key] for run in found.get(name, {}).values()] or [np.nan])
@@ -290,8 +291,8 @@ def markdown(rows: Sequence[tuple], found: Mapping[str, Mapping[int, Mapping]]) 
         cells += ["", ""] if name == "base" else [other, difference]
         cells += [f"{column(name, key).mean():.3f}" for key in classes]
         cells += [f"{column(name, 'seconds').mean() / column('base', 'seconds').mean():.2f}"]
-        lines.append("| " + " | ".join("" if "nan" in cell else cell for cell in cells) + " |")
-    return "\n".join([*lines, "", NOTE])
+        lines.append(["" if "nan" in cell else cell for cell in cells])
+    return f"{markdown_table(heading, lines, num_texts=2)}\n\n{NOTE}"
 
 
 if __name__ == "__main__":

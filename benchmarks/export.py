@@ -10,8 +10,6 @@ the number. Leaves in --out
 the files, export.json and export.md.
 """
 
-import importlib.metadata
-import json
 import os
 import tempfile
 import time
@@ -22,15 +20,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.machine import description, headline, require_idle
-from benchmarks.outputs import pairwise_iou
+from benchmarks.program import begin, leave, make_parser, markdown_table
 from data.images.decode import IMAGE_SUFFIXES, decode_image
 from detector import Detector
 from export import megabytes
 from exported import ExportedDetector
 from exporters import write_onnx, write_savedmodel, write_tflite
-from utils.files import write_text
-from utils.program import make_parser
+from utils.boxes import pairwise_iou
 
 FORMATS = {  # name -> file, and what writes it
     "SavedModel": ("savedmodel", write_savedmodel, {}),
@@ -40,36 +36,23 @@ FORMATS = {  # name -> file, and what writes it
     "TFLite float16": ("detector_float16.tflite", write_tflite, {"precision": "float16"}),
     "TFLite int8": ("detector_int8.tflite", write_tflite, {"precision": "int8"}),
 }
-RUNTIMES = ("onnxruntime", "ai-edge-litert", "tf2onnx")
 
 Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes (D, 4), scores (D,), labels (D,)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, "export")
     parser.add_argument("run", help="a run's folder or a checkpoint")
     parser.add_argument("photos", help="a folder of images")
     parser.add_argument("--limit", type=int, default=20, help="photos, the first by name")
     parser.add_argument("--threshold", type=float, default=0.3, help="lowest score compared")
-    parser.add_argument("--out", default="runs/benchmarks/export")
-    parser.add_argument("--busy", action="store_true", help="measure though others compute")
     args = parser.parse_args(argv)
-    require_idle(allow_busy=args.busy)
+    report = begin(args.busy)
     paths = sorted(p for p in Path(args.photos).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     images = [decode_image(path) for path in paths[: args.limit]]
     rows = measure(Detector.load(args.run), images, Path(args.out), args.threshold)
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in RUNTIMES]
-    report = {
-        "machine": description(),
-        "versions": versions,
-        "busy": args.busy,
-        "photos": len(images),
-        "threshold": args.threshold,
-        "formats": rows,
-    }
-    write_text(Path(args.out) / "export.json", json.dumps(report, indent=1))
-    write_text(Path(args.out) / "export.md", markdown(report))
-    print(markdown(report))
+    report |= {"photos": len(images), "threshold": args.threshold, "formats": rows}
+    print(leave(args.out, "export", report, markdown(report)))
 
 
 def measure(
@@ -123,7 +106,7 @@ def deviation(found: Detections, expected: Detections, threshold: float) -> dict
     counterpart; pixels and scores (due - lost,), the others' differences, of a box its largest.
     new: those of `found` without one.
     """
-    overlap = pairwise_iou(expected[0], found[0])
+    overlap = pairwise_iou(expected[0], found[0]).numpy()
     overlap[expected[2][:, None] != found[2]] = 0
     overlap = np.pad(overlap, [(0, 1), (0, 1)])  # a row and a column of none, if there are none
     is_due, is_strong = expected[1] >= threshold, found[1] >= threshold
@@ -148,12 +131,7 @@ def summed(gaps: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    lines = [headline(report["machine"], report["busy"]), "", ", ".join(report["versions"]), ""]
-    lines += [
-        f"| {report['photos']} photos, scores from {report['threshold']:g} | on disk | an image "
-        "| boxes differ by, 99 %, all | scores | lost, new, of |",
-        "|-|-:|-:|-:|-:|-:|",
-    ]
+    rows = []
     for row in report["formats"]:
         cells = [row["name"], "", f"{1000 * row['seconds']:.0f} ms", "", "", ""]
         if "megabytes" in row:
@@ -161,8 +139,12 @@ def markdown(report: dict[str, Any]) -> str:
             cells[3] = "{:.1g}, {:.2g} pixels".format(*row["pixels"])
             cells[4] = "{:.1g}, {:.1g}".format(*row["scores"])
             cells[5] = f"{row['lost']}, {row['new']}, {row['due']}"
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    heading = (
+        f"{report['photos']} photos, scores from {report['threshold']:g}", "on disk", "an image",
+        "boxes differ by, 99 %, all", "scores", "lost, new, of",
+    )  # fmt: skip
+    return markdown_table(heading, rows)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,10 @@ above what was there when all was built. Leaves in --out growth.json, growth.md 
 the slope of each curve's upper end in logarithms: 1 is linear in what grows, less is better.
 """
 
-import json
 import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +20,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from benchmarks.interleave import Worker, interleaved
-from benchmarks.machine import description, headline, require_idle
+from benchmarks.interleave import measured
+from benchmarks.program import begin, leave, make_parser, markdown_table
 from benchmarks.report import save, style
-from utils.files import write_text
 from utils.plots import DPI, INK, PALETTE
-from utils.program import make_parser
 
 END = 3  # points of a curve's upper end that its slope is fitted to
 DECADES = 100  # a vertical axis spans at least this factor, so that noise looks like noise
@@ -59,39 +55,30 @@ LEGEND = {"images": "256 images of an epoch"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = make_parser(__doc__, "growth", rounds=5)
     parser.add_argument("--only", metavar="PATTERN", help="these curves: a regular expression")
-    parser.add_argument("--out", default="runs/benchmarks/growth")
-    parser.add_argument("--busy", action="store_true", help="measure though others compute")
     args = parser.parse_args(argv)
-    others = require_idle(allow_busy=args.busy)
-    found = []
+    report, found = begin(args.busy), []
     for curve in CURVES:
         if not args.only or re.search(args.only, curve.name):
             print(f"{curve.name} ...", file=sys.stderr, flush=True)
             found.append(measure(curve, args.rounds, args.busy))
-    report = {"machine": description(), "others_at_start": others, "busy": args.busy}
-    out = Path(args.out)
-    write_text(out / "growth.json", json.dumps(report | {"curves": found}, indent=1))
-    write_text(out / "growth.md", markdown(report, found))
-    picture(out / "growth.png", found)
-    print(markdown(report, found))
+    text = leave(args.out, "growth", report | {"curves": found}, markdown(found))
+    picture(Path(args.out) / "growth.png", found)
+    print(text)
 
 
 def measure(curve: Curve, rounds: int, allow_busy: bool) -> dict:
     """JSON-ready: at, seconds (minimum and median), bytes, and the slopes."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        workers = []
-        for at in curve.at:
-            fields = {"curve": curve.name, "at": at, "folder": folder}
-            worker = Worker(f"{curve.name} at {at}", "benchmarks.points", fields)
-            workers.append(stack.enter_context(worker))
-            worker.ask("warm")
-        times = interleaved(workers, rounds, allow_busy=allow_busy, pause=0.1)
-        memory = [worker.ask("memory")["above_built"] for worker in workers]
-    seconds = [times.seconds[worker.name] for worker in workers]
+    with tempfile.TemporaryDirectory() as folder:
+        tasks = {
+            f"{curve.name} at {at}": (
+                "benchmarks.points", {"curve": curve.name, "at": at, "folder": folder},
+            )
+            for at in curve.at
+        }  # fmt: skip
+        times = measured(tasks, rounds, allow_busy=allow_busy, pause=0.1)
+    seconds, memory = times.seconds.values(), [m["above_built"] for m in times.memory.values()]
     x = [at**curve.power for at in curve.at]
     minima = [min(values) for values in seconds]
     return {
@@ -103,16 +90,16 @@ def measure(curve: Curve, rounds: int, allow_busy: bool) -> dict:
         "memory": memory,
         "slope": upper_slope(x, minima),
         "memory_slope": upper_slope(x, [0 if value < NOTHING else value for value in memory]),
-        "others_at_most": max(times.others),
-        "discarded_rounds": times.discarded,
+        **times.disturbance(),
     }
 
 
-def upper_slope(x: Sequence[float], y: Sequence[float], end: int = END) -> float | None:
+def upper_slope(x: Sequence[float], y: Sequence[float]) -> float | None:
     """Of the line through the last points in logarithms; None where one of them is not positive."""
-    if min(*x[-end:], *y[-end:]) <= 0:
+    x, y = x[-END:], y[-END:]
+    if min(*x, *y) <= 0:
         return None
-    return float(np.polyfit(np.log(x[-end:]), np.log(y[-end:]), 1)[0])
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
 # ------------------------------------------------------------------------------------------------
@@ -120,10 +107,8 @@ def upper_slope(x: Sequence[float], y: Sequence[float], end: int = END) -> float
 # ------------------------------------------------------------------------------------------------
 
 
-def markdown(report: Mapping, curves: Sequence[Mapping]) -> str:
-    lines = [headline(report["machine"], report["busy"]), ""]
-    lines += ["| cost of | against | from | to | seconds | slope | memory | slope |"]
-    lines += ["|---|---|---:|---:|---:|---:|---:|---:|"]
+def markdown(curves: Sequence[Mapping]) -> str:
+    rows = []
     for curve in curves:
         x, seconds = curve["x"], curve["min"]
         memory = [value / 2**20 for value in curve["memory"]]
@@ -137,9 +122,10 @@ def markdown(report: Mapping, curves: Sequence[Mapping]) -> str:
             f"{memory[0]:,.0f} to {memory[-1]:,.0f} MiB",
             _slope(curve["memory_slope"]),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", f"Minima; slopes: of the last {END} points, both axes in logarithms."]
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    heading = ("cost of", "against", "from", "to", "seconds", "slope", "memory", "slope")
+    note = f"Minima; slopes: of the last {END} points, both axes in logarithms."
+    return f"{markdown_table(heading, rows, num_texts=2)}\n\n{note}"
 
 
 def _slope(value: float | None) -> str:

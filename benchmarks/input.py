@@ -10,15 +10,11 @@ that is cheapest for it. Every round is a process of its own, and rounds take tu
 batches of a round are not counted. Leaves in --out input.json and input.md.
 """
 
-import argparse
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -26,9 +22,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import cv2
 import numpy as np
 
-from benchmarks.machine import description, headline, require_idle
-from utils.files import write_text
-from utils.program import make_parser
+from benchmarks.interleave import once
+from benchmarks.program import begin, leave, make_parser, markdown_table
 
 SIZES = {"640x480": (640, 480), "12 megapixels": (4000, 3000)}
 SIDE, BATCH, FILES = 416, 8, 32
@@ -44,20 +39,10 @@ COLORS = {"brightness": 0.1, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = make_parser(__doc__, "input", rounds=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="counted in a round")
-    parser.add_argument("--out", default="runs/benchmarks/input")
-    parser.add_argument("--busy", action="store_true", help="measure though others compute")
-    parser.add_argument(
-        "--round", nargs=2, metavar=("CONTESTANT", "FOLDER"), help=argparse.SUPPRESS
-    )
     args = parser.parse_args(argv)
-    if args.round:
-        contestant, folder = args.round
-        print(one_round(contestant, Path(folder), args.seconds))
-        return
-    others = require_idle(allow_busy=args.busy)
+    report = begin(args.busy)
     results: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, size in SIZES.items():
@@ -66,34 +51,28 @@ def main(argv: list[str] | None = None) -> None:
             for name in SIZES:
                 for contestant in CONTESTANTS:
                     rates = results.setdefault(name, {}).setdefault(contestant, [])
-                    rates.append(in_own_process(contestant, Path(folder) / name, args.seconds))
-    report = {"machine": description(), "others_at_start": others, "busy": args.busy}
-    text = f"{headline(report['machine'], args.busy)}\n\n{table(results)}\n"
-    write_text(Path(args.out) / "input.json", json.dumps(report | {"rates": results}, indent=1))
-    write_text(Path(args.out) / "input.md", text)
-    print(text)
+                    fields = {"contestant": contestant, "folder": f"{folder}/{name}"}
+                    fields["seconds"] = args.seconds
+                    rates.append(once("benchmarks.input", fields)["rate"])
+    print(leave(args.out, "input", report | {"rates": results}, table(results)))
 
 
-def in_own_process(contestant: str, folder: Path, seconds: float) -> float:
-    command = [sys.executable, "-m", "benchmarks.input", "--seconds", str(seconds)]
-    command += ["--round", contestant, str(folder)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return float(done.stdout.split()[-1])
+def make(contestant: str, folder: str, seconds: float) -> Callable[[], dict]:
+    """A round of a contestant, as a worker does it."""
+    return lambda: {"rate": one_round(contestant, Path(folder), seconds)}
 
 
 def table(results: dict[str, dict[str, list[float]]]) -> str:
     """Markdown: median and least of the rounds, and the medians' ratio to torchvision's."""
-    lines = ["| photos | | images/s | slowest round | x colour first | x colour last |"]
-    lines += ["|-|-|-|-|-|-|"]
+    lines = []
     for name, rows in results.items():
         middle = {contestant: statistics.median(rates) for contestant, rates in rows.items()}
         for contestant, rates in rows.items():
             ratios = [middle[contestant] / middle[other] for other in CONTESTANTS[:2]]
-            cells = (
-                f"{middle[contestant]:.1f} | {min(rates):.1f} | {ratios[0]:.1f} | {ratios[1]:.1f}"
-            )
-            lines.append(f"| {name} | {contestant} | {cells} |")
-    return "\n".join(lines)
+            numbers = (middle[contestant], min(rates), *ratios)
+            lines.append([name, contestant, *(f"{number:.1f}" for number in numbers)])
+    heading = ("photos", "", "images/s", "slowest round", "x colour first", "x colour last")
+    return markdown_table(heading, lines, num_texts=2)
 
 
 def write_photos(folder: Path, width: int, height: int) -> None:
@@ -198,8 +177,9 @@ def torchvision(folder: Path, variant: str) -> Iterable[tuple]:
         images, targets = zip(*samples, strict=True)
         return torch.stack(images), targets
 
+    # "fork" is its default on Linux, but not below a process that was spawned itself.
     return torch.utils.data.DataLoader(
-        Photos(), BATCH, num_workers=WORKERS, collate_fn=collate, shuffle=False
+        Photos(), BATCH, num_workers=WORKERS, collate_fn=collate, multiprocessing_context="fork"
     )
 
 

@@ -4,93 +4,99 @@ Rounds in changing order: what slows the machine for a while slows all of them, 
 comes after the same other one.
 """
 
-import json
+import multiprocessing
 import random
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from benchmarks import worker
 from benchmarks.machine import LIMIT, BusyMachineError, Usage, busy_message
 
 ROOT = Path(__file__).parents[1]
+WARM_UP = 2  # runs, after which tracing and first allocations are over
 PAUSE = 0.3  # seconds after a run: by then idle thread pools have stopped spinning
-TAIL = 2000  # characters of a dead worker's last words
 
 
 class WorkerError(RuntimeError):
-    """A worker that died; the message holds the end of what it wrote to stderr."""
+    """A worker that failed; the message says at what, the traceback where."""
 
 
 class Worker:
-    """A process that runs `module.make(**fields)`; see worker.py for its commands."""
+    """A process that runs `module.make(**fields)`; see worker.py for its commands.
 
-    def __init__(self, name: str, module: str, fields: Mapping, env: Mapping | None = None):
+    Raises WorkerError where that fails, as `ask` does.
+    """
+
+    def __init__(self, name: str, module: str, fields: Mapping):
         self.name = name
-        errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        self._errors = errors  # until `close`
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", module, json.dumps(fields)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            cwd=ROOT,
-            env=env,
-        )
-        commands, answers = self._process.stdin, self._process.stdout
-        assert commands is not None, "a pipe"
-        assert answers is not None, "a pipe"
-        self._commands, self._answers = commands, answers
+        # A new interpreter: a forked one would have what this one has imported.
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self.pid = self._do(worker.start, module, fields)
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+    def ask(self, command: str) -> dict:
+        return self._do(worker.answer, command)
 
-    def ask(self, command: str, *arguments: str) -> dict:
-        """Raises WorkerError if the worker is no more."""
-        try:
-            print(json.dumps([command, *arguments]), file=self._commands, flush=True)
-            answer = self._answers.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            raise WorkerError(self._last_words(command))
-        return json.loads(answer)
-
-    def _last_words(self, command: str) -> str:
-        status = self._process.wait(timeout=60)
-        self._errors.seek(0)
-        text = self._errors.read()[-TAIL:].strip()
-        return f"{self.name}: died of {command!r} with status {status}, and said\n{text}"
+    def _do(self, work: Callable[..., Any], *arguments: object) -> Any:
+        job = self._pool.submit(work, *arguments)
+        if error := job.exception():
+            self.close()
+            told = ", ".join(map(repr, arguments))
+            raise WorkerError(f"{self.name}: failed at {told}: {error}") from error
+        return job.result()
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for file in (self._commands, self._answers, self._errors):
-            try:
-                file.close()
-            except BrokenPipeError:  # of what it was to read yet
-                continue
-
-    def __enter__(self) -> "Worker":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._pool.shutdown()
 
 
 @dataclass
 class Times:
     """seconds: by worker, one a round. others: share of the cores others used, a round.
-    discarded: rounds that were repeated because of them."""
+    discarded: rounds that were repeated because of them. memory, outputs: by worker, as it tells
+    them."""
 
     seconds: dict[str, list[float]]
     others: list[float] = field(default_factory=list)
     discarded: int = 0
+    memory: dict[str, dict[str, int]] = field(default_factory=dict)
+    outputs: dict[str, dict] = field(default_factory=dict)
+
+    def disturbance(self) -> dict:
+        """How busy the machine was, for a report."""
+        return {"others_at_most": max(self.others), "discarded_rounds": self.discarded}
+
+
+def once(module: str, fields: Mapping) -> dict:
+    """One run in a process of its own: its seconds, memory and outputs."""
+    with closing(Worker(module, module, fields)) as one:
+        return {**one.ask("run"), **one.ask("memory"), **one.ask("outputs")}
+
+
+def measured(
+    tasks: Mapping[str, tuple[str, Mapping]],
+    rounds: int,
+    *,
+    allow_busy: bool,
+    pause: float = PAUSE,
+) -> Times:
+    """Starts a worker for each task, name -> (module, fields), and times all of them in rounds.
+
+    Raises WorkerError, and BusyMachineError as `interleaved` does.
+    """
+    with ExitStack() as stack:
+        workers = []
+        for name, (module, fields) in tasks.items():
+            workers.append(stack.enter_context(closing(Worker(name, module, fields))))
+            for _ in range(WARM_UP):  # before the next one is started: one works at a time
+                workers[-1].ask("run")
+        times = interleaved(workers, rounds, allow_busy=allow_busy, pause=pause)
+        times.memory = {one.name: one.ask("memory") for one in workers}
+        times.outputs = {one.name: one.ask("outputs") for one in workers}
+    return times
 
 
 def interleaved(
@@ -101,14 +107,14 @@ def interleaved(
     A round in which others used the machine is repeated. Raises BusyMachineError once as many were
     in vain as are wanted, unless `allow_busy`.
     """
-    order, times = random.Random(0), Times({worker.name: [] for worker in workers})
+    order, times = random.Random(0), Times({one.name: [] for one in workers})
     while len(times.others) < rounds:
-        before = Usage.now(worker.pid for worker in workers)
+        before = Usage.now(one.pid for one in workers)
         seconds = {}
-        for worker in order.sample(workers, len(workers)):
-            seconds[worker.name] = worker.ask("run")["seconds"]
+        for one in order.sample(workers, len(workers)):
+            seconds[one.name] = one.ask("run")["seconds"]
             time.sleep(pause)
-        others = before.others_until(Usage.now(worker.pid for worker in workers))
+        others = before.others_until(Usage.now(one.pid for one in workers))
         if others > LIMIT and not allow_busy:
             times.discarded += 1
             if times.discarded >= rounds:

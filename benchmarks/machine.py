@@ -15,7 +15,10 @@ from pathlib import Path
 
 LIMIT = 0.05  # share of all cores that others may use
 PROC = Path("/proc")
-PACKAGES = ("tensorflow", "keras", "torch", "torchvision", "keras-hub")
+PACKAGES = (
+    "tensorflow", "keras", "torch", "torchvision", "keras-hub", "onnxruntime", "ai-edge-litert",
+    "tf2onnx",
+)  # fmt: skip
 
 
 class BusyMachineError(RuntimeError):

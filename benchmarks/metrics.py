@@ -11,19 +11,20 @@ equal. Generated detections, interleaved rounds, the ratio of the minima. --smal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
+from unittest import mock
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 from scipy.optimize import linear_sum_assignment
 
-from benchmarks.machine import description, headline, require_idle
+from benchmarks.machine import headline
+from benchmarks.program import begin, make_parser
 from core.metrics.coco import coco_metric
 from core.metrics.crowdhuman import REFERENCES, crowdhuman_metric
 from core.metrics.ground_truth import GroundTruth
 from core.metrics.voc import voc_metric
 from utils.detections import DetectionTable
-from utils.program import make_parser
 
 Result = TypeVar("Result")
 SIDE = 800  # pixels of the generated images
@@ -31,14 +32,12 @@ STEPS = ("evaluate", "accumulate", "summarize")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = make_parser(__doc__, rounds=3)
     parser.add_argument("--small", action="store_true", help="one image of a hundred")
-    parser.add_argument("--busy", action="store_true", help="measure though others compute")
     args = parser.parse_args(argv)
-    require_idle(allow_busy=args.busy)
+    machine = begin(args.busy)["machine"]
     share = 100 if args.small else 1
-    print(headline(description(), args.busy))
+    print(headline(machine, args.busy))
     print(coco(5000 // share, args.rounds), flush=True)
     print(voc(5000 // share, args.rounds), flush=True)
     print(crowdhuman(4370 // share, args.rounds), flush=True)
@@ -107,7 +106,6 @@ def seconds(run: Callable[[], Result]) -> tuple[float, Result]:
 def inside_pycocotools() -> Iterator[list[float]]:
     """The list is filled with the seconds of each call of COCOeval's three steps."""
     spent: list[float] = []
-    originals = {name: getattr(COCOeval, name) for name in STEPS}
 
     def timed(step: Callable[[COCOeval], None]) -> Callable[[COCOeval], None]:
         def run(self: COCOeval) -> None:
@@ -115,13 +113,9 @@ def inside_pycocotools() -> Iterator[list[float]]:
 
         return run
 
-    for name, step in originals.items():
-        setattr(COCOeval, name, timed(step))
-    try:
+    steps: dict[str, Any] = {name: timed(getattr(COCOeval, name)) for name in STEPS}
+    with mock.patch.multiple(COCOeval, **steps):
         yield spent
-    finally:
-        for name, step in originals.items():
-            setattr(COCOeval, name, step)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -11,81 +11,62 @@ precision is compared, in the same rounds, in processes of their own of which on
 
 import argparse
 import itertools
-import json
-import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from benchmarks import report
 from benchmarks.contestants.job import BATCH, Job
-from benchmarks.interleave import ROOT, Times, Worker, interleaved
-from benchmarks.machine import description, headline, require_idle
+from benchmarks.interleave import Times, measured, once
 from benchmarks.outputs import compare, sentence
-from utils.files import write_text
-from utils.program import make_parser
+from benchmarks.program import begin, leave, make_parser
 
 ALL = {"depth": (18, 50), "size": (320, 416, 640), "classes": (20, 80)}
 HEADLINE = {"depth": (50,), "size": (416,), "classes": (20,)}
 EAGER_AT = (50, 416, 20)  # depth, size, classes at which the step without a graph is timed
-IOU = {"float32": 0.99, "bfloat16": 0.9}  # above it, detections count as the same
-CONTESTANTS = {  # precision -> (library, variant); of a group, others are compared to the first
-    "float32": (
-        ("ours", "frozen"),
-        ("ours", "compiled"),
-        ("ours", "eager"),
-        ("torchvision", "as it comes"),
-        ("torchvision", "channels_last"),
-        ("torchvision", "inductor"),
-        ("keras_hub", "no XLA"),
-        ("keras_hub", "XLA"),
-        ("floor", "convolutions at matmul speed"),
-    ),
-    "bfloat16": (
-        ("ours", "frozen"),
-        ("ours", "compiled"),
-        ("torchvision", "channels_last"),
-        ("torchvision", "inductor"),
-        ("keras_hub", "no XLA"),
-        ("keras_hub", "XLA"),
-        ("floor", "convolutions at matmul speed"),
-    ),
-}
+IOU = {"float32": 0.99, "bfloat16": 0.9}  # precision -> above it, detections count as the same
+CONTESTANTS = (  # (library, variant); of a group, others are compared to the first
+    ("ours", "frozen"),
+    ("ours", "compiled"),
+    ("ours", "eager"),
+    ("torchvision", "as it comes"),
+    ("torchvision", "channels_last"),
+    ("torchvision", "inductor"),
+    ("keras_hub", "no XLA"),
+    ("keras_hub", "XLA"),
+    ("floor", "convolutions at matmul speed"),
+)
+FLOAT32_ONLY = ("eager", "as it comes")  # variants
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     jobs = chosen(jobs_of(args), args.only)
-    others = require_idle(allow_busy=args.busy)
-    groups = []
+    found = begin(args.busy) | {"rounds": args.rounds, "groups": []}
     with tempfile.TemporaryDirectory() as folder:
         for key, members in itertools.groupby(jobs, key=lambda job: job.group):
             print(f"{title(key)} ...", file=sys.stderr, flush=True)
-            groups.append(measure(key, list(members), folder, args.rounds, args.busy))
+            found["groups"].append(measure(key, list(members), folder, args.rounds, args.busy))
             # After each group, so that a run that is stopped leaves what it has found.
-            write(Path(args.out), groups, args, others)
-    print((Path(args.out) / "results.md").read_text(encoding="utf-8"))
+            text = leave(args.out, "results", found, markdown(args.rounds, found["groups"]))
+            pictured = {group["title"]: group["rows"] for group in found["groups"]}
+            report.picture(Path(args.out) / "results.png", pictured)
+    print(text)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, "models", rounds=9)
     for name in ALL:
         parser.add_argument(f"--{name}", type=int, nargs="+", help=f"default {HEADLINE[name][0]}")
     parser.add_argument("--all", action="store_true", help=f"all of {ALL} not given otherwise")
     parser.add_argument("--tasks", nargs="+", default=list(BATCH), choices=list(BATCH))
-    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument(
         "--only", metavar="PATTERN", help="these, beside the first: a regular expression"
     )
-    parser.add_argument("--out", default="runs/benchmarks/models")
-    parser.add_argument("--busy", action="store_true", help="measure though others compute")
     args = parser.parse_args(argv)
     for name in ALL:
         if getattr(args, name) is None:
@@ -97,9 +78,11 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
     """All contestants, those that are compared beside each other; weights are not made yet."""
     jobs = []
     networks = itertools.product(args.depth, args.size, args.classes)
-    for network, task, precision in itertools.product(networks, args.tasks, CONTESTANTS):
+    for network, task, precision in itertools.product(networks, args.tasks, IOU):
         depth, size, classes = network
-        for library, variant in CONTESTANTS[precision]:
+        for library, variant in CONTESTANTS:
+            if variant in FLOAT32_ONLY and precision != "float32":
+                continue
             if variant in ("frozen", "inductor") and task != "inference":
                 continue
             if variant == "eager" and (task != "train" or network != EAGER_AT):
@@ -132,64 +115,47 @@ def title(key: tuple) -> str:
 def measure(key: tuple, jobs: Sequence[Job], folder: str, rounds: int, allow_busy: bool) -> dict:
     """JSON-ready: title, rows for the table, outputs compared, how busy the machine was."""
     weights = make_weights(jobs[0].depth, jobs[0].classes, folder)
-    with ExitStack() as stack:
-        workers = []
-        for job in jobs:
-            fields = asdict(replace(job, weights=weights))
-            worker = Worker(job.name, f"benchmarks.contestants.{job.library}", fields)
-            workers.append(stack.enter_context(worker))
-            worker.ask("warm")  # before the next one is started: one works at a time
-        times = interleaved(workers, rounds, allow_busy=allow_busy)
-        memory = {worker.name: worker.ask("memory")["above_imports"] for worker in workers}
-        outputs = {worker.name: outputs_of(worker, folder) for worker in workers}
-    rows = [row(job, times, outputs, memory, first=jobs[0].name) for job in jobs]
-    first = outputs[jobs[0].name]
+    tasks = {
+        job.name: (f"benchmarks.contestants.{job.library}", {"job": replace(job, weights=weights)})
+        for job in jobs
+    }
+    times = measured(tasks, rounds, allow_busy=allow_busy)
+    first = jobs[0].name
     compared = {
-        job.name: compare(first, outputs[job.name], IOU[job.precision])
+        job.name: compare(times.outputs[first], times.outputs[job.name], IOU[job.precision])
         for job in jobs[1:]
         if job.library != "floor"
     }
-    busy = {"others_at_most": max(times.others), "discarded_rounds": times.discarded}
-    return {"title": title(key), "rows": rows, "outputs": compared, **busy}
+    rows = [row(job, times, first) for job in jobs]
+    return {"title": title(key), "rows": rows, "outputs": compared, **times.disturbance()}
 
 
 def make_weights(depth: int, classes: int, folder: str) -> str:
     """The folder of weights.py for that network, made when it is first asked for."""
     path = Path(folder) / f"resnet{depth}_{classes}"
     if not (path / "weights.npz").is_file():
-        command = [sys.executable, "-m", "benchmarks.weights", str(depth), str(classes), str(path)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        once("benchmarks.weights", {"depth": depth, "classes": classes, "folder": str(path)})
     return str(path)
 
 
-def outputs_of(worker: Worker, folder: str) -> dict[str, np.ndarray]:
-    path = os.path.join(folder, "outputs.npz")
-    worker.ask("outputs", path)
-    with np.load(path) as arrays:
-        return dict(arrays)
-
-
-def row(job: Job, times: Times, outputs: dict, memory: dict, first: str) -> dict:
+def row(job: Job, times: Times, first: str) -> dict:
     """One line of the table; a floor's seconds become those of the network.
 
     first: the name of the one compared to.
     """
     seconds = times.seconds[job.name]
-    extra: dict[str, object] = {}
+    extra: dict[str, Any] = {}
     if job.library == "floor":
-        network, product = (
-            int(outputs[job.name][f"{name}_flops"]) for name in ("network", "matmul")
-        )
+        outputs = times.outputs[job.name]
+        network, product = (int(outputs[f"{name}_flops"]) for name in ("network", "matmul"))
         extra = {"gflops": network / 1e9, "gflops_a_second": product / min(seconds) / 1e9}
         seconds = [value * network / product for value in seconds]
     else:
-        extra = {"memory": memory[job.name]}
+        extra = {"memory": times.memory[job.name]["above_imports"]}
     if job.name != first:
         extra["ratios"] = report.ratios(seconds, times.seconds[first])
         if "memory" in extra:
-            extra["memory_ratio"] = memory[job.name] / memory[first]
+            extra["memory_ratio"] = extra["memory"] / times.memory[first]["above_imports"]
     return {"name": job.name, **report.summary(seconds), **extra, "seconds": seconds}
 
 
@@ -198,21 +164,10 @@ def row(job: Job, times: Times, outputs: dict, memory: dict, first: str) -> dict
 # ------------------------------------------------------------------------------------------------
 
 
-def write(out: Path, groups: Sequence[dict], args: argparse.Namespace, others: float) -> None:
-    machine = description()
-    settings = {"rounds": args.rounds, "others_at_start": others, "busy": args.busy}
-    found = {"machine": machine, **settings, "groups": groups}
-    write_text(out / "results.json", json.dumps(found, indent=1))
-    write_text(out / "results.md", markdown(machine, args.rounds, args.busy, groups))
-    report.picture(out / "results.png", {group["title"]: group["rows"] for group in groups})
-
-
-def markdown(machine: dict, rounds: int, allow_busy: bool, groups: Sequence[dict]) -> str:
+def markdown(rounds: int, groups: Sequence[dict]) -> str:
     busiest = max(group["others_at_most"] for group in groups)
     discarded = sum(group["discarded_rounds"] for group in groups)
     lines = [
-        headline(machine, allow_busy),
-        "",
         f"{rounds} rounds, interleaved; others used at most {busiest:.0%} of the cores in a round, "
         f"{discarded} rounds were discarded because of them. Spread: between the quartiles, over "
         "the median. Ratios are to the first row. Memory: peak above the imports.",
@@ -225,7 +180,7 @@ def markdown(machine: dict, rounds: int, allow_busy: bool, groups: Sequence[dict
             if "gflops" in row:
                 text = "{gflops:.1f} GFLOP at {gflops_a_second:.0f} GFLOP/s".format(**row)
                 lines.append(f"- floor: {text}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Whether contestants found the same: otherwise their times say nothing.
 
-Letters: D detections of one, E of the other.
+Letters: D detections.
 """
 
 from collections.abc import Mapping
@@ -8,22 +8,14 @@ from collections.abc import Mapping
 import numpy as np
 
 
-def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(D, 4) and (E, 4) xyxy -> (D, E); 0 where neither has an area."""
-    corner = np.maximum(a[:, None, :2], b[:, :2])
-    sides = np.clip(np.minimum(a[:, None, 2:], b[:, 2:]) - corner, 0, None)
-    both = sides.prod(axis=-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) for boxes in (a, b)]
-    union = areas[0][:, None] + areas[1] - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
-
-
 def matched(ours: Mapping, theirs: Mapping, iou: float) -> int:
     """How many detections have a counterpart of the same label and more than that IoU, one to one.
 
     ours, theirs: boxes (D, 4), scores (D,), labels (D,); better ones of ours choose first.
     """
-    fits = pairwise_iou(ours["boxes"], theirs["boxes"])
+    from utils.boxes import pairwise_iou  # TensorFlow, which workers would import before torch
+
+    fits = pairwise_iou(ours["boxes"], theirs["boxes"]).numpy()
     fits[ours["labels"][:, None] != theirs["labels"]] = 0
     count = 0
     for i in np.argsort(-ours["scores"], kind="stable"):

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.contestants.job import Job, images_of, objects_of
+from benchmarks.contestants.job import Job, objects_of
+from benchmarks.contestants.ours import batch_of, spec_of
 from configs.schema import Canvas, Config, Data, Detect, Model, Train
 from core.build import (
     build_anchors,
@@ -53,8 +54,7 @@ def targets_and_losses(boxes: int) -> Callable[[], dict]:
     """The criterion and its gradient by the network's outputs."""
     criterion = build_criterion(Config(model=MODEL))
     outputs = random_outputs(SIZE, CLASSES, BATCH)
-    job = Job("", "train", "", "", 18, SIZE, CLASSES, "")
-    gt_boxes, labels = objects_of(job, max(boxes, 1))
+    gt_boxes, labels = objects_of(_job("train", SIZE, CLASSES), max(boxes, 1))
     labels = labels if boxes else np.full_like(labels, PADDING)
     batch = {
         "images": tf.zeros([BATCH, SIZE, SIZE, 3]),
@@ -77,15 +77,9 @@ def training(classes: int) -> Callable[[], dict]:
     config = Config(model=MODEL, train=Train(clip_norm=None))
     model = build_model(MODEL, classes)
     criterion, optimizer = build_criterion(config), build_optimizer(config, 1e-3, model)
-    job = Job("", "train", "", "", 18, SIZE, classes, "")
-    boxes, labels = objects_of(job)
-    batch = {
-        "images": tf.cast(images_of(job), tf.float32),
-        "sizes": tf.fill([BATCH, 2], SIZE),
-        "boxes": tf.constant(boxes),
-        "labels": tf.constant(labels),
-    }
-    step = compiled(lambda batch: train_step(model, criterion, optimizer, batch), _spec(batch))
+    batch = batch_of(_job("train", SIZE, classes))
+    batch["images"] = tf.cast(batch["images"], tf.float32)
+    step = compiled(lambda batch: train_step(model, criterion, optimizer, batch), spec_of(batch))
     return lambda: {"loss": step(batch)["loss"].numpy()}
 
 
@@ -102,13 +96,13 @@ def inference(side: int) -> Callable[[], dict]:
     """ResNet-18; its threshold lets all candidates of a fresh network through to NMS."""
     model = build_model(MODEL, CLASSES)
     postprocess = build_postprocess(Model(backbone="resnet18", detect=Detect(score_threshold=0.0)))
-    batch = {
-        "images": tf.constant(images_of(Job("", "inference", "", "", 18, side, CLASSES, ""))),
-        "sizes": tf.fill([1, 2], side),
-        "scales": tf.ones([1, 2]),
-    }
-    step = compiled(lambda batch: predict(model, postprocess, batch), _spec(batch))
+    batch = batch_of(_job("inference", side, CLASSES))
+    step = compiled(lambda batch: predict(model, postprocess, batch), spec_of(batch))
     return lambda: {"counts": step(batch)["counts"].numpy()}
+
+
+def _job(task: str, size: int, classes: int) -> Job:
+    return Job("ours", task, "float32", "compiled", 18, size, classes, weights="")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -165,10 +159,6 @@ def images(count: int, folder: str) -> Callable[[], dict]:
 def _stream(dataset: Dataset) -> Iterator[dict[str, tf.Tensor]]:
     data, rule = Data(cache=True), Canvas(64, 64)
     return iter(training_batches(dataset, data, rule, batch_size=8, seed=0, epochs=range(10**6)))
-
-
-def _spec(batch: dict) -> dict:
-    return {name: tf.TensorSpec(value.shape, value.dtype) for name, value in batch.items()}
 
 
 OF_TENSORS = {

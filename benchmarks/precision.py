@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.interleave import ROOT
-from benchmarks.machine import description, headline
-from utils.files import write_text
+from benchmarks.machine import description
+from benchmarks.program import leave, markdown_table
 from utils.program import make_parser
 
 SMALL = (
@@ -44,18 +44,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--out", default="runs/benchmarks/precision")
     args = parser.parse_args(argv)
-    out = Path(args.out)
     found: dict[str, list[float]] = {name: [] for name in COLUMNS}
     for seed in range(args.seeds):
         runs = {p: train(args, p, seed) for p in ("float32", "mixed_bfloat16")}
         for name, (training, detecting) in COLUMNS.items():
             found[name].append(evaluate(runs[training], detecting))
             print(f"seed {seed}, {name}: mAP {found[name][-1]:.4f}", file=sys.stderr, flush=True)
-    settings = {"epochs": args.epochs, "set": SMALL}
-    results = {"machine": description(), **settings, "map": found}
-    write_text(out / "results.json", json.dumps(results, indent=1))
-    write_text(out / "results.md", markdown(found, args.epochs))
-    print((out / "results.md").read_text(encoding="utf-8"))
+    report = {"machine": description(), "epochs": args.epochs, "set": SMALL, "map": found}
+    print(leave(args.out, "results", report, markdown(found, args.epochs)))
 
 
 def train(args: argparse.Namespace, precision: str, seed: int) -> Path:
@@ -94,19 +90,14 @@ def call(*command: str) -> None:
 def markdown(found: dict[str, list[float]], epochs: int) -> str:
     """mAP by precision: every seed, the mean, and the difference from float32 seed by seed."""
     first = np.array(next(iter(found.values())))
-    lines = [
-        headline(description()),
-        "",
-        f"BCCD test mAP@.5, {epochs} epochs at 144x192, {len(first)} seeds",
-        "",
-        "| | mAP of each seed | mean | minus float32 of the same seed |",
-        "|-|-|-|-|",
-    ]
+    rows = []
     for name, values in found.items():
         seeds = ", ".join(f"{value:.4f}" for value in values)
         differences = ", ".join(f"{value:+.4f}" for value in np.array(values) - first)
-        lines.append(f"| {name} | {seeds} | {np.mean(values):.4f} | {differences} |")
-    return "\n".join(lines) + "\n"
+        rows.append((name, seeds, f"{np.mean(values):.4f}", differences))
+    title = f"BCCD test mAP@.5, {epochs} epochs at 144x192, {len(first)} seeds"
+    heading = ("", "mAP of each seed", "mean", "minus float32 of the same seed")
+    return f"{title}\n\n{markdown_table(heading, rows)}"
 
 
 if __name__ == "__main__":

@@ -8,24 +8,17 @@ nothing. Memory is the peak above what was there after the imports; ours include
 mapped file. Leaves in --out reading.json and reading.md.
 """
 
-import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.interleave import ROOT
-from benchmarks.machine import description, headline, require_idle
-from benchmarks.worker import Memory
-from utils.files import write_text
-from utils.program import make_parser
+from benchmarks.interleave import once
+from benchmarks.program import begin, leave, make_parser, markdown_table
 
 IMAGES, BOXES, CATEGORIES = 118_287, 860_001, 80  # COCO's train2017
 SPLIT = "train2017"
@@ -33,37 +26,21 @@ OURS, THEIRS = "ours", "pycocotools"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = make_parser(__doc__, "reading", rounds=3)
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--boxes", type=int, default=BOXES)
-    parser.add_argument("--out", default="runs/benchmarks/reading")
-    parser.add_argument("--busy", action="store_true", help="measure though others compute")
-    parser.add_argument("--reader", choices=READERS, help=argparse.SUPPRESS)
-    parser.add_argument("--root", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.reader:
-        print(json.dumps(READERS[args.reader](Path(args.root))))
-        return
-    others = require_idle(allow_busy=args.busy)
+    report = begin(args.busy)
     with tempfile.TemporaryDirectory() as folder:
         size = generate(Path(folder), args.images, args.boxes)
         found: dict[str, list[dict]] = {name: [] for name in READERS}
         for _ in range(args.rounds):
             for name, results in found.items():
-                results.append(in_fresh_process(name, folder))
-    report = {"machine": description(), "others_at_start": others, "busy": args.busy}
+                # A process that has the file in the system's cache.
+                run = once("benchmarks.reading", {"reader": name, "root": folder})
+                results.append({"peak": run.pop("above_built"), **run})
     report |= {"images": args.images, "boxes": args.boxes, "bytes": size, "found": found}
-    write_text(Path(args.out) / "reading.json", json.dumps(report, indent=1))
-    write_text(Path(args.out) / "reading.md", markdown(report))
-    print(markdown(report))
-
-
-def in_fresh_process(reader: str, root: str) -> dict:
-    """seconds, peak and objects of one run; it has the file in the system's cache."""
-    command = [sys.executable, "-m", "benchmarks.reading", "--reader", reader, "--root", root]
-    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    print(leave(args.out, "reading", report, markdown(report)))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -134,26 +111,26 @@ def annotation(rng: np.random.Generator, number: int, owner: int, size: np.ndarr
 # ------------------------------------------------------------------------------------------------
 
 
-def ours(root: Path) -> dict:
+def make(reader: str, root: str) -> Callable[[], dict]:
+    return READERS[reader](Path(root))
+
+
+def ours(root: Path) -> Callable[[], dict]:
     from data.formats.coco import read_coco
 
-    memory, start = Memory(), time.perf_counter()
-    dataset = read_coco(root, SPLIT, check_images=False)
-    seconds = time.perf_counter() - start
-    arrays = [getattr(dataset, field.name) for field in fields(dataset)]
-    held = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
-    peak = memory.read()["above_imports"]
-    return {"seconds": seconds, "peak": peak, "objects": len(dataset.labels), "held": held}
+    def read() -> dict:
+        dataset = read_coco(root, SPLIT, check_images=False)
+        arrays = [getattr(dataset, field.name) for field in fields(dataset)]
+        held = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+        return {"objects": len(dataset.labels), "held": held}
+
+    return read
 
 
-def theirs(root: Path) -> dict:
+def theirs(root: Path) -> Callable[[], dict]:
     from pycocotools.coco import COCO
 
-    memory, start = Memory(), time.perf_counter()
-    coco = COCO(str(root / "annotations" / f"instances_{SPLIT}.json"))
-    seconds = time.perf_counter() - start
-    peak = memory.read()["above_imports"]
-    return {"seconds": seconds, "peak": peak, "objects": len(coco.anns)}
+    return lambda: {"objects": len(COCO(root / "annotations" / f"instances_{SPLIT}.json").anns)}
 
 
 READERS = {OURS: ours, THEIRS: theirs}
@@ -170,21 +147,19 @@ def markdown(report: dict) -> str:
         name: {key: min(result[key] for result in results) for key in ("seconds", "peak")}
         for name, results in found.items()
     }
-    lines = [headline(report["machine"], report["busy"]), ""]
-    lines += [
-        f"{report['images']:,} images, {report['boxes']:,} boxes, {size / 2**20:,.0f} MiB",
-        "",
-    ]
-    lines += ["| reader | minimum | / ours | peak memory | / ours | peak less the file |"]
-    lines += ["|---|---:|---:|---:|---:|---:|"]
+    rows = []
     for name, values in best.items():
         cells = [name, f"{values['seconds']:.2f} s", _ratio(best, name, "seconds")]
         cells += [f"{values['peak'] / 2**20:,.0f} MiB", _ratio(best, name, "peak")]
         cells.append(f"{(values['peak'] - size) / 2**20:,.0f} MiB")
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
+    heading = ("reader", "minimum", "/ ours", "peak memory", "/ ours", "peak less the file")
     held = found[OURS][0]["held"] / 2**20
-    lines += ["", f"Minima of {len(found[OURS])} runs. Our dataset's arrays hold {held:.1f} MiB."]
-    return "\n".join(lines) + "\n"
+    return (
+        f"{report['images']:,} images, {report['boxes']:,} boxes, {size / 2**20:,.0f} MiB\n\n"
+        f"{markdown_table(heading, rows)}\n\n"
+        f"Minima of {len(found[OURS])} runs. Our dataset's arrays hold {held:.1f} MiB."
+    )
 
 
 def _ratio(best: dict, name: str, key: str) -> str:

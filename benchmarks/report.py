@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from benchmarks.program import markdown_table
 from utils.files import whole_file
 from utils.plots import DPI, GRID, INK, PALETTE
 
@@ -38,7 +39,7 @@ def ratios(theirs: Sequence[float], ours: Sequence[float]) -> dict:
 
 def table(rows: Sequence[Mapping]) -> str:
     """Markdown. rows: name, what `summary` gives, optionally ratios, memory and memory_ratio."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" + "|---:" * (len(COLUMNS) - 1) + "|"]
+    lines = []
     for row in rows:
         cells = [row["name"], _time(row["min"]), _time(row["median"]), f"{row['spread']:.0%}"]
         found = row.get("ratios")
@@ -49,8 +50,8 @@ def table(rows: Sequence[Mapping]) -> str:
             cells += [""] * 3
         cells.append(f"{row['memory'] / 2**20:,.0f} MiB" if "memory" in row else "")
         cells.append(f"{row['memory_ratio']:.2f}" if "memory_ratio" in row else "")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(COLUMNS, lines)
 
 
 def _time(seconds: float) -> str:

@@ -8,7 +8,6 @@ to --limit images, because an epoch's length is no start-up cost. The dataset is
 Leaves in --out startup.json and startup.md.
 """
 
-import json
 import os
 import pty
 import re
@@ -18,15 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.interleave import ROOT
-from benchmarks.machine import description, headline, require_idle
-from utils.files import write_text
-from utils.program import make_parser
+from benchmarks.program import begin, leave, make_parser, markdown_table
 
 # The bar holds this only once a step has been made; the diary's lines begin with the time.
 FIRST_STEP = r"loss \d+\.\d+ = class"
@@ -36,19 +33,14 @@ GENERATE = "import sys; from data.formats.shapes import make_shapes; make_shapes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, "startup")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=int, default=64, help="images until the first validation")
-    parser.add_argument("--out", default="runs/benchmarks/startup")
-    parser.add_argument("--busy", action="store_true", help="measure though others compute")
     args = parser.parse_args(argv)
-    others = require_idle(allow_busy=args.busy)
+    report = begin(args.busy)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), args.repeats, args.limit)
-    report = {"machine": description(), "others_at_start": others, "busy": args.busy, **found}
-    write_text(Path(args.out) / "startup.json", json.dumps(report, indent=1))
-    write_text(Path(args.out) / "startup.md", markdown(report))
-    print(markdown(report))
+    print(leave(args.out, "startup", report | found, markdown(found)))
 
 
 def measure(folder: Path, repeats: int, limit: int) -> dict[str, list[float]]:
@@ -118,14 +110,12 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
-def markdown(report: dict) -> str:
-    lines = [headline(report["machine"], report["busy"]), ""]
-    lines += ["| from the command to | minimum | median | runs |", "|---|---:|---:|---:|"]
-    for name, values in report.items():
-        if isinstance(values, list):
-            numbers = f"{min(values):.1f} s | {np.median(values):.1f} s | {len(values)}"
-            lines.append(f"| {name} | {numbers} |")
-    return "\n".join(lines) + "\n"
+def markdown(found: Mapping[str, Sequence[float]]) -> str:
+    rows = [
+        (name, f"{min(values):.1f} s", f"{np.median(values):.1f} s", f"{len(values)}")
+        for name, values in found.items()
+    ]
+    return markdown_table(("from the command to", "minimum", "median", "runs"), rows)
 
 
 if __name__ == "__main__":

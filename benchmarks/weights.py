@@ -1,10 +1,10 @@
-"""Weights for all contestants: `python -m benchmarks.weights DEPTH CLASSES FOLDER`.
+"""Weights for all contestants, made by a worker.
 
-Leaves theirs.pth, a state dict of torchvision, and weights.npz, what `import_file` makes of it.
-A process of its own, so that those that are timed need not import the other's library.
+Leaves theirs.pth, a state dict of torchvision, and weights.npz, what `import_file` makes of it. In
+a process of its own, so that those that are timed need not import the other's library.
 """
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,12 +14,16 @@ from benchmarks.contestants.job import SEED
 from core.weights.importing import import_file
 
 
-def main() -> None:
-    depth, classes, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(state_dict(depth, classes), folder / "theirs.pth")
-    names = [f"class {k}" for k in range(classes)]
-    import_file(folder / "theirs.pth", classes=names).save(folder / "weights.npz")
+def make(depth: int, classes: int, folder: str) -> Callable[[], dict]:
+    def write() -> dict:
+        file = Path(folder) / "theirs.pth"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state_dict(depth, classes), file)
+        names = [f"class {k}" for k in range(classes)]
+        import_file(file, classes=names).save(file.with_name("weights.npz"))
+        return {}
+
+    return write
 
 
 def state_dict(depth: int, classes: int) -> dict:
@@ -41,7 +45,3 @@ def state_dict(depth: int, classes: int) -> dict:
         head.weight /= model.head(list(features.values()))["cls_logits"].std()
         head.bias.fill_(-6.5)
     return model.state_dict()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,23 +1,18 @@
-"""One contestant in a process of its own: `python -m benchmarks.worker MODULE '{"field": ...}'`.
+"""One contestant in a process of its own: what that process does, told by interleave.py.
 
-Told by lines on its standard input what to do, answers with lines of JSON; see interleave.py.
-
-    warm           runs twice: tracing and first allocations are over    {"seconds": of both}
-    run            runs once                                             {"seconds": ...}
-    outputs PATH   writes what the first run returned as .npz            {}
-    memory         bytes, see `Memory`                                   {"above_imports": ...}
+start     builds the contestant, `module.make(**fields)`                its process
+warm      runs twice: tracing and first allocations are over            {"seconds": of both}
+run       runs once                                                     {"seconds": ...}
+outputs   what the first run returned                                   {name: array, ...}
+memory    bytes, see `Memory`                                           {"above_imports": ...}
 """
 
 import importlib
-import json
 import os
 import re
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import numpy as np
 
 
 class Memory:
@@ -51,46 +46,27 @@ def _forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
-class Contestant:
-    """A function to time, and what it returned first."""
+_commands: dict[str, Callable[[], dict]] = {}  # of this process's contestant, once it has one
 
-    def __init__(self, run: Callable[[], dict]):
-        self._run = run
-        self._first: dict = {}
 
-    def run(self) -> dict:
+def start(module: str, fields: Mapping) -> int:
+    os.dup2(2, 1)  # what libraries print must not mix with the report
+    make = importlib.import_module(module).make
+    first: dict = {}
+    memory = Memory()
+    work = make(**fields)
+    memory.mark_built()
+
+    def run() -> dict:
         start = time.perf_counter()
-        outputs = self._run()
+        outputs = work()
         seconds = time.perf_counter() - start
-        self._first = self._first or outputs
+        first.update(first or outputs)
         return {"seconds": seconds}
 
-    def warm(self) -> dict:
-        return {"seconds": self.run()["seconds"] + self.run()["seconds"]}
-
-    def outputs(self, path: str) -> dict:
-        np.savez(path, **self._first)
-        return {}
+    _commands.update(run=run, outputs=lambda: first, memory=memory.read)
+    return os.getpid()
 
 
-def main() -> None:
-    # What libraries print must not mix with the answers.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    module = importlib.import_module(sys.argv[1])
-    memory = Memory()
-    contestant = Contestant(module.make(**json.loads(sys.argv[2])))
-    memory.mark_built()
-    commands: dict[str, Callable[..., dict]] = {
-        "warm": contestant.warm,
-        "run": contestant.run,
-        "outputs": contestant.outputs,
-        "memory": memory.read,
-    }
-    for line in sys.stdin:
-        name, *arguments = json.loads(line)
-        print(json.dumps(commands[name](*arguments)), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def answer(command: str) -> dict:
+    return _commands[command]()

@@ -44,11 +44,13 @@ from data.doctor.findings import (
     Finding,
     box_findings,
     class_findings,
+    of_split,
     reader_findings,
 )
 from data.doctor.object_counts import limits
 from data.doctor.page import by_kind, render
 from data.doctor.pixels import (
+    decoded,
     depth_findings,
     file_findings,
     read_facts,
@@ -82,9 +84,10 @@ def main(argv: list[str] | None = None) -> int:
             proposed = anchors["proposed"]["line"] if anchors["proposed"] else "no other anchors"
             print(f"present: {anchors['line']}\nproposed: {proposed}", flush=True)
             return 0
-        findings, bits = examine(config, datasets, args.pixels)
+        figures = {name: split_figures(d, config.model.resize) for name, d in datasets.items()}
+        findings, bits = examine(config, datasets, figures, args.pixels)
         datasets = {split: replace(dataset, bits=bits) for split, dataset in datasets.items()}
-        report = summarize(config, datasets, findings, anchors)
+        report = summarize(config, figures, findings, anchors)
         out = Path(args.out) if args.out else Path(config.output) / "check"
         write_text(out / "report.json", json.dumps(report, indent=1))
         write_text(out / "report.html", render(report, findings, datasets))
@@ -121,13 +124,14 @@ def read(config: Config) -> dict[str, Dataset]:
 
 
 def examine(
-    config: Config, datasets: dict[str, Dataset], pixels: bool
+    config: Config, datasets: dict[str, Dataset], figures: dict[str, dict], pixels: bool
 ) -> tuple[list[Finding], int | None]:
     """All findings, and the bits in use of 16-bit images as training would find them.
 
-    pixels: whether images are decoded for it; without, bits are what the config says.
+    figures: of each split. pixels: whether images are decoded for it; without, bits are what the
+    config says.
     """
-    bits = config.model.bits
+    bits, detect = config.model.bits, config.model.detect
     train, val = datasets["train"], datasets.get("val")
     if val is not None and _files(train) == _files(val):
         val = None
@@ -141,51 +145,39 @@ def examine(
         found += unlisted_images(datasets, reported)
     for split, dataset in datasets.items():
         found += box_findings(dataset, split)
-        found += limit_findings(config, dataset, split)
-    found += class_findings(train, datasets.get("val", train))
+        reached = limits(dataset, detect.max_detections, detect.top_k, config.metric == "coco")
+        found += [of_split(kind, "warning", split, text) for kind, text in reached]
+    found += class_findings(figures["train"], figures.get("val", figures["train"]))
     if val is None:
         text = f"{train.name}: train and val are the same: what is learnt by heart counts as known"
-        found.append(Finding("train and val are the same split", "warning", "val", "", "", text))
+        found.append(of_split("train and val are the same split", "warning", "val", text))
     if pixels:
         facts = {split: read_facts(d.images, f"decoding {split}") for split, d in datasets.items()}
-        deep, bits = depth_findings(datasets, facts, bits)
+        whole = {split: decoded(found_there) for split, found_there in facts.items()}
+        deep, bits = depth_findings(datasets, whole, bits)
         found += deep
         for split, dataset in datasets.items():
             found += file_findings(dataset, facts[split], split)
-            found += same_within(dataset, facts[split], split)
+            found += same_within(dataset, whole[split], split)
         if val is not None:
-            found += same_across(train, val, facts["train"], facts["val"])
+            found += same_across(train, val, whole["train"], whole["val"])
     elif val is not None:
         found += same_files(train, val)
     return found, bits
 
 
-def limit_findings(config: Config, dataset: Dataset, split: str) -> list[Finding]:
-    """More objects in an image than detections are kept of it."""
-    detect = config.model.detect
-    is_coco = config.metric == "coco"
-    return [
-        Finding(kind, "warning", split, "", "", text)
-        for kind, text in limits(dataset, detect.max_detections, detect.top_k, is_coco)
-    ]
-
-
 def training_findings(config: Config, train: Dataset) -> list[Finding]:
     """What stops a training that has read its images: too few of them, nothing to learn."""
-    found = []
+    texts = []
     for batch_size in dict.fromkeys(phase.batch_size for phase in config.train.all_phases()):
         try:
             steps_per_epoch(train, config.data, batch_size)
         except ValueError as error:
-            found.append(_of_train("fewer images than a batch", str(error)))
+            texts.append(("fewer images than a batch", str(error)))
     if not learnable(train, config.data.train_on_difficult).any():
         text = f"{train.name}: expected objects to learn from, found none"
-        found.append(_of_train("nothing to learn in train", text))
-    return found
-
-
-def _of_train(kind: str, message: str) -> Finding:
-    return Finding(kind, "error", "train", "", "", message, stops=True)
+        texts.append(("nothing to learn in train", text))
+    return [of_split(kind, "error", "train", text, stops=True) for kind, text in texts]
 
 
 def _files(dataset: Dataset) -> set[str]:
@@ -233,18 +225,18 @@ def examine_anchors(config: Config, dataset: Dataset) -> dict:
 
 
 def summarize(
-    config: Config, datasets: dict[str, Dataset], findings: Sequence[Finding], anchors: dict
+    config: Config, splits: dict[str, dict], findings: Sequence[Finding], anchors: dict
 ) -> dict:
-    """All that report.json holds."""
-    splits = {name: split_figures(d, config.model.resize) for name, d in datasets.items()}
-    severities = Counter(finding.severity for finding in findings)
+    """All that report.json holds. splits: the figures of each."""
+    found = Counter(finding.severity for finding in findings)
+    severities = {name: found[name] for name in SEVERITIES}
     return {
-        "headline": headline(splits, findings),
+        "headline": headline(splits, severities, findings),
         "accepted": not any(finding.stops for finding in findings),
         "name": config.name,
         "data": configs.to_dict(config.data),
-        "classes": list(datasets["train"].classes),
-        "severities": {name: severities[name] for name in SEVERITIES},
+        "classes": [one["name"] for one in splits["train"]["classes"]],
+        "severities": severities,
         "splits": splits,
         "anchors": anchors,
         "findings": [
@@ -253,14 +245,15 @@ def summarize(
     }
 
 
-def headline(splits: dict[str, dict], findings: Sequence[Finding]) -> str:
+def headline(
+    splits: dict[str, dict], severities: dict[str, int], findings: Sequence[Finding]
+) -> str:
     """Size, findings by severity, and the verdict with its reasons, in one line."""
     images, objects = (
         " + ".join(str(figures[name]) for figures in splits.values())
         for name in ("images", "objects")
     )
-    severities = Counter(finding.severity for finding in findings)
-    counts = ", ".join(f"{severities[name]} {name}s" for name in SEVERITIES)
+    counts = ", ".join(f"{count} {name}s" for name, count in severities.items())
     reasons = Counter(finding.kind for finding in findings if finding.stops)
     verdict = "training accepts the data"
     if reasons:

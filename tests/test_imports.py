@@ -37,7 +37,7 @@ LOADS_FOR_TRAIN = "training/plan.py"
 KNOW_CONVENTIONS = "core/weights/"
 # Programs as those at the root, though they lie in a package.
 COMMANDS = {"data/check.py", "data/preview.py"}
-MAY_USE_TORCH = ("core/weights/files.py", "tests/parity/", "benchmarks/")
+MAY_USE_TORCH = ("core/weights/foreign_files.py", "tests/parity/", "benchmarks/")
 NOT_OURS = {"runs", "datasets"}
 RUN_PROGRAMS = ("tests", "benchmarks", "images")  # as a person would
 
@@ -152,10 +152,10 @@ KEEPS = {
     "utils/boxes.py": "import tensorflow as tf\nfrom utils import draw\nfile.load('configs')",
     "configs/schema.py": "import json\nfrom configs.checked import Checked",
     "configs/reader.py": "from utils.reading import read_json",
-    "core/weights/files.py": "def f():\n    import torch",
-    "core/weights/yhenon.py": "from configs.schema import Model",
+    "core/weights/foreign_files.py": "def f():\n    import torch",
+    "core/weights/formats/yhenon.py": "from configs.schema import Model",
     "data/check.py": "import configs\nimport core.build\nconfigs.load()",
-    "data/preview.py": "import configs\nimport core.weights.store\nconfigs.load()",
+    "data/preview.py": "import configs\nimport core.weights.own_files\nconfigs.load()",
     "tests/parity/test_torchvision.py": "import torch\nimport torchvision",
     "benchmarks/input.py": "import torch",
     "tests/test_a.py": "import configs\nconfigs.load('a')\nimport core.build, data.pipeline",
@@ -210,7 +210,7 @@ def test_a_tree_that_keeps_the_rules_passes(tmp_path):
         ("train.py", "import torch"),
         ("core/a.py", "try:\n    import torch.nn\nexcept ImportError:\n    pass"),
         ("core/weights/transfer.py", "import torch"),
-        ("core/weights/files.py", "import data.records"),
+        ("core/weights/foreign_files.py", "import data.records"),
         ("train.py", "import torchvision"),
         ("tests/test_b.py", "from torch import nn"),
         ("core/build.py", "import configs\nconfig = configs.load()"),

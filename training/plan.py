@@ -13,8 +13,8 @@ from configs import Config, ConfigError
 from configs.schema import FullPhase, Model
 from core.build import build_schedule, require_parts
 from core.schedules import LearningRateSchedule
+from core.weights.own_files import DETECTOR, Weights, stated
 from core.weights.published import open_weights
-from core.weights.store import DETECTOR, Weights, stated
 from core.weights.transfer import class_sources
 from data.datasets import class_names, read_split
 from data.images.bit_depth import Depth, depth_of

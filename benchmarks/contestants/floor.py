@@ -7,7 +7,6 @@ convolution (Winograd) may get below.
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -21,8 +20,7 @@ from core.build import build_model
 SIDE = 2048  # 17 GFLOP: a tenth of a second on a few cores
 
 
-def make(**fields: Any) -> Callable[[], dict]:
-    job = Job(**fields)
+def make(job: Job) -> Callable[[], dict]:
     flops = network_flops(job)
     a, b = tf.random.split([1, 2], 2)
     matrices = [tf.random.stateless_normal([SIDE, SIDE], seed) for seed in (a, b)]

@@ -8,7 +8,6 @@ come normalised, outside the time. Its losses are its own.
 import os
 import re
 from collections.abc import Callable
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -25,20 +24,32 @@ from benchmarks.contestants.job import (
     images_of,
     objects_of,
 )
+from configs.schema import Model
+from core.weights.formats.format import Format
+from core.weights.own_files import Weights
 
 BLOCKS = {18: ("basic_block", [2, 2, 2, 2]), 50: ("bottleneck_block", [3, 4, 6, 3])}
-# Their layer -> ours, which the file of weights names.
-PLACES = (
-    (
-        r"conv1_(conv|bn)",
-        lambda m: f"backbone/{m[1].replace('conv', 'conv1').replace('bn', 'bn1')}",
+
+
+def _block(found: re.Match) -> str:
+    stage, block, number, kind = found.groups()
+    layer = f"downsample_{int(kind == 'bn')}" if number == "0" else f"{kind}{number}"
+    return f"backbone/layer{int(stage) + 1}_{block}/{layer}"
+
+
+NAMES = Format(  # their layers -> ours, which the file of weights names
+    name="keras-hub",
+    library="keras",
+    marks=(),
+    layers=(
+        (r"conv1_(conv|bn)", r"backbone/\g<1>1"),
+        (r"stack(\d)_block(\d+)_(\d)_(conv|bn)", _block),
+        (r"fpn/(lateral|output)_conv_P(\d)", r"neck/\1\2"),
+        (r"fpn/coarser_P(\d)", r"neck/p\1"),
+        (r"(class|box)(?:ification)?_head/conv2d_(\d)", r"\1_head/conv\2"),
+        (r"(class|box)(?:ification)?_head/logits_layer", r"\1_head/output"),
     ),
-    (r"stack(\d)_block(\d+)_0_(conv|bn)", lambda m: _block(m, f"downsample_{int(m[3] == 'bn')}")),
-    (r"stack(\d)_block(\d+)_(\d)_(conv|bn)", lambda m: _block(m, f"{m[4]}{m[3]}")),
-    (r"fpn/(lateral|output)_conv_P(\d)", lambda m: f"neck/{m[1]}{m[2]}"),
-    (r"fpn/coarser_P(\d)", lambda m: f"neck/p{m[1]}"),
-    (r"(class|box)(?:ification)?_head/conv2d_(\d)", lambda m: f"{m[1]}_head/conv{m[2]}"),
-    (r"(class|box)(?:ification)?_head/logits_layer", lambda m: f"{m[1]}_head/output"),
+    conventions=Model(),
 )
 
 
@@ -50,8 +61,7 @@ class Detector(keras_hub.models.RetinaNetObjectDetector):
         return super().decode_predictions(predictions, data)
 
 
-def make(**fields: Any) -> Callable[[], dict]:
-    job = Job(**fields)
+def make(job: Job) -> Callable[[], dict]:
     policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[job.precision]
     keras.config.set_dtype_policy(policy)
     detector = _build(job)
@@ -87,25 +97,12 @@ def _build(job: Job) -> Detector:
     return detector
 
 
-def _block(found: re.Match, layer: str) -> str:
-    return f"backbone/layer{int(found[1]) + 1}_{found[2]}/{layer}"
-
-
-def place(path: str) -> str:
-    """Path of one of their variables -> path of ours. Raises ValueError for an unknown one."""
-    layer, _, leaf = path.rpartition("/")
-    for pattern, ours in PLACES:
-        found = re.fullmatch(pattern, layer)
-        if found:
-            return f"{ours(found)}/{leaf}"
-    raise ValueError(f"keras-hub: expected a layer of RetinaNet, found {path}")
-
-
 def _load(detector: Detector, file: str) -> None:
-    with np.load(file) as arrays:
-        names = {name.rpartition("|")[2].removeprefix("retinanet/"): name for name in arrays.files}
-        for variable in detector.variables:
-            variable.assign(arrays[names[place(variable.path)]])
+    arrays = Weights.load(file).arrays
+    for variable in detector.variables:
+        place = NAMES.place(variable.path)
+        assert place, "ignored is nothing"
+        variable.assign(arrays[place])
 
 
 def _inference(job: Job, detector: Detector, images: np.ndarray) -> Callable[[], dict]:

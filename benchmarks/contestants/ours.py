@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -14,13 +13,13 @@ from core.build import build_criterion, build_model, build_optimizer, build_post
 from core.engine import compiled, predict, train_step
 from core.predictor import frozen
 from core.retinanet import RetinaNet
-from core.weights.store import Weights
+from core.weights.own_files import Weights
+from core.weights.transfer import transfer
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
-def make(**fields: Any) -> Callable[[], dict]:
-    job = Job(**fields)
+def make(job: Job) -> Callable[[], dict]:
     return {"inference": _inference, "train": _training}[job.task](job)
 
 
@@ -28,24 +27,19 @@ def _loaded(job: Job) -> tuple[RetinaNet, Model]:
     """The model in the job's precision, and its conventions."""
     weights = Weights.load(f"{job.weights}/weights.npz")
     model = build_model(weights.model, job.classes, POLICIES[job.precision])
-    for variable in model.variables:
-        variable.assign(weights.arrays[variable.path.removeprefix("retinanet/")])
+    transfer(weights, model, weights.model, weights.classes)
     return model, weights.model
 
 
 def _inference(job: Job) -> Callable[[], dict]:
     model, config = _loaded(job)
     postprocess = build_postprocess(config)
-    batch = {
-        "images": tf.constant(images_of(job)),
-        "sizes": tf.fill([job.batch, 2], job.size),
-        "scales": tf.ones([job.batch, 2]),
-    }
+    batch = batch_of(job)
     step = lambda batch: predict(model, postprocess, batch)  # noqa: E731
     if job.variant == "frozen":
-        step = frozen(step, model, _spec(batch))
+        step = frozen(step, model, spec_of(batch))
     else:
-        step = compiled(step, _spec(batch))
+        step = compiled(step, spec_of(batch))
 
     def infer() -> dict:
         found = {name: value.numpy() for name, value in step(batch).items()}
@@ -66,16 +60,10 @@ def _training(job: Job) -> Callable[[], dict]:
     )
     criterion = build_criterion(config)
     optimizer = build_optimizer(config, LEARNING_RATE, model)
-    boxes, labels = objects_of(job)
-    batch = {
-        "images": tf.constant(images_of(job)),
-        "sizes": tf.fill([job.batch, 2], job.size),
-        "boxes": tf.constant(boxes),
-        "labels": tf.constant(labels),
-    }
+    batch = batch_of(job)
     step = compiled(
         lambda batch: train_step(model, criterion, optimizer, batch),
-        _spec(batch),
+        spec_of(batch),
         eager=job.variant == "eager",
     )
 
@@ -86,5 +74,14 @@ def _training(job: Job) -> Callable[[], dict]:
     return train
 
 
-def _spec(batch: dict) -> dict:
+def batch_of(job: Job) -> dict[str, tf.Tensor]:
+    """The images of a job and what their task needs beside them."""
+    batch = {"images": tf.constant(images_of(job)), "sizes": tf.fill([job.batch, 2], job.size)}
+    if job.task == "inference":
+        return batch | {"scales": tf.ones([job.batch, 2])}
+    boxes, labels = objects_of(job)
+    return batch | {"boxes": tf.constant(boxes), "labels": tf.constant(labels)}
+
+
+def spec_of(batch: dict[str, tf.Tensor]) -> dict[str, tf.TensorSpec]:
     return {name: tf.TensorSpec(value.shape, value.dtype) for name, value in batch.items()}

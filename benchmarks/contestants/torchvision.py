@@ -6,7 +6,6 @@ with its weights frozen, which folds batch norms too. It needs a C++ compiler an
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torchvision
@@ -32,8 +31,7 @@ def build(depth: int, size: int, classes: int) -> RetinaNet:
     return RetinaNet(backbone, classes, min_size=size, max_size=size)
 
 
-def make(**fields: Any) -> Callable[[], dict]:
-    job = Job(**fields)
+def make(job: Job) -> Callable[[], dict]:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = build(job.depth, job.size, job.classes)
     model.load_state_dict(torch.load(f"{job.weights}/theirs.pth"))

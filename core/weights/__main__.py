@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.checked import assignment, to_dict
-from core.weights.files import WeightsError
-from core.weights.importing import FORMATS
+from core.weights.foreign_files import WeightsError
+from core.weights.formats import FORMATS
+from core.weights.own_files import OF_BACKBONE, Weights
 from core.weights.published import PUBLISHED, SHORT, cache_folder, open_weights
-from core.weights.store import OF_BACKBONE, Weights
 from utils.diary import diary
 from utils.program import make_parser, run_program
 

@@ -1,7 +1,7 @@
 """A file of another project -> `Weights`: recognised, renamed, checked; nothing is written here."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,14 @@ from configs.checked import ConfigError, adopt, override, to_dict
 from configs.schema import Model
 from core.backbones.resnet import BLOCKS
 from core.build import build_anchors, build_backbone, build_model
-from core.weights import keras_applications, keras_retinanet, torchvision, yhenon
-from core.weights.files import Contents, WeightsError, read_file
-from core.weights.names import Format
-from core.weights.store import BACKBONE, DETECTOR, OF_BACKBONE, Weights, stated
+from core.weights.foreign_files import Contents, WeightsError, read_file
+from core.weights.formats import FORMATS
+from core.weights.formats.format import Format
+from core.weights.own_files import BACKBONE, DETECTOR, OF_BACKBONE, Weights, by_place, stated
+from core.weights.transfer import some
 
-FORMATS = {
-    known.name: known
-    for known in (
-        torchvision.RETINANET,
-        yhenon.RETINANET,
-        torchvision.RESNET,  # after the detectors that have its names, too
-        keras_retinanet.RETINANET,
-        keras_applications.RESNET,
-    )
-}
 OUTPUT = "class_head/output/kernel"  # a file without it is a backbone alone
+MOST = 5  # names of tensors in a message
 
 
 def import_file(
@@ -47,25 +39,38 @@ def import_file(
     for impossible changes.
     """
     contents = read_file(path)
-    known = _format(contents, format_name)
-    arrays = _placed(contents, known)
-    _check_numbers(path, arrays)
+    if format_name is not None and format_name not in FORMATS:
+        raise WeightsError(f"format: expected one of {', '.join(FORMATS)}, found {format_name!r}")
     try:
-        structure = Model(**_structure(path, arrays))
-    except ConfigError as error:
+        known = FORMATS[format_name] if format_name else _recognised(contents)
+        arrays, model, names = _imported(contents, known, changes or {}, classes)
+    except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
-    model = adopt(structure, known.conventions(arrays, contents.listed))
-    _check_changes(changes or {}, is_backbone=OUTPUT not in arrays)
-    model = override(model, changes or {})
-    names: tuple[str, ...] = ()
-    if OUTPUT in arrays:
-        names = _class_names(path, arrays, model, known, classes)
-    elif classes:
-        raise WeightsError(f"{path}: holds a backbone alone, which has no classes")
-    arrays = _fitted(path, arrays, model, len(names))
     origin = {"file": Path(path).name, "format": known.name, "sha256": _sha256(path)}
     model = stated(DETECTOR if names else BACKBONE, to_dict(model))
     return Weights(Path(path), arrays, model, names, origin)
+
+
+def _imported(
+    contents: Contents, known: Format, changes: Mapping[str, Any], classes: Sequence[str] | None
+) -> tuple[dict[str, np.ndarray], Model, tuple[str, ...]]:
+    """Arrays by place, their conventions, names of classes. Messages do not name the file."""
+    arrays = _placed(contents, known)
+    _check_numbers(arrays)
+    try:
+        structure = Model(**_structure(arrays))
+    except ConfigError as error:
+        raise WeightsError(str(error)) from None
+    said = known.conventions
+    model = adopt(structure, said(arrays, contents.listed) if callable(said) else said)
+    _check_changes(changes, is_backbone=OUTPUT not in arrays)
+    model = override(model, changes)
+    names: tuple[str, ...] = ()
+    if OUTPUT in arrays:
+        names = _class_names(arrays, model, known, classes)
+    elif classes:
+        raise WeightsError("holds a backbone alone, which has no classes")
+    return _fitted(arrays, model, len(names)), model, names
 
 
 def _check_changes(changes: Mapping[str, Any], is_backbone: bool) -> None:
@@ -81,18 +86,14 @@ def _check_changes(changes: Mapping[str, Any], is_backbone: bool) -> None:
             )
 
 
-def _format(contents: Contents, name: str | None) -> Format:
-    if name is not None:
-        if name not in FORMATS:
-            raise WeightsError(f"format: expected one of {', '.join(FORMATS)}, found {name!r}")
-        return FORMATS[name]
+def _recognised(contents: Contents) -> Format:
     for known in FORMATS.values():
         if known.recognises(contents.library, list(contents.arrays)):
             return known
-    some = ", ".join(list(contents.arrays)[:4]) or "none"
+    few = ", ".join(list(contents.arrays)[:4]) or "none"
     raise WeightsError(
-        f"{contents.path}: expected weights of one of {', '.join(FORMATS)}, found a "
-        f"{contents.library} file of {len(contents.arrays)} tensors ({some} ...)"
+        f"expected weights of one of {', '.join(FORMATS)}, found a {contents.library} file of "
+        f"{len(contents.arrays)} tensors ({few} ...)"
     )
 
 
@@ -108,39 +109,36 @@ def _placed(contents: Contents, known: Format) -> dict[str, np.ndarray]:
             unknown.append(name)
             continue
         if place in arrays:
-            raise WeightsError(f"{contents.path}: {name} and {theirs[place]} are the same tensor")
+            raise WeightsError(f"{name} and {theirs[place]} are the same tensor")
         if place is not None:
             arrays[place], theirs[place] = known.array(array), name
     if unknown:
-        raise WeightsError(
-            f"{contents.path}: expected only tensors of {known.name}, found {_some(unknown)}"
-        )
+        found = some(sorted(unknown), MOST)
+        raise WeightsError(f"expected only tensors of {known.name}, found {found}")
     for place, array in arrays.items():
         if not array.size:
-            raise WeightsError(f"{contents.path}: expected numbers, found none in {place}")
+            raise WeightsError(f"expected numbers, found none in {place}")
         # Two vectors that lie across would make a matrix of any size when one is added.
         if array.ndim != 1 and not place.endswith("/kernel"):
-            raise WeightsError(
-                f"{contents.path}: expected {place} to be a vector, found shape {array.shape}"
-            )
+            raise WeightsError(f"expected {place} to be a vector, found shape {array.shape}")
     try:
         known.finish(arrays)
     except KeyError as error:
-        raise WeightsError(f"{contents.path}: expected {error.args[0]}, found none") from None
+        raise WeightsError(f"expected {error.args[0]}, found none") from None
     except ValueError as error:
-        raise WeightsError(f"{contents.path}: expected a bias that fits, found {error}") from None
+        raise WeightsError(f"expected a bias that fits, found {error}") from None
     return arrays
 
 
-def _check_numbers(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+def _check_numbers(arrays: Mapping[str, np.ndarray]) -> None:
     for place, array in arrays.items():
         if not np.isfinite(array).all():
-            raise WeightsError(f"{path}: expected finite numbers, found others in {place}")
+            raise WeightsError(f"expected finite numbers, found others in {place}")
         if place.endswith("moving_variance") and (array < 0).any():
-            raise WeightsError(f"{path}: expected variances, found negative ones in {place}")
+            raise WeightsError(f"expected variances, found negative ones in {place}")
 
 
-def _structure(path: str | Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _structure(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The settings of `Model` that shapes and names tell."""
     stages = [
         len({place.split("/")[1] for place in arrays if place.startswith(f"backbone/layer{i}_")})
@@ -154,7 +152,7 @@ def _structure(path: str | Path, arrays: Mapping[str, np.ndarray]) -> dict[str, 
     ]
     if not depths:
         raise WeightsError(
-            f"{path}: expected the blocks of a ResNet of {', '.join(map(str, BLOCKS))}, found "
+            f"expected the blocks of a ResNet of {', '.join(map(str, BLOCKS))}, found "
             f"{stages} {'bottlenecks' if is_deep else 'basic blocks'}"
         )
     structure = {"backbone": f"resnet{depths[0]}"}
@@ -163,7 +161,7 @@ def _structure(path: str | Path, arrays: Mapping[str, np.ndarray]) -> dict[str, 
 
     def channels(place: str, axis: int) -> int:
         if place not in arrays or arrays[place].ndim != 4:
-            raise WeightsError(f"{path}: expected {place}, a 4-dimensional kernel, found none")
+            raise WeightsError(f"expected {place}, a 4-dimensional kernel, found none")
         return arrays[place].shape[axis]
 
     width = channels("neck/lateral5/kernel", 3)
@@ -179,11 +177,7 @@ def _structure(path: str | Path, arrays: Mapping[str, np.ndarray]) -> dict[str, 
 
 
 def _class_names(
-    path: str | Path,
-    arrays: Mapping[str, np.ndarray],
-    model: Model,
-    known: Format,
-    classes: Sequence[str] | None,
+    arrays: Mapping[str, np.ndarray], model: Model, known: Format, classes: Sequence[str] | None
 ) -> tuple[str, ...]:
     """Names of the class outputs. Raises WeightsError asking for --classes if the file has none."""
     num_anchors = build_anchors(model).num_anchors
@@ -192,7 +186,7 @@ def _class_names(
     )
     if deltas != 4 * num_anchors or outputs % num_anchors or not outputs:
         raise WeightsError(
-            f"{path}: expected 4 x {num_anchors} box outputs and a multiple of {num_anchors} class "
+            f"expected 4 x {num_anchors} box outputs and a multiple of {num_anchors} class "
             f"outputs, found {deltas} and {outputs}; for other anchors give theirs, e.g. --set "
             "anchors.ratios=0.5,1,2 anchors.scales=1,1.26,1.59"
         )
@@ -201,49 +195,41 @@ def _class_names(
         classes = (known.classes or {}).get(count)
         if classes is None:
             raise WeightsError(
-                f"{path}: {count} classes whose names the file does not hold: give them in the "
+                f"{count} classes whose names the file does not hold: give them in the "
                 "order of the labels (of torchvision the first is the background): python -m "
                 "core.weights import FILE --out DIR --classes person,head"
             )
     if len(classes) != count or len(set(classes)) != count:
         raise WeightsError(
-            f"{path}: expected {count} different class names, found {len(classes)}: "
-            f"{', '.join(classes)}"
+            f"expected {count} different class names, found {len(classes)}: {', '.join(classes)}"
         )
     return tuple(classes)
 
 
 def _fitted(
-    path: str | Path, arrays: Mapping[str, np.ndarray], model: Model, num_classes: int
+    arrays: Mapping[str, np.ndarray], model: Model, num_classes: int
 ) -> dict[str, np.ndarray]:
     """The arrays in the order of the model's variables; there must be one for each, and no more."""
     with tf.Graph().as_default():  # shapes alone: a file's widths could be those of terabytes
         if num_classes:
-            variables = build_model(model, num_classes).variables
-            variables = {variable.path.split("/", 1)[1]: variable for variable in variables}
+            built = build_model(model, num_classes)
         else:
-            backbone = build_backbone(model)
-            backbone(tf.zeros([1, 64, 64, 3]))
-            variables = {variable.path: variable for variable in backbone.variables}
+            built = build_backbone(model)
+            built(tf.zeros([1, 64, 64, 3]))
+        variables = by_place(built.variables)
     missing, unused = variables.keys() - arrays.keys(), arrays.keys() - variables.keys()
     if missing or unused:
         raise WeightsError(
-            f"{path}: expected the tensors of {model.backbone}"
-            + (f", found none for {_some(missing)}" if missing else "")
-            + (f", found {_some(unused)} too" if unused else "")
+            f"expected the tensors of {model.backbone}"
+            + (f", found none for {some(sorted(missing), MOST)}" if missing else "")
+            + (f", found {some(sorted(unused), MOST)} too" if unused else "")
         )
     for place, variable in variables.items():
         if arrays[place].shape != tuple(variable.shape):
             raise WeightsError(
-                f"{path}: expected {place} of shape {tuple(variable.shape)}, found "
-                f"{arrays[place].shape}"
+                f"expected {place} of shape {tuple(variable.shape)}, found {arrays[place].shape}"
             )
     return {place: arrays[place] for place in variables}
-
-
-def _some(names: Iterable[str]) -> str:
-    names = sorted(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _sha256(path: str | Path) -> str:

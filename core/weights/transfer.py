@@ -12,8 +12,8 @@ import numpy as np
 
 from configs.schema import Model
 from core.build import build_anchors
-from core.weights.files import WeightsError
-from core.weights.store import DETECTOR, Weights
+from core.weights.foreign_files import WeightsError
+from core.weights.own_files import DETECTOR, Weights, by_place
 
 CLASS_OUTPUT = ("class_head/output/kernel", "class_head/output/bias")
 OUTPUTS = (*CLASS_OUTPUT, "box_head/output/kernel", "box_head/output/bias")
@@ -52,14 +52,15 @@ class Report:
         ]
         new = [name for name, there in self.classes.items() if not there]
         if self.partly:
-            lines.append(f"classes copied: {_some(known)}")
-            lines.append(f"classes that start at the prior: {_some(new)}")
+            lines.append(f"classes copied: {some(known)}")
+            lines.append(f"classes that start at the prior: {some(new)}")
         return lines + self.notes
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return (", ".join(names[:10]) or "none") + more
+def some(names: Sequence[str], most: int = 10) -> str:
+    """The first of the names for a message, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
 
 
 def transfer(weights: Weights, model: keras.Model, config: Model, classes: Sequence[str]) -> Report:
@@ -72,7 +73,7 @@ def transfer(weights: Weights, model: keras.Model, config: Model, classes: Seque
     Raises WeightsError for a tensor of the weights that has no place, or a variable of a part that
     the weights have and that is not in them, and for an alias of a class that is not there.
     """
-    variables = {variable.path.split("/", 1)[1]: variable for variable in model.variables}
+    variables = by_place(model.variables)
     report = Report(num_parameters=sum(int(np.prod(v.shape)) for v in variables.values()))
     values = dict(weights.arrays)
     if weights.kind == DETECTOR:
@@ -162,5 +163,5 @@ def _check(
             problems.append(f"{place} of {array.shape}, the model has {shape or 'none'}")
     if problems:
         raise WeightsError(
-            f"{weights.path}: expected weights that fit the model, found {_some(problems)}"
+            f"{weights.path}: expected weights that fit the model, found {some(problems)}"
         )

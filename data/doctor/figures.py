@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data.doctor.object_counts import objects_an_image
 from data.images.resize import Rule, at_input_size
 from data.records import Dataset
 
@@ -27,7 +28,7 @@ def split_figures(dataset: Dataset, rule: Rule) -> dict:
     is_object = ~dataset.ignore
     boxes = at_input_size(dataset, rule)[0][is_object]
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
-    per_image = np.bincount(dataset.image_index[is_object], minlength=len(dataset))
+    per_image = objects_an_image(dataset)
     classes = class_figures(dataset)
     present = [row["objects"] for row in classes if row["objects"]]
     return {
@@ -69,7 +70,6 @@ def class_figures(dataset: Dataset) -> list[dict]:
 
 def _histogram(values: np.ndarray, limits: Sequence[float], whole: bool = False) -> dict[str, int]:
     """{"below the first limit": n, "first-second": n, ...}; whole: bars of whole numbers."""
-    counts = np.bincount(np.digitize(values, limits), minlength=len(limits) + 1)
     ends = [0, *limits]
     if whole:
         names = [
@@ -78,12 +78,16 @@ def _histogram(values: np.ndarray, limits: Sequence[float], whole: bool = False)
         ]
     else:
         names = [f"{low:g}-{high:g}" for low, high in itertools.pairwise(ends)]
-    return dict(zip([*names, f"{ends[-1]:g}+"], counts.tolist(), strict=True))
+    return _counts(values, limits, [*names, f"{ends[-1]:g}+"])
 
 
 def _coco_sizes(areas: np.ndarray) -> dict[str, int]:
-    counts = np.bincount(np.digitize(areas, COCO_LIMITS), minlength=3)
-    return dict(zip(("small", "medium", "large"), counts.tolist(), strict=True))
+    return _counts(areas, COCO_LIMITS, ("small", "medium", "large"))
+
+
+def _counts(values: np.ndarray, limits: Sequence[float], names: Sequence[str]) -> dict[str, int]:
+    counts = np.bincount(np.digitize(values, limits), minlength=len(names))
+    return dict(zip(names, counts.tolist(), strict=True))
 
 
 def _image_sizes(sizes: np.ndarray) -> dict:

@@ -7,13 +7,12 @@ Letters: M images, T objects, P pairs of objects of one image.
 import difflib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import numpy as np
 
-from data.doctor.figures import class_figures
 from data.images.decode import IMAGE_SUFFIXES
 from data.records import Dataset
 
@@ -85,6 +84,19 @@ class Finding:
         """JSON-ready, without what pictures are made of."""
         names = ("kind", "severity", "stops", "split", "file", "object", "image", "message")
         return {name: getattr(self, name) for name in names}
+
+
+def of_split(kind: str, severity: str, split: str, message: str, stops: bool = False) -> Finding:
+    """A finding about a split as a whole."""
+    return Finding(kind, severity, split, "", "", message, stops)
+
+
+def of_image(
+    kind: str, severity: str, path: str, text: str, *shown: Shown, item: str = ""
+) -> Finding:
+    """A finding about an image file. shown: pictures of it, the last one of the image itself."""
+    split = shown[-1].split
+    return Finding(kind, severity, split, path, item, f"{path}: {text}", shown=shown, image=path)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -191,8 +203,8 @@ def box_findings(dataset: Dataset, split: str) -> list[Finding]:
             kind = "same box in two classes"
         else:
             kind = "duplicate box" if iou >= SAME_IOU else "near-duplicate box"
-        rows = (int(first), int(second))
-        found.append(_of_rows(dataset, split, kind, "warning", rows, f"overlap by {iou:.2f} IoU"))
+        text = f"overlap by {iou:.2f} IoU"
+        found.append(_of_rows(dataset, split, kind, "warning", (first, second), text))
     return found
 
 
@@ -204,17 +216,9 @@ def _of_rows(
         f"{dataset.classes[dataset.labels[row]]} " + " ".join(f"{v:g}" for v in dataset.boxes[row])
         for row in rows
     )
-    file = dataset.images[image]
-    return Finding(
-        kind=kind,
-        severity=severity,
-        split=split,
-        file=file,
-        object=items,
-        message=f"{file}: {items} {text} (x1 y1 x2 y2 from 0)",
-        shown=(Shown(split, image, tuple(int(row) for row in rows)),),
-        image=file,
-    )
+    text = f"{items} {text} (x1 y1 x2 y2 from 0)"
+    shown = Shown(split, image, rows)
+    return of_image(kind, severity, dataset.images[image], text, shown, item=items)
 
 
 def _overlapping(dataset: Dataset) -> list[tuple[int, int, float]]:
@@ -254,32 +258,32 @@ def _pairs(dataset: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 # ------------------------------------------------------------------------------------------------
 
 
-def class_findings(train: Dataset, val: Dataset) -> list[Finding]:
-    """Classes that are rare or absent in train, names that look alike, nothing to find in val."""
-    found = [_of_classes("look-alike class names", text) for text in _alike(train.classes)]
-    for one, other in zip(class_figures(train), class_figures(val), strict=True):
+def class_findings(train: Mapping, val: Mapping) -> list[Finding]:
+    """Classes that are rare or absent in train, names that look alike, nothing to find in val.
+
+    train, val: the figures of both.
+    """
+    texts = [("look-alike class names", text) for text in _alike(train["classes"])]
+    for one, other in zip(train["classes"], val["classes"], strict=True):
         name, count, in_val = one["name"], one["objects"], other["objects"]
         if not count and in_val:
             text = f"{name!r}: {in_val} objects in val, none in train: it cannot be learnt"
-            found.append(_of_classes("class in val only", text))
+            texts.append(("class in val only", text))
         elif not count:
-            text = f"{name!r}: no object in train, nor in val"
-            found.append(_of_classes("class without objects", text))
+            texts.append(("class without objects", f"{name!r}: no object in train, nor in val"))
         elif count < FEW_OBJECTS:
             text = f"{name!r}: {count} objects in train, fewer than {FEW_OBJECTS}"
-            found.append(_of_classes("class with few objects", text))
-    if (val.difficult | val.ignore).all():
-        text = f"{val.name}: expected objects that are not difficult, found none"
-        found.append(Finding("nothing to find in val", "error", "val", "", "", text, stops=True))
+            texts.append(("class with few objects", text))
+    found = [of_split(kind, "warning", "train", text) for kind, text in texts]
+    if val["objects"] == val["difficult"]:
+        text = f"{val['name']}: expected objects that are not difficult, found none"
+        found.append(of_split("nothing to find in val", "error", "val", text, stops=True))
     return found
 
 
-def _of_classes(kind: str, message: str) -> Finding:
-    return Finding(kind, "warning", "train", "", "", message)
-
-
-def _alike(classes: Sequence[str]) -> Iterator[str]:
+def _alike(figures: Sequence[Mapping]) -> Iterator[str]:
     """Pairs of names that differ in case, blanks and the like, or in little else."""
+    classes = [one["name"] for one in figures]
     plain = [re.sub(r"[\s_-]+", " ", name).strip().casefold() for name in classes]
     for j, name in enumerate(classes):
         for i, other in enumerate(classes[:j]):

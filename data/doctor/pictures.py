@@ -6,6 +6,7 @@ Letters: H W pixels.
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -25,26 +26,23 @@ MARGIN = 1.0  # of the framed boxes' longer side, shown around them
 LEAST = 96  # px of the image that an example shows at least
 
 
-def jpeg_uri(rgb: np.ndarray, quality: int = 82) -> str:
+def jpeg_uri(rgb: np.ndarray) -> str:
     """(H, W, 3) uint8 RGB -> a data URI."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    options = [cv2.IMWRITE_JPEG_QUALITY, 82]
     data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)[1]
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
 
 
-def samples(dataset: Dataset, seed: int = 0) -> str | None:
+def samples(dataset: Dataset) -> str | None:
     """A contact sheet of random images with their boxes; None if none of them decodes."""
-    chosen = np.random.default_rng(seed).permutation(len(dataset))[: 2 * NUM_SAMPLES]
-    pictures: list[np.ndarray] = []
-    names = []
-    for index in sorted(chosen.tolist()):
-        picture = _picture(dataset, Shown("", index))
-        if picture is not None and len(pictures) < NUM_SAMPLES:
-            pictures.append(picture)
-            names.append(dataset.image_ids[index])
+    chosen = np.random.default_rng(0).permutation(len(dataset))[: 2 * NUM_SAMPLES]
+    tried = ((i, _picture(dataset, Shown("", i))) for i in sorted(chosen.tolist()))
+    pictures = dict(islice((pair for pair in tried if pair[1] is not None), NUM_SAMPLES))
     if not pictures:
         return None
-    return jpeg_uri(contact_sheet(pictures, columns=4, cell=(240, 240), captions=names))
+    names = [dataset.image_ids[i] for i in pictures]
+    sheet = contact_sheet([*pictures.values()], columns=4, cell=(240, 240), captions=names)
+    return jpeg_uri(sheet)
 
 
 def examples(findings: Sequence[Finding], datasets: Mapping[str, Dataset]) -> list[tuple[str, str]]:

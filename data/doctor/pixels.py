@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from data.doctor.findings import Finding, Shown
+from data.doctor.findings import Finding, Shown, of_image, of_split
 from data.images.bit_depth import bits_of
 from data.images.decode import EncodedImage, in_8_bits, orient, read_image
 from data.records import Dataset, DatasetError
@@ -81,6 +81,11 @@ def read_facts(images: Sequence[str], title: str) -> list[ImageFacts | DatasetEr
     return facts
 
 
+def decoded(facts: Sequence[ImageFacts | DatasetError]) -> dict[int, ImageFacts]:
+    """By index, those of the images that could be decoded."""
+    return {i: one for i, one in enumerate(facts) if isinstance(one, ImageFacts)}
+
+
 def _facts(path: str) -> ImageFacts | DatasetError:
     try:
         encoded = read_image(path)
@@ -133,8 +138,7 @@ def file_findings(
             found.append(stopped)
             continue
         for kind, severity, text in _remarks(path, one, tuple(dataset.sizes[index].tolist())):
-            shown, text = (Shown(split, index),), f"{path}: {text}"
-            found.append(Finding(kind, severity, split, path, "", text, shown=shown, image=path))
+            found.append(of_image(kind, severity, path, text, Shown(split, index)))
     return found
 
 
@@ -159,34 +163,33 @@ def _remarks(
 
 def depth_findings(
     datasets: Mapping[str, Dataset],
-    facts: Mapping[str, Sequence[ImageFacts | DatasetError]],
+    facts: Mapping[str, Mapping[int, ImageFacts]],
     bits: int | None,
 ) -> tuple[list[Finding], int | None]:
     """What is in use of images of 16 bits a value, and how many bits training reads.
 
-    bits: `model.bits`; None: what train uses.
+    facts: split -> `decoded`. bits: `model.bits`; None: what train uses.
     """
     found, used = [], {}
     for split, dataset in datasets.items():
-        decoded = _decoded(facts[split]).values()
-        values = [one.most for one in decoded if one.colours == DEEP]
+        values = [one.most for one in facts[split].values() if one.colours == DEEP]
         used[split] = bits_of(max(values)) if values else None
         if not values:
             continue
         text = f"{dataset.name}: 16-bit images: {len(values)} of {len(dataset)}, values up to "
         text += f"{max(values)}: {used[split]} bits in use"
-        found.append(Finding("16-bit images", "note", split, "", "", text))
-        if len(values) < len(decoded):
+        found.append(of_split("16-bit images", "note", split, text))
+        if len(values) < len(facts[split]):
             text = f"{dataset.name}: {len(values)} images have 16 bits a value and "
-            text += f"{len(decoded) - len(values)} have 8; check that both are equally bright"
-            found.append(Finding("images of 8 and of 16 bits", "warning", split, "", "", text))
+            text += f"{len(facts[split]) - len(values)} have 8; check that both are equally bright"
+            found.append(of_split("images of 8 and of 16 bits", "warning", split, text))
     if not any(used.values()):
         return found, bits
     bits = bits or used["train"]
     for split, in_use in used.items():
         if in_use != bits:
             text = f"{datasets[split].name}: {_other_bits(in_use, bits or 16)}; check the cameras"
-            found.append(Finding("other bits than are read", "warning", split, "", "", text))
+            found.append(of_split("other bits than are read", "warning", split, text))
     return found, bits
 
 
@@ -205,19 +208,22 @@ def _other_bits(in_use: int | None, bits: int) -> str:
 # ------------------------------------------------------------------------------------------------
 
 
-def same_within(
-    dataset: Dataset, facts: Sequence[ImageFacts | DatasetError], split: str
-) -> list[Finding]:
-    """Images of a split with the same pixels, by whether their boxes are the same too."""
+def same_within(dataset: Dataset, facts: Mapping[int, ImageFacts], split: str) -> list[Finding]:
+    """Images of a split with the same pixels, by whether their boxes are the same too.
+
+    facts: of `decoded`.
+    """
     found = []
-    for first, *others in _by_digest(_decoded(facts)).values():
+    for first, *others in _by_digest(facts).values():
         for index in others:
-            same = _same_objects(dataset, first, index)
-            kind = "identical images" if same else "identical images, different boxes"
-            boxes = "the same objects" if same else "other objects"
-            text = f"the same pixels as {dataset.images[first]}, with {boxes}"
-            shown = (Shown(split, first), Shown(split, index))
-            found.append(_of_image(dataset, split, kind, index, text, shown))
+            text = f"the same pixels as {dataset.images[first]}, with "
+            if _same_objects(dataset, first, index):
+                kind, severity, text = "identical images", "note", text + "the same objects"
+            else:
+                kind, severity = "identical images, different boxes", "warning"
+                text += "other objects"
+            shown = Shown(split, first), Shown(split, index)
+            found.append(of_image(kind, severity, dataset.images[index], text, *shown))
     return found
 
 
@@ -244,11 +250,13 @@ def same_files(train: Dataset, val: Dataset) -> list[Finding]:
 def same_across(
     train: Dataset,
     val: Dataset,
-    train_facts: Sequence[ImageFacts | DatasetError],
-    val_facts: Sequence[ImageFacts | DatasetError],
+    known: Mapping[int, ImageFacts],
+    others: Mapping[int, ImageFacts],
 ) -> list[Finding]:
-    """Images of val that train has too: the same pixels, or nearly."""
-    known, others = _decoded(train_facts), _decoded(val_facts)
+    """Images of val that train has too: the same pixels, or nearly.
+
+    known, others: of `decoded`, of train and of val.
+    """
     places = _by_digest(known)
     found, rest = [], []
     for index, one in others.items():
@@ -305,11 +313,6 @@ def _ratios(facts: Mapping[int, ImageFacts], indices: Sequence[int]) -> np.ndarr
     return np.array([facts[i].size[0] / facts[i].size[1] for i in indices])
 
 
-def _decoded(facts: Sequence[ImageFacts | DatasetError]) -> dict[int, ImageFacts]:
-    """By index, those of the images that could be decoded."""
-    return {i: one for i, one in enumerate(facts) if isinstance(one, ImageFacts)}
-
-
 def _by_digest(facts: Mapping[int, ImageFacts]) -> dict[bytes, list[int]]:
     groups = defaultdict(list)
     for index, one in facts.items():
@@ -321,15 +324,6 @@ def _leak(train: Dataset, val: Dataset, first: int, index: int, how: str) -> Fin
     kind = "image in train and val"
     if how.startswith("nearly"):
         kind = "near-identical image in train and val"
-    shown = (Shown("train", first), Shown("val", index))
     text = f"{how} as {train.images[first]} in train: what is learnt by heart counts as known"
-    return _of_image(val, "val", kind, index, text, shown)
-
-
-def _of_image(
-    dataset: Dataset, split: str, kind: str, index: int, text: str, shown: tuple[Shown, ...]
-) -> Finding:
-    severity = "note" if kind == "identical images" else "warning"
-    path = dataset.images[index]
-    text = f"{path}: {text}"
-    return Finding(kind, severity, split, path, "", text, shown=shown, image=path)
+    shown = Shown("train", first), Shown("val", index)
+    return of_image(kind, "warning", val.images[index], text, *shown)

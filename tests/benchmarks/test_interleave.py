@@ -1,12 +1,13 @@
 """Workers and rounds, with contestants made up for it."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
 
 from benchmarks import interleave
-from benchmarks.interleave import Worker, WorkerError, interleaved
+from benchmarks.interleave import Worker, WorkerError, interleaved, measured, once
 from benchmarks.machine import BusyMachineError, Usage
 
 pytestmark = pytest.mark.quick
@@ -23,20 +24,20 @@ def make(start, dies_at=-1):
         calls.append(np.ones(2_000_000))
         if len(calls) == dies_at:
             raise RuntimeError("the last words")
-        return {"value": start + len(calls)}
+        return {"value": np.float32([start + len(calls), 0.5])}
     return run
 """
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, monkeypatch):
     """A function that starts a worker of the contestant above; all are ended after the test."""
     (tmp_path / "fake_contestant.py").write_text(FAKE)
-    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    monkeypatch.syspath_prepend(tmp_path)
     workers = []
 
     def start(**fields):
-        workers.append(Worker("fake, variant", "fake_contestant", fields, env))
+        workers.append(Worker("fake, variant", "fake_contestant", fields))
         return workers[-1]
 
     yield start
@@ -44,13 +45,12 @@ def start(tmp_path):
         worker.close()
 
 
-def test_a_worker_from_first_to_last(start, tmp_path):
+def test_a_worker_from_first_to_last(start):
     worker = start(start=10)
-    assert worker.ask("warm")["seconds"] > 0
-    assert worker.ask("run")["seconds"] > 0
-    assert worker.ask("outputs", str(tmp_path / "outputs.npz")) == {}
-    with np.load(tmp_path / "outputs.npz") as found:
-        assert found["value"] == 11, "the first run's: later ones have changed weights"
+    for _ in range(3):
+        assert worker.ask("run")["seconds"] > 0
+    found = worker.ask("outputs")["value"]
+    np.testing.assert_array_equal(found, [11, 0.5], "the first run's: later ones change weights")
     memory = worker.ask("memory")
     assert memory["above_built"] >= 3 * 16_000_000 - 2**20
     assert memory["above_imports"] >= memory["above_built"]
@@ -59,18 +59,44 @@ def test_a_worker_from_first_to_last(start, tmp_path):
         os.kill(worker.pid, 0)
 
 
-def test_a_worker_that_dies_while_it_is_built(start):
-    with pytest.raises(WorkerError, match=r"(?s)^fake, variant: died of 'warm' .*start of 0 or"):
-        start(start=-1).ask("warm")
+def test_a_worker_that_fails_while_it_is_built(start):
+    line = r"^fake, variant: failed at 'fake_contestant', {'start': -1}: expected a start of 0 or"
+    with pytest.raises(WorkerError, match=line):
+        start(start=-1)
 
 
-def test_a_worker_that_dies_at_work(start):
-    worker = start(start=0, dies_at=3)
-    worker.ask("warm")
-    with pytest.raises(WorkerError, match=r"(?s)died of 'run' with status 1, .*the last words$"):
+def test_a_worker_that_fails_at_work(start):
+    worker = start(start=0, dies_at=2)
+    worker.ask("run")
+    with pytest.raises(WorkerError, match=r"failed at 'run': the last words$") as found:
         worker.ask("run")
-    with pytest.raises(WorkerError, match="the last words"):
+    assert "fake_contestant.py" in str(found.value.__cause__.__cause__), "where it was"
+
+
+def test_a_worker_that_is_killed(start):
+    worker = start(start=0)
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(WorkerError, match=r"fake, variant: failed at 'run': .*terminated abruptly"):
         worker.ask("run")
+
+
+@pytest.mark.usefixtures("start")
+def test_a_single_run():
+    found = once("fake_contestant", {"start": 10})
+    assert found["value"].tolist() == [11, 0.5]
+    assert found["seconds"] > 0
+    assert found["above_built"] >= 16_000_000 - 2**20
+
+
+@pytest.mark.usefixtures("start")
+def test_tasks_are_measured_side_by_side():
+    tasks = {f"at {start}": ("fake_contestant", {"start": start}) for start in (0, 10)}
+    times = measured(tasks, 2, allow_busy=True, pause=0)
+    assert {name: len(values) for name, values in times.seconds.items()} == {"at 0": 2, "at 10": 2}
+    found = {name: outputs["value"].tolist() for name, outputs in times.outputs.items()}
+    assert found == {"at 0": [1, 0.5], "at 10": [11, 0.5]}
+    assert times.memory["at 0"]["above_built"] >= 3 * 16_000_000 - 2**20
+    assert times.disturbance() == {"others_at_most": max(times.others), "discarded_rounds": 0}
 
 
 # ------------------------------------------------------------------------------------------------

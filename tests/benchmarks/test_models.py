@@ -50,7 +50,8 @@ def test_only_keeps_what_others_are_compared_to():
 
 def test_row():
     times = Times({"ours, compiled": [1.0, 2.0, 2.0], JOB.name: [3.0, 4.0, 6.0]})
-    found = row(JOB, times, {}, {"ours, compiled": 100, JOB.name: 150}, "ours, compiled")
+    times.memory = {"ours, compiled": {"above_imports": 100}, JOB.name: {"above_imports": 150}}
+    found = row(JOB, times, "ours, compiled")
     assert found["ratios"]["minima"] == 3.0
     assert found["ratios"]["medians"] == 2.0
     assert (found["memory"], found["memory_ratio"]) == (150, 1.5)
@@ -60,8 +61,8 @@ def test_row_of_the_floor():
     """A product of 2 GFLOP in half a second is 4 GFLOP/s, at which 8 take two seconds."""
     floor = Job("floor", "inference", "float32", "speed", 50, 416, 20, "")
     times = Times({"ours, compiled": [4.0, 4.0], floor.name: [0.5, 0.5]})
-    outputs = {floor.name: {"network_flops": 8e9, "matmul_flops": 2e9}}
-    found = row(floor, times, outputs, {}, first="ours, compiled")
+    times.outputs = {floor.name: {"network_flops": 8e9, "matmul_flops": 2e9}}
+    found = row(floor, times, first="ours, compiled")
     assert found["seconds"] == [2.0, 2.0]
     assert (found["gflops"], found["gflops_a_second"]) == (8.0, 4.0)
     assert found["ratios"]["medians"] == 0.5

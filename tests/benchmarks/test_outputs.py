@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.outputs import compare, matched, pairwise_iou, sentence
+from benchmarks.outputs import compare, matched, sentence
 
 pytestmark = pytest.mark.quick
 
@@ -17,12 +17,6 @@ def found(*rows):
 A = (0, 0, 10, 10, 0.9, 1)
 SHIFTED = (0, 0, 10, 9, 0.8, 1)  # IoU .9 with A
 OTHER_LABEL = (0, 0, 10, 10, 0.9, 2)
-
-
-def test_pairwise_iou():
-    boxes = np.float32([[0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 5, 5]])
-    expected = [[1, 1 / 7, 0], [1 / 7, 1, 0], [0, 0, 0]]
-    np.testing.assert_allclose(pairwise_iou(boxes, boxes), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

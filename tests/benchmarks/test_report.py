@@ -1,9 +1,12 @@
 """Statistics by hand, the table, the pictures."""
 
+import json
+
 import cv2
 import pytest
 
 from benchmarks import growth, report
+from benchmarks.program import leave, make_parser
 from benchmarks.report import ratios, summary, table
 
 pytestmark = pytest.mark.quick
@@ -75,8 +78,29 @@ def test_picture_and_table_of_growth(tmp_path):
     others = {"name": "images", "panel": "images of the dataset", "x": [1, 10, 100, 1000]}
     growth.picture(tmp_path / "growth.png", [curve, curve | others])
     assert cv2.imread(str(tmp_path / "growth.png")).std() > 10
-    machine = {name: name for name in ("processor", "cores", "memory", "versions", "date")}
-    text = growth.markdown({"machine": machine, "busy": True}, [curve])
     row = "| targets and losses | boxes an image | 0 | 100 | 0.1 to 1.5 | 0.59 | 0 to 16 MiB |  |"
-    assert row in text.splitlines()
+    assert row in growth.markdown([curve]).splitlines()
+
+
+# ------------------------------------------------------------------------------------------------
+# What a benchmark leaves
+# ------------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_left_in_two_files(tmp_path):
+    machine = {name: name for name in ("processor", "cores", "memory", "versions", "date")}
+    found = {"machine": machine, "busy": True, "seconds": [1.5]}
+    text = leave(tmp_path / "out", "some", found, "| a table |")
+    first, *_, last = text.splitlines()
+    assert first == "processor, cores cores, memory; versions; date"
     assert "not required to be idle" in text
+    assert last == "| a table |"
+    assert (tmp_path / "out" / "some.md").read_text() == text
+    assert json.loads((tmp_path / "out" / "some.json").read_text()) == found
+    assert "not required" not in leave(tmp_path, "some", {"machine": machine}, "")
+
+
+def test_options_that_benchmarks_share():
+    args = make_parser("Text.", "some", rounds=3).parse_args(["--busy"])
+    assert vars(args) == {"rounds": 3, "out": "runs/benchmarks/some", "busy": True}
+    assert vars(make_parser("Text.").parse_args([])) == {"busy": False}

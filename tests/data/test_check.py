@@ -14,6 +14,7 @@ from configs import ConfigError
 from configs.schema import Phase
 from data import check
 from data.datasets import class_names, read_split
+from data.doctor.figures import split_figures
 from data.images.resize import at_input_size
 from data.pipeline import steps_per_epoch
 
@@ -86,8 +87,16 @@ def config_of(root, **data):
     return configs.override(config, changes | {"train.batch_size": 4})
 
 
+def examined_with_bits(config, decode):
+    datasets = check.read(config)
+    figures = {
+        split: split_figures(dataset, config.model.resize) for split, dataset in datasets.items()
+    }
+    return check.examine(config, datasets, figures, decode)
+
+
 def examined(config, decode=True):
-    return check.examine(config, check.read(config), decode)[0]
+    return examined_with_bits(config, decode)[0]
 
 
 def would_train(config):
@@ -628,7 +637,7 @@ def to_bits(root, stems, bits):
 
 
 def told(config, *kinds):
-    findings, bits = check.examine(config, check.read(config), True)
+    findings, bits = examined_with_bits(config, True)
     return bits, [(f.severity, f.split, f.message) for f in findings if f.kind in kinds]
 
 

@@ -2,7 +2,7 @@
 
 Structure is tried on a ResNet-18 of torchvision, containers on a few tensors. What could take the
 memory or the process down is read in a process of its own. Keras files are in
-tests/core/weights/test_files.py.
+tests/core/weights/test_foreign_files.py.
 """
 
 import os
@@ -25,7 +25,7 @@ import torchvision
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 from core.weights.__main__ import main
-from core.weights.files import WeightsError, read_file
+from core.weights.foreign_files import WeightsError, read_file
 from core.weights.importing import import_file
 from utils.names import printable
 
@@ -91,7 +91,7 @@ def read_apart(*paths: Path, spare_mib: int = 400) -> list[str]:
 import re, sys, warnings
 from pathlib import Path
 import torch
-from core.weights.files import WeightsError, read_file
+from core.weights.foreign_files import WeightsError, read_file
 warnings.simplefilter("ignore")
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
@@ -269,8 +269,8 @@ def test_flipped_bytes_end_in_an_error_or_in_arrays_of_the_files_size(folder, co
     program = """
 import random, sys, warnings
 import numpy as np
-from core.weights.files import WeightsError, read_file
 from utils.names import printable
+from core.weights.foreign_files import WeightsError, read_file
 warnings.simplefilter("ignore")
 whole = open(sys.argv[1], "rb").read()
 right = read_file(sys.argv[1]).arrays

@@ -30,10 +30,10 @@ from configs.checked import override
 from configs.schema import Config, Loss, Matcher
 from core.build import build_backbone, build_criterion
 from core.retinanet import TORCH_MEAN, TORCH_STD
-from core.weights.coco import COCO_91
+from core.weights.formats.coco import COCO_91
+from core.weights.formats.torchvision import RETINANET
 from core.weights.importing import import_file
-from core.weights.store import BACKBONE, Weights
-from core.weights.torchvision import RETINANET
+from core.weights.own_files import BACKBONE, Weights
 from data.images.decode import decode_image
 from detector import Detector
 from utils.boxes import PADDING

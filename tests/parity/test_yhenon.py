@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from configs.schema import Anchors, Coder, ShortLong
 from core.anchors import AnchorGenerator
-from core.weights.files import WeightsError, read_file
+from core.weights.foreign_files import WeightsError, read_file
 from core.weights.importing import import_file
 from detector import Detector
 

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from data.records import Defects
+from data.records import Defects, assemble
 from training.progress import (
     BEST,
     LAST,

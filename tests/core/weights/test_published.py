@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from core.weights import published
-from core.weights.files import WeightsError
+from core.weights.foreign_files import WeightsError
 from core.weights.published import PUBLISHED, Published, download, find, open_weights
 from utils import download as downloads
 from utils.download import DownloadError

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.schema import Canvas
 from data.doctor import findings
+from data.doctor.figures import split_figures
 from data.doctor.findings import (
     MENDED,
     NEAR_IOU,
@@ -140,6 +142,10 @@ def test_pairs_against_a_double_loop(counts, seed, portion):
 # ------------------------------------------------------------------------------------------------
 
 
+def findings_of_classes(train, val):
+    return class_findings(*(split_figures(data, Canvas(100, 100)) for data in (train, val)))
+
+
 def objects(label, count):
     """That many images with an object of a class."""
     return [[(label, 10, 10, 50, 50)]] * count
@@ -149,7 +155,7 @@ def test_rare_and_absent_classes():
     classes = ("a rare one", "many", "unseen", "val only")
     train = dataset_of(*objects(0, 9), *objects(1, 10), classes=classes)
     val = dataset_of(*objects(1, 1), *objects(3, 2), classes=classes)
-    found = class_findings(train, val)
+    found = findings_of_classes(train, val)
     assert kinds(found) == ["class with few objects", "class without objects", "class in val only"]
     assert [finding.message.split(":")[0] for finding in found] == [
         "'a rare one'",
@@ -174,7 +180,7 @@ def test_rare_and_absent_classes():
 )
 def test_names_that_look_alike(first, second, is_alike):
     data = dataset_of(*objects(0, 10), *objects(1, 10), classes=(first, second))
-    found = class_findings(data, data)
+    found = findings_of_classes(data, data)
     assert kinds(found) == (["look-alike class names"] if is_alike else [])
     assert all(repr(first) in f.message and repr(second) in f.message for f in found)
 
@@ -186,7 +192,7 @@ def test_a_val_split_without_anything_to_find_stops_training():
         dataset_of(*objects(0, 1), difficult=np.array([True])),
         dataset_of(*objects(0, 1), ignore=np.array([True])),
     ):
-        (found,) = class_findings(train, val)
+        (found,) = findings_of_classes(train, val)
         assert (found.kind, found.severity, found.stops) == (
             "nothing to find in val",
             "error",

@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 
 from data.doctor.findings import Shown
-from data.doctor.pixels import file_findings, read_facts, same_across, same_files, same_within
+from data.doctor.pixels import (
+    decoded,
+    file_findings,
+    read_facts,
+    same_across,
+    same_files,
+    same_within,
+)
 from data.records import DatasetError, Defects, assemble
 
 pytestmark = pytest.mark.quick
@@ -48,7 +55,7 @@ def facts_of(dataset):
 
 
 def leaks(train, val):
-    return same_across(train, val, facts_of(train), facts_of(val))
+    return same_across(train, val, decoded(facts_of(train)), decoded(facts_of(val)))
 
 
 def test_facts_keep_the_order_and_the_errors(dataset_of, tmp_path):
@@ -117,7 +124,7 @@ def test_the_same_pixels_in_another_file(dataset_of):
             "d.png": (picture(1), [box]),
         }
     )
-    found = same_within(data, facts_of(data), "train")
+    found = same_within(data, decoded(facts_of(data)), "train")
     assert [(f.kind, f.severity) for f in found] == [
         ("identical images", "note"),
         ("identical images, different boxes", "warning"),
@@ -128,7 +135,7 @@ def test_the_same_pixels_in_another_file(dataset_of):
 def test_pixels_of_another_shape_are_others(dataset_of):
     flat = np.full((8, 32, 3), 90, np.uint8)
     data = dataset_of({"a.png": (flat, []), "b.png": (flat.reshape(16, 16, 3), [])})
-    assert same_within(data, facts_of(data), "train") == []
+    assert same_within(data, decoded(facts_of(data)), "train") == []
 
 
 def test_leaks(dataset_of):

@@ -4,12 +4,11 @@ Source of names and constants: Keras 3.15, applications/resnet.py.
 """
 
 import re
-from collections.abc import Mapping
 
 import numpy as np
 
 from configs.schema import Model
-from core.weights.names import Format, Layer
+from core.weights.formats.format import Format, Layer
 
 
 def _block(found: re.Match) -> str:
@@ -35,18 +34,14 @@ def _fold_biases(arrays: dict[str, np.ndarray]) -> None:
         arrays[f"{norm}/moving_mean"] = arrays[f"{norm}/moving_mean"] - arrays.pop(place)
 
 
-def _conventions(arrays: Mapping[str, np.ndarray], listed: frozenset[str]) -> Model:
-    return Model(
-        bottleneck_stride="1x1", bn_epsilon=1.001e-5, same_padding=(), normalization="caffe"
-    )  # fmt: skip
-
-
 RESNET = Format(
     name="keras-applications",
     library="keras",
     marks=[r"conv1_conv/", r"conv2_block1_1_conv/"],
     layers=LAYERS,
     ignored=r"(?!conv1_|conv\d_block).*",  # whatever classifier there is
-    conventions=_conventions,
+    conventions=Model(
+        bottleneck_stride="1x1", bn_epsilon=1.001e-5, same_padding=(), normalization="caffe"
+    ),
     finish=_fold_biases,
 )

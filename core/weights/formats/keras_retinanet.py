@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from configs.schema import Anchors, Coder, Detect, Model, Padded, ShortLong
-from core.weights.coco import COCO_80
-from core.weights.names import Format, Layer
+from core.weights.formats.coco import COCO_80
+from core.weights.formats.format import Format, Layer
 
 
 def _block(found: re.Match) -> str:

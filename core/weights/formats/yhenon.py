@@ -3,13 +3,9 @@
 Source of names and constants: its retinanet/model.py, anchors.py, utils.py and dataloader.py.
 """
 
-from collections.abc import Mapping
-
-import numpy as np
-
 from configs.schema import Anchors, Coder, Detect, Model, ShortLong
-from core.weights.coco import COCO_80
-from core.weights.names import TORCH_RESNET, Format
+from core.weights.formats.coco import COCO_80
+from core.weights.formats.format import TORCH_RESNET, Format
 
 LAYERS = [
     *TORCH_RESNET,
@@ -23,8 +19,12 @@ for _theirs, _ours in [("classificationModel", "class_head"), ("regressionModel"
     LAYERS += [(rf"{_theirs}\.output", f"{_ours}/output")]
 
 
-def _conventions(arrays: Mapping[str, np.ndarray], listed: frozenset[str]) -> Model:
-    return Model(
+RETINANET = Format(
+    name="yhenon",
+    library="torch",
+    marks=[r"classificationModel\.", r"fpn\.P3_1\."],
+    layers=LAYERS,
+    conventions=Model(
         bottleneck_stride="3x3",
         bn_mode="frozen_stats",
         bn_epsilon=1e-5,
@@ -36,14 +36,6 @@ def _conventions(arrays: Mapping[str, np.ndarray], listed: frozenset[str]) -> Mo
         resize=ShortLong(608, 1024, 32, antialias=True, rounding="nearest", always_pad=True),
         # It keeps every candidate, and as its CSV evaluation does 100 detections.
         detect=Detect(score_threshold=0.05, top_k=1000, nms_iou=0.5, max_detections=100),
-    )
-
-
-RETINANET = Format(
-    name="yhenon",
-    library="torch",
-    marks=[r"classificationModel\.", r"fpn\.P3_1\."],
-    layers=LAYERS,
-    conventions=_conventions,
+    ),
     classes={80: COCO_80},
 )

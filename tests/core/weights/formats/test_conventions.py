@@ -3,8 +3,8 @@
 import pytest
 
 from configs.schema import Anchors, Coder, ShortLong
-from core.weights import keras_retinanet, torchvision, yhenon
-from core.weights.coco import COCO_80, COCO_91
+from core.weights.formats import keras_retinanet, torchvision, yhenon
+from core.weights.formats.coco import COCO_80, COCO_91
 
 pytestmark = pytest.mark.quick
 
@@ -35,7 +35,7 @@ def test_torchvision():
 
 
 def test_yhenon():
-    model = yhenon.RETINANET.conventions({}, frozenset())
+    model = yhenon.RETINANET.conventions
     assert model.coder == Coder(stds=(0.1, 0.1, 0.2, 0.2), max_log_scale=None)
     assert (model.resize.short, model.resize.long, model.resize.always_pad) == (608, 1024, True)
     assert model.anchors == Anchors()

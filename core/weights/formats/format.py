@@ -1,4 +1,4 @@
-"""Names and layouts of other libraries -> those of this project's variables.
+"""What an importer knows of another project: its names and layouts -> those of our variables.
 
 A place is the path of a variable inside the model: "backbone/layer1_0/conv1/kernel".
 """
@@ -38,8 +38,8 @@ class Format:
     marks: a file is of this format if it has a name that matches each of these patterns.
     layers: what turns the name of a layer into its place.
     ignored: pattern of layers that a detector has no use for, such as the classifier of ImageNet.
-    conventions: (arrays by place, all that the file lists) -> what the project's code says and no
-        file does.
+    conventions: what the project's code says and no file does; where that depends on the file,
+        (arrays by place, all that the file lists) -> the conventions.
     classes: names in label order by number of outputs, where they are known.
     finish: changes the arrays once they are at their places.
     """
@@ -48,7 +48,7 @@ class Format:
     library: str
     marks: Sequence[str]
     layers: Sequence[Layer]
-    conventions: Callable[[Mapping[str, np.ndarray], frozenset[str]], Model]
+    conventions: Model | Callable[[Mapping[str, np.ndarray], frozenset[str]], Model]
     ignored: str = r"(?!)"
     classes: Mapping[int, Sequence[str]] | None = None
     finish: Callable[[dict[str, np.ndarray]], None] = lambda arrays: None

@@ -40,12 +40,11 @@ class WeightsError(ValueError):
 class Contents:
     """What a file holds.
 
-    path: the file; library: "torch" or "keras".
+    library: "torch" or "keras".
     arrays: float32 by name: "layer1.0.conv1.weight" of torch, "conv1/kernel" of Keras.
     listed: all that the file names, needed or not: of torch tensors, of Keras layers.
     """
 
-    path: Path
     library: str
     arrays: dict[str, np.ndarray]
     listed: frozenset[str] = frozenset()
@@ -78,8 +77,8 @@ def read_file(path: str | Path) -> Contents:
 def _read(path: Path, read: Callable[[Path], Contents], kind: str) -> Contents:
     try:
         contents = read(path)
-    except WeightsError:
-        raise
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
     except Exception as error:  # what a parser raises for a damaged file is anybody's guess
         reason = _plain(str(error)) or type(error).__name__
         raise WeightsError(
@@ -124,11 +123,11 @@ def _read_torch(path: Path) -> Contents:
         import torch
     except ImportError:
         raise WeightsError(
-            f"{path}: reading a torch file needs torch, which nothing else here does: {INSTALL}"
+            f"reading a torch file needs torch, which nothing else here does: {INSTALL}"
         ) from None
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
         raise WeightsError(
-            f"{path}: expected torch 2.6 or newer, before which weights_only could be got round "
+            "expected torch 2.6 or newer, before which weights_only could be got round "
             f"(CVE-2025-32434), found {torch.__version__}"
         )
     try:
@@ -139,37 +138,35 @@ def _read_torch(path: Path) -> Contents:
     except Exception as error:
         found = re.search(r"GLOBAL (\S+)|(?:class|function) (\S+)", str(error))
         if "Unsupported operand" in str(error):
-            raise WeightsError(f"{path}: expected a torch file, found another pickle") from None
+            raise WeightsError("expected a torch file, found another pickle") from None
         if not found:
             raise
         raise WeightsError(
-            f"{path}: expected nothing but tensors, found {_plain(found[1] or found[2])}, which "
-            "could run code. If you trust the file, open it where it comes from and save its state "
-            "dict: torch.save(model.state_dict(), FILE)"
+            f"expected nothing but tensors, found {_plain(found[1] or found[2])}, which could run "
+            "code. If you trust the file, open it where it comes from and save its state dict: "
+            "torch.save(model.state_dict(), FILE)"
         ) from None
-    state = _state_dict(path, loaded, torch.Tensor)
+    state = _state_dict(loaded, torch.Tensor)
     arrays, claimed = {}, 0
     for name, tensor in state.items():
         if not isinstance(name, str):
-            raise WeightsError(f"{path}: expected tensors by name, found a {type(name).__name__}")
+            raise WeightsError(f"expected tensors by name, found a {type(name).__name__}")
         if not isinstance(tensor, torch.Tensor):
             raise WeightsError(
-                f"{path}: expected tensors by name, found {type(tensor).__name__} at {_plain(name)}"
+                f"expected tensors by name, found {type(tensor).__name__} at {_plain(name)}"
             )
         if tensor.layout != torch.strided or tensor.device.type != "cpu":
-            raise WeightsError(
-                f"{path}: expected dense tensors, found {tensor.layout} at {_plain(name)}"
-            )
+            raise WeightsError(f"expected dense tensors, found {tensor.layout} at {_plain(name)}")
         # Strides may repeat a few bytes any number of times, names the same tensor.
         claimed += tensor.numel() * tensor.element_size()
         if claimed > path.stat().st_size:
             raise WeightsError(
-                f"{path}: {_plain(name)} claims more data than the file holds, or shares another's"
+                f"{_plain(name)} claims more data than the file holds, or shares another's"
             )
         # Counters are integers, but who makes all of a state half precision makes them floats.
         if tensor.is_floating_point() and not name.endswith("num_batches_tracked"):
             arrays[name] = tensor.detach().to(torch.float32).contiguous().numpy()
-    return Contents(path, "torch", _without_prefix(arrays), frozenset(state))
+    return Contents("torch", _without_prefix(arrays), frozenset(state))
 
 
 def _check_archive(path: Path) -> None:
@@ -180,29 +177,29 @@ def _check_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if "model.weights.h5" in archive.namelist():
             raise WeightsError(
-                f"{path}: expected a torch file or a Keras .h5, found a .keras archive; save the "
-                "weights alone: model.save_weights('FILE.weights.h5')"
+                "expected a torch file or a Keras .h5, found a .keras archive; save the weights "
+                "alone: model.save_weights('FILE.weights.h5')"
             )
         unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > path.stat().st_size:
             raise WeightsError(
-                f"{path}: expected an uncompressed archive, as torch writes it, found "
+                "expected an uncompressed archive, as torch writes it, found "
                 f"{path.stat().st_size:,} bytes that unpack to {unpacked:,}"
             )
         if damaged := archive.testzip():
             raise ValueError(f"checksum of {damaged}")
 
 
-def _state_dict(path: Path, loaded: object, tensor: type) -> dict:
+def _state_dict(loaded: object, tensor: type) -> dict:
     """The state dict itself, or the one inside the dict of a training run."""
     if isinstance(loaded, Mapping) and not any(isinstance(v, tensor) for v in loaded.values()):
         inside = {key: value for key, value in loaded.items() if isinstance(value, Mapping)}
         named = [inside[key] for key in WRAPPERS if key in inside]
         if named or len(inside) == 1:
-            return _state_dict(path, (named or list(inside.values()))[0], tensor)
+            return _state_dict((named or list(inside.values()))[0], tensor)
     if not isinstance(loaded, Mapping) or not loaded:
         raise WeightsError(
-            f"{path}: expected a state dict, found {type(loaded).__name__}"
+            f"expected a state dict, found {type(loaded).__name__}"
             + (" without entries" if isinstance(loaded, Mapping) else "")
         )
     return dict(loaded)
@@ -230,58 +227,52 @@ def _read_keras(path: Path) -> Contents:
     claimed = 0
     with _bounded_memory(path), h5py.File(path, "r") as file:
         is_model = "model_weights" in file
-        root = _item(path, file, "model_weights") if is_model else file
+        root = _item(file, "model_weights") if is_model else file
         if not isinstance(root, h5py.Group):
-            raise WeightsError(f"{path}: expected groups of weights, found data at model_weights")
-        for name, dataset in _datasets(path, root, listed, set()):
+            raise WeightsError("expected groups of weights, found data at model_weights")
+        for name, dataset in _datasets(root, listed, set()):
             chunk = int(np.prod(dataset.chunks or (0,), dtype=object)) * dataset.dtype.itemsize
             claimed += max(dataset.nbytes or 0, chunk)  # None of a dataset without any shape
             if claimed > path.stat().st_size:
                 raise WeightsError(
-                    f"{path}: {_plain(name)} claims more data than the file holds; if it is "
-                    "compressed, h5repack -f NONE undoes that"
+                    f"{_plain(name)} claims more data than the file holds; if it is compressed, "
+                    "h5repack -f NONE undoes that"
                 )
             if name in arrays:
-                raise WeightsError(f"{path}: expected one {_plain(name)}, found two")
+                raise WeightsError(f"expected one {_plain(name)}, found two")
             if dataset.dtype.kind == "f" and dataset.shape is not None:
                 arrays[name] = np.asarray(dataset, np.float32)
-    return Contents(path, "keras", arrays, frozenset(listed))
+    return Contents("keras", arrays, frozenset(listed))
 
 
-def _item(path: Path, group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset:
+def _item(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset:
     """What is in the file itself at `key`, not where a link leads."""
     if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-        raise WeightsError(
-            f"{path}: expected data, found a link at {_plain(f'{group.name}/{key}')}"
-        )
+        raise WeightsError(f"expected data, found a link at {_plain(f'{group.name}/{key}')}")
     return group[key]
 
 
 def _datasets(
-    path: Path, group: h5py.Group, listed: set[str], seen: set[int]
+    group: h5py.Group, listed: set[str], seen: set[int]
 ) -> Iterator[tuple[str, h5py.Dataset]]:
     """(layer/leaf, dataset) of all below `group`; names of layers and their groups to `listed`.
 
     seen: addresses of the groups above and before: one in two places would have no end.
     """
     for key in group:
-        item = _item(path, group, key)
+        item = _item(group, key)
         if isinstance(item, h5py.Dataset):
             if item.external or item.is_virtual:
-                raise WeightsError(
-                    f"{path}: expected data, found other files' at {_plain(item.name)}"
-                )
+                raise WeightsError(f"expected data, found other files' at {_plain(item.name)}")
             yield _keras_name(item), item
         elif key not in ("optimizer", "optimizer_weights"):
             address = h5py.h5o.get_info(item.id).addr
             if address in seen:
-                raise WeightsError(
-                    f"{path}: expected each group once, found {_plain(item.name)} again"
-                )
+                raise WeightsError(f"expected each group once, found {_plain(item.name)} again")
             seen.add(address)
             # Keras 3 names groups by class and number, and the layer in an attribute.
             listed.add(str(item.attrs.get("name", key)) if key == "vars" else key)
-            yield from _datasets(path, item, listed, seen)
+            yield from _datasets(item, listed, seen)
 
 
 def _keras_name(dataset: h5py.Dataset) -> str:

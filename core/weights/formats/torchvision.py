@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from configs.schema import Anchors, Coder, Detect, Model, ShortLong
-from core.weights.coco import COCO_91
-from core.weights.names import TORCH_RESNET, Format, Layer
+from core.weights.formats.coco import COCO_91
+from core.weights.formats.format import TORCH_RESNET, Format, Layer
 
 
 def _neck(found: re.Match) -> str:
@@ -55,12 +55,6 @@ def _retinanet(arrays: Mapping[str, np.ndarray], listed: frozenset[str]) -> Mode
     )
 
 
-def _resnet(arrays: Mapping[str, np.ndarray], listed: frozenset[str]) -> Model:
-    return Model(
-        bottleneck_stride="3x3", bn_epsilon=1e-5, same_padding=(), normalization="torch"
-    )  # fmt: skip
-
-
 RETINANET = Format(
     name="torchvision",
     library="torch",
@@ -75,5 +69,7 @@ RESNET = Format(
     marks=[r"layer1\.0\.conv1\."],
     layers=TORCH_RESNET,
     ignored=r"(?!conv1$|bn1$|layer\d\.).*",  # whatever classifier there is
-    conventions=_resnet,
+    conventions=Model(
+        bottleneck_stride="3x3", bn_epsilon=1e-5, same_padding=(), normalization="torch"
+    ),
 )

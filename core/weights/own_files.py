@@ -3,11 +3,12 @@
 A detector's file is what training writes, too: weights of other projects and runs are used alike.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from configs.checked import (
@@ -22,7 +23,7 @@ from configs.checked import (
 )
 from configs.schema import Model
 from core.backbones.resnet import BLOCKS
-from core.weights.files import WeightsError
+from core.weights.foreign_files import WeightsError
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 from utils.names import name_problem
 from utils.runs import weights_file
@@ -83,6 +84,16 @@ def _classes(file: Path, state: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(classes)
 
 
+def by_place(variables: Iterable[keras.Variable]) -> dict[str, keras.Variable]:
+    """The variables of a model, or of its backbone alone, by the places that arrays have."""
+    return {place_of(variable.path): variable for variable in variables}
+
+
+def place_of(path: str) -> str:
+    """The place of a variable of this path: without the model's name."""
+    return path.removeprefix("retinanet/")
+
+
 def require_fit(
     file: Path, arrays: Mapping[str, np.ndarray], model: Model, num_classes: int
 ) -> None:
@@ -92,7 +103,7 @@ def require_fit(
     Looks at the last kernel of each chain of layers: a network that these fit is no larger than the
     file, so that it may be built, and `Checkpoint.restore` compares the rest.
     """
-    places = {path.removeprefix("retinanet/"): array for path, array in arrays.items()}
+    places = {place_of(path): array for path, array in arrays.items()}
     for place, expected in _last_kernels(model, num_classes).items():
         found = places[place].shape if place in places else ()
         is_met = len(found) == 4 and all(
@@ -176,7 +187,7 @@ class Weights:
         origin = state.get("origin", {})
         if not isinstance(origin, Mapping):
             raise WeightsError(f"{file}: expected an origin by names, found {shown(origin)}")
-        arrays = {path.removeprefix("retinanet/"): array for path, array in arrays.items()}
+        arrays = {place_of(path): array for path, array in arrays.items()}
         return cls(file, arrays, model, classes, origin)
 
     def save(self, path: str | Path) -> None:
