@@ -20,7 +20,7 @@ pytestmark = pytest.mark.full
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["export", "evaluate", "train", "visualize", "utils/compare_runs"])
+@pytest.mark.parametrize("name", ["export", "evaluate", "train", "visualize", "compare_runs"])
 def test_a_full_disk_is_an_error_of_one_line(name, monkeypatch, capsys):
     def parse_args(parser, argv=None):
         raise OSError(28, "No space left on device", "a.npz")

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util.tensor_util import make_ndarray
 
+import compare_runs
 import configs
 import evaluate
 import train
@@ -26,7 +27,6 @@ from core.losses import Criterion
 from core.targets import Matcher
 from data.formats.shapes import CLASSES, make_shapes
 from tests.processes import run_script
-from utils import compare_runs
 from utils.board import panel
 from utils.checkpoints import Checkpoint
 from utils.reports import class_aps, headline_figures

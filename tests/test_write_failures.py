@@ -460,13 +460,13 @@ def others(work: Path, disk: Path, shapes: Path, config: Path) -> list[Scenario]
     """What needs no model."""
     import numpy as np
 
+    import compare_runs
     import evaluate
     from data import check, convert, preview
     from data.detections.project_json import write_json
     from data.detections.table import DetectionTable
     from data.formats.shapes import make_shapes
     from data.formats.voc import read_voc
-    from utils import compare_runs
 
     dataset = read_voc(shapes, "train")
     table = DetectionTable(
