@@ -34,7 +34,7 @@ from images import architecture, curves, focal, necks
 from results.pictures import with_truth
 from utils.diary import diary
 from utils.draw import contact_sheet, write_image
-from utils.plots import schedule_curves
+from utils.plots import draw_lines, one_panel, save
 from utils.program import make_parser
 
 FOLDER = Path(__file__).parent
@@ -78,7 +78,11 @@ def schedules(path: Path, steps: int = 1000) -> None:
     for schedule in (Constant(), Cosine(), Step(), Polynomial(), Exponential()):
         rate = build_schedule(FullPhase(1, (), 1, 0.01, schedule, warmup_steps=100), steps)
         curves[schedule.kind] = (np.arange(steps), [float(rate(step)) for step in range(steps)])
-    schedule_curves(path, curves)
+    figure, axes = one_panel("Learning rate schedules", "step", "learning rate", height=4.2)
+    draw_lines(axes, curves)
+    axes.margins(x=0.01)
+    axes.set_ylim(bottom=0)
+    save(figure, path)
 
 
 def samples(path: Path, count: int = 8) -> None:

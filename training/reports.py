@@ -31,7 +31,7 @@ from utils.diary import versions
 from utils.draw import contact_sheet, write_image
 from utils.files import spare
 from utils.plots import training_curves
-from utils.runs import MetricsFile
+from utils.runs import MetricsFile, read_metrics
 
 COLUMNS = (
     "epoch", "learning_rate", *SUMMED, "images_per_second", "data_wait", "seconds",
@@ -60,7 +60,7 @@ class Report:
 
     def curves(self) -> None:
         with spare("the curves of this run"):
-            training_curves(self.run / "curves.png", self.metrics.columns())
+            training_curves(self.run / "curves.png", read_metrics(self.metrics.path))
 
 
 def describe(plan: Plan, device: str) -> None:

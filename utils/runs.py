@@ -153,9 +153,6 @@ class MetricsFile:
         self.rows.append(row)
         self._write()
 
-    def columns(self) -> dict[str, list]:
-        return {name: [row.get(name, "") for row in self.rows] for name in self._names()}
-
     def _names(self) -> list[str]:
         """Of all rows: those of a run that began with an earlier version have fewer."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
