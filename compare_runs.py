@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from utils.program import make_parser, run_program
 
 from rich.console import Console
 from rich.markup import escape
@@ -29,7 +30,6 @@ from configs.schema import METRIC_OF_FORMAT
 from utils.files import write_text
 from utils.names import printable
 from utils.plots import comparison_curves
-from utils.program import make_parser, run_program
 from utils.reading import read_json
 from utils.reports import class_aps, headline_figures
 from utils.runs import read_metrics, weights_file

@@ -10,10 +10,8 @@ them with NumPy and OpenCV; what they hold, and how to open them without it: doc
 """
 
 import argparse
-import os
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from utils.program import make_parser, run_program
 
 from loguru import logger
 
@@ -22,7 +20,6 @@ from deploy import FORMATS
 from deploy.tflite import PRECISIONS
 from detector import open_detector
 from utils.diary import diary
-from utils.program import make_parser, run_program
 
 
 def main(argv: list[str] | None = None) -> Path:

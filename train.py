@@ -14,13 +14,11 @@ headline.
 import argparse
 import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from utils.program import make_parser, run_program
 
 import keras
 import numpy as np
@@ -42,7 +40,6 @@ from training.validation import Validated, Validation
 from utils.devices import use_devices
 from utils.diary import console, diary, progress_bar
 from utils.files import WriteError
-from utils.program import make_parser, run_program
 from utils.runs import RunLock, StopSignal
 
 

@@ -24,13 +24,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+from utils.program import make_parser, run_program
 
 import numpy as np
 
 import configs
 from configs import Config, ConfigError, preset
 from utils.files import write_text
-from utils.program import make_parser, run_program
 from utils.reading import read_json
 
 ROOT = Path(__file__).parents[1]

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from utils.program import make_parser
 
 import cv2
 import numpy as np
@@ -31,7 +32,6 @@ from deploy.tflite import write_tflite
 from detector import Detector
 from export import megabytes
 from utils.files import write_text
-from utils.program import make_parser
 
 FORMATS = {  # name -> file, and what writes it
     "SavedModel": ("savedmodel", write_savedmodel, {}),

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from utils.program import make_parser
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,7 +28,6 @@ from benchmarks.machine import description, headline, require_idle
 from benchmarks.report import save, style
 from utils.files import write_text
 from utils.plots import DPI, INK, PALETTE
-from utils.program import make_parser
 
 END = 3  # points of a curve's upper end that its slope is fitted to
 DECADES = 100  # a vertical axis spans at least this factor, so that noise looks like noise

@@ -23,12 +23,13 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from utils.program import make_parser
+
 import cv2
 import numpy as np
 
 from benchmarks.machine import description, headline, require_idle
 from utils.files import write_text
-from utils.program import make_parser
 
 SIZES = {"640x480": (640, 480), "12 megapixels": (4000, 3000)}
 SIDE, BATCH, FILES = 416, 8, 32

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
+from utils.program import make_parser
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
@@ -22,7 +23,6 @@ from core.metrics.arrays import Detections, GroundTruth
 from core.metrics.coco import coco_metric
 from core.metrics.crowdhuman import REFERENCES, crowdhuman_metric
 from core.metrics.voc import voc_metric
-from utils.program import make_parser
 
 Result = TypeVar("Result")
 SIDE = 800  # pixels of the generated images

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from utils.program import make_parser
 
 import numpy as np
 
@@ -30,7 +31,6 @@ from benchmarks.interleave import ROOT, Times, Worker, interleaved
 from benchmarks.machine import description, headline, require_idle
 from benchmarks.outputs import compare, sentence
 from utils.files import write_text
-from utils.program import make_parser
 
 ALL = {"depth": (18, 50), "size": (320, 416, 640), "classes": (20, 80)}
 HEADLINE = {"depth": (50,), "size": (416,), "classes": (20,)}

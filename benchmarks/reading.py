@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from utils.program import make_parser
 
 import numpy as np
 
@@ -25,7 +26,6 @@ from benchmarks.interleave import ROOT
 from benchmarks.machine import description, headline, require_idle
 from benchmarks.worker import Memory
 from utils.files import write_text
-from utils.program import make_parser
 
 IMAGES, BOXES, CATEGORIES = 118_287, 860_001, 80  # COCO's train2017
 SPLIT = "train2017"

@@ -20,13 +20,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from utils.program import make_parser
 
 import numpy as np
 
 from benchmarks.interleave import ROOT
 from benchmarks.machine import description, headline, require_idle
 from utils.files import write_text
-from utils.program import make_parser
 
 # The bar holds this only once a step has been made; the diary's lines begin with the time.
 FIRST_STEP = r"loss \d+\.\d+ = class"

@@ -11,12 +11,10 @@ runs/shapes and trains it if there is none, 3 minutes.
 """
 
 import json
-import os
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from utils.program import make_parser, run_program
 
 import numpy as np
 from loguru import logger
@@ -35,7 +33,6 @@ from results.pictures import with_truth
 from utils.diary import diary
 from utils.draw import contact_sheet, write_image
 from utils.plots import draw_lines, one_panel, save
-from utils.program import make_parser
 
 FOLDER = Path(__file__).parent
 RUN = Path("runs/shapes")
@@ -131,4 +128,4 @@ PICTURES: dict[str, Callable[[Path], None]] = {
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -37,6 +37,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from utils.program import make_parser
 
 import numpy as np
 from loguru import logger
@@ -61,7 +62,6 @@ from data.writers.common import lost
 from data.writers.images import image_names, place
 from utils.diary import console, diary, progress_bar
 from utils.files import whole_folder
-from utils.program import make_parser
 
 MAX_LISTED = 20  # defects of a kind that are shown one by one
 MAX_OFF = 0.05  # by which a new split's share of the images differs from the wanted one untold

@@ -1,7 +1,8 @@
 """python -m data.convert"""
 
-from data.convert import main
 from utils.program import run_program
+
+from data.convert import main
 
 if __name__ == "__main__":
     run_program(main)

@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from utils.program import make_parser
 
 import msgspec
 from loguru import logger
@@ -21,7 +22,6 @@ from loguru import logger
 from data.download.archives import extract, extracted, require_space
 from utils.diary import diary
 from utils.download import DownloadError, fetch
-from utils.program import make_parser
 
 OUT = "datasets"  # below which the presets look
 SHOWN = 10  # missing files named in a message

@@ -1,7 +1,8 @@
 """python -m data.download"""
 
-from data.download import main
 from utils.program import run_program
+
+from data.download import main
 
 if __name__ == "__main__":
     run_program(main)
