@@ -25,7 +25,7 @@ if _strangers := [  # the imports below would fail somewhere deep inside
     raise ImportError(
         f"detector.py: expected the packages of {Path(__file__).resolve().parent}, found "
         f"{', '.join(_strangers)}: put that folder first on sys.path before anything imports what "
-        "has the same name, or use exported.py, which needs no other file"
+        "has the same name, or use deploy/exported.py, which needs no other file"
     )
 
 import numpy as np

@@ -11,11 +11,9 @@ The last line printed is the headline: `VOC mAP@0.50: 0.8123`.
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from utils.program import make_parser, run_program
 
 from loguru import logger
 
@@ -30,7 +28,6 @@ from results.scoring import score
 from utils.detections import DetectionTable
 from utils.diary import console, diary
 from utils.files import write_text
-from utils.program import make_parser, run_program
 
 
 def main(argv: list[str] | None = None) -> float:

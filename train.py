@@ -14,15 +14,13 @@ headline.
 import argparse
 import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from utils.program import make_parser, run_program
 
 import keras
 import tensorflow as tf
@@ -44,7 +42,6 @@ from training.validation import Validated, Validation
 from utils.devices import use_devices
 from utils.diary import console, diary, progress_bar
 from utils.files import WriteError
-from utils.program import make_parser, run_program
 from utils.runs import RunLock, StopSignal
 
 

@@ -15,8 +15,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from utils.program import make_parser, run_program
 
 from loguru import logger
 
@@ -30,7 +29,6 @@ from results.outcomes import draw_outcomes
 from results.pictures import draw_images
 from results.videos import draw_videos
 from utils.diary import diary
-from utils.program import make_parser, run_program
 from utils.video import ADDRESS, VIDEO_SUFFIXES, without_secrets
 
 USEFUL = ("model.", "evaluate.batch_size=")  # settings; of a split also those of the data

@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+from utils.program import make_parser, run_program
 
 import numpy as np
 
@@ -31,7 +32,6 @@ import configs
 from benchmarks.program import markdown_table
 from configs import Config, ConfigError, preset
 from utils.files import write_text
-from utils.program import make_parser, run_program
 from utils.reading import read_json
 
 ROOT = Path(__file__).parents[1]

@@ -2,12 +2,11 @@
 
     python -m benchmarks.export PATH/TO/RUN PATH/TO/PHOTOS
 
-Each format of export.py is written, opened by exported.py in its own runtime and shown the photos,
-decoded, one at a time; the detector itself sees the same pixels. A detection that the detector
-gives at least --threshold is found again if one of its class overlaps it by IoU > 0.5; of these the
-99th percentile and the largest of the differences are reported, of the others, in either direction,
-the number. Leaves in --out
-the files, export.json and export.md.
+Each format of export.py is written, opened by deploy/exported.py in its own runtime and shown the
+photos, decoded, one at a time; the detector itself sees the same pixels. A detection that the
+detector gives at least --threshold is found again if one of its class overlaps it by IoU > 0.5; of
+these the 99th percentile and the largest of the differences are reported, of the others, in either
+direction, the number. Leaves in --out the files, export.json and export.md.
 """
 
 import os
@@ -22,10 +21,12 @@ import numpy as np
 
 from benchmarks.program import begin, leave, make_parser, markdown_table
 from data.images.decode import IMAGE_SUFFIXES, decode_image
+from deploy.exported import ExportedDetector
+from deploy.onnx import write_onnx
+from deploy.savedmodel import write_savedmodel
+from deploy.tflite import write_tflite
 from detector import Detector
 from export import megabytes
-from exported import ExportedDetector
-from exporters import write_onnx, write_savedmodel, write_tflite
 from utils.boxes import pairwise_iou
 
 FORMATS = {  # name -> file, and what writes it

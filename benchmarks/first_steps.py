@@ -9,11 +9,9 @@ Paper: Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002, se
 """
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from utils.program import make_parser, run_program
 
 import keras
 from loguru import logger
@@ -30,7 +28,6 @@ from training.progress import Progress
 from utils.devices import use_devices
 from utils.diary import diary
 from utils.files import whole_file
-from utils.program import make_parser, run_program
 
 CROSS_ENTROPY: dict[str, float | None] = {"loss.gamma": 0.0, "loss.alpha": None}
 STARTS: dict[str, dict[str, float | None]] = {  # name -> what differs from the config

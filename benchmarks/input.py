@@ -17,8 +17,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import cv2
 import numpy as np
 

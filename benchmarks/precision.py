@@ -13,13 +13,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from utils.program import make_parser
 
 import numpy as np
 
 from benchmarks.interleave import ROOT
 from benchmarks.machine import description
 from benchmarks.program import leave, markdown_table
-from utils.program import make_parser
 
 SMALL = (
     "model.resize.height=144",

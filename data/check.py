@@ -23,8 +23,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from utils.program import make_parser, run_program
 
 from loguru import logger
 from rich.markup import escape
@@ -66,7 +65,6 @@ from data.records import Dataset, DatasetError, learnable
 from utils.diary import console, diary
 from utils.files import write_text
 from utils.names import printable
-from utils.program import make_parser, run_program
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,13 +11,11 @@ to ignore are dashed. Beside smaller inputs of a batch, black is padding. Writes
 """
 
 import argparse
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from utils.program import make_parser, run_program
 
 import numpy as np
 from loguru import logger
@@ -34,7 +32,6 @@ from data.records import Dataset
 from utils.boxes import IGNORE
 from utils.diary import diary
 from utils.draw import class_colors, contact_sheet, draw_boxes, write_image
-from utils.program import make_parser, run_program
 
 MOST = 640  # px, the longer side of a picture on the sheet
 

@@ -22,9 +22,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from utils.program import make_parser
 
 from docker.files import context_files, instructions
-from utils.program import make_parser
 
 PROJECT = Path(__file__).parents[1]
 GPU = {"TENSORFLOW": "tensorflow[and-cuda]"}

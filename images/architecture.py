@@ -8,14 +8,12 @@ from pathlib import Path
 
 import tensorflow as tf
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from configs.schema import Model
 from core.build import build_anchors, build_model
-from utils.files import whole_file
-from utils.plots import DPI, INK, PALETTE
+from utils.plots import DPI, INK, PALETTE, save
 
 BLUE, RED, GREEN, VIOLET = PALETTE[:4]
 PAPER = "#f4f6f9"
@@ -88,9 +86,7 @@ def draw(path: str | Path, config: Model | None = None, size: int = 640, classes
     count = build_anchors(config)(size, size).shape[0]
     _title(axes, "outputs", f"outputs for\nN = {count:,} anchors")
     axes.text(p4.x + 0.1, 4.5, "upsampled,\nadded", color=RED, fontsize=8, va="center")
-    FigureCanvasAgg(figure)
-    with whole_file(path) as part:
-        figure.savefig(part, facecolor="white")
+    save(figure, path)
 
 
 def _map(axes: Axes, column: str, name: str, values: tf.Tensor, colour: str, place: int) -> Block:

@@ -7,6 +7,7 @@ From the run's evaluation/detections.json and the dataset, which must still be t
 
 import csv
 from pathlib import Path
+from utils.program import make_parser, run_program
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from data.detections.project_json import JSON
 from results.scoring import Scores, score
 from utils.files import whole_file
 from utils.plots import precision_recall_curves
-from utils.program import make_parser, run_program
 
 CURVES_FILE = Path(__file__).with_name("bccd_precision_recall.csv")
 

@@ -11,12 +11,10 @@ runs/shapes and trains it if there is none, 3 minutes.
 """
 
 import json
-import os
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from utils.program import make_parser, run_program
 
 import numpy as np
 from loguru import logger
@@ -34,8 +32,7 @@ from images import architecture, curves, focal, necks
 from results.pictures import with_truth
 from utils.diary import diary
 from utils.draw import contact_sheet, write_image
-from utils.plots import schedule_curves
-from utils.program import make_parser
+from utils.plots import draw_lines, one_panel, save
 
 FOLDER = Path(__file__).parent
 RUN = Path("runs/shapes")
@@ -78,7 +75,11 @@ def schedules(path: Path, steps: int = 1000) -> None:
     for schedule in (Constant(), Cosine(), Step(), Polynomial(), Exponential()):
         rate = build_schedule(FullPhase(1, (), 1, 0.01, schedule, warmup_steps=100), steps)
         curves[schedule.kind] = (np.arange(steps), [float(rate(step)) for step in range(steps)])
-    schedule_curves(path, curves)
+    figure, axes = one_panel("Learning rate schedules", "step", "learning rate", height=4.2)
+    draw_lines(axes, curves)
+    axes.margins(x=0.01)
+    axes.set_ylim(bottom=0)
+    save(figure, path)
 
 
 def samples(path: Path, count: int = 8) -> None:
@@ -127,4 +128,4 @@ PICTURES: dict[str, Callable[[Path], None]] = {
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

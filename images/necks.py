@@ -13,7 +13,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
@@ -22,8 +21,7 @@ from configs.schema import Bifpn
 from core.necks.bifpn import BiFPN
 from core.necks.fpn import FPN
 from core.necks.panet import PANet
-from utils.files import whole_file
-from utils.plots import DPI, INK, PALETTE
+from utils.plots import DPI, INK, PALETTE, save
 
 SIDES = (64, 32, 16)  # of C3, C4, C5 in the trace; whatever their level tells from their size
 ACROSS, FROM_COARSER, FROM_FINER = PALETTE[7], PALETTE[1], PALETTE[0]
@@ -68,9 +66,7 @@ def draw(path: str | Path, rounds: int = Bifpn.repeats) -> None:
     texts = {"sum": "sum", "fusion": "weighted fusion", "split": "used several times"}
     legend += [Line2D([], [], linestyle="", label=text, **MARKS[k]) for k, text in texts.items()]
     figure.legend(handles=legend, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
-    FigureCanvasAgg(figure)
-    with whole_file(path) as part:
-        figure.savefig(part, facecolor="white")
+    save(figure, path)
 
 
 def structure(neck: keras.layers.Layer) -> tuple[dict[str, Node], list[tuple[str, str]]]:

@@ -11,11 +11,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from utils.program import make_parser, run_program
 
 import nbformat
 from nbclient import NotebookClient
-
-from utils.program import make_parser
 
 FOLDER = Path(__file__).parent
 CLOCK = re.compile(r"^\d\d:\d\d:\d\d ", re.MULTILINE)  # before each line of the diary
@@ -89,4 +88,4 @@ def fingerprint(notebook: nbformat.NotebookNode) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

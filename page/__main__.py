@@ -8,9 +8,7 @@ It is served to this machine only, unless --host says otherwise, until Ctrl-C.
 """
 
 import argparse
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from utils.program import make_parser, run_program
 
 from loguru import logger
 
@@ -19,7 +17,6 @@ from data.images.decode import MAX_PIXELS
 from detector import open_detector
 from page.server import Limits, create_app, is_unspecified, listen, warm_up
 from utils.diary import diary
-from utils.program import make_parser, run_program
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -518,7 +518,7 @@ def test_a_package_of_the_same_name_is_named_at_once(stranger, first, tmp_path):
     assert last == (
         f"ImportError: detector.py: expected the packages of {ROOT}, found {found}: put that "
         "folder first on sys.path before anything imports what has the same name, or use "
-        "exported.py, which needs no other file"
+        "deploy/exported.py, which needs no other file"
     )
     assert "tensorflow" not in done.stderr, "nothing is waited for"
 

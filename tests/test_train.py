@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util.tensor_util import make_ndarray
 
+import compare_runs
 import configs
 import evaluate
 import train
@@ -27,7 +28,7 @@ from core.layers import BatchNorm
 from core.losses import Criterion
 from core.targets import Matcher
 from data.formats.shapes import CLASSES, make_shapes
-from results.files import write_all
+from results.evaluation import write_all
 from tests.tiny import (
     CLOCK,
     ONE_STEP,
@@ -37,7 +38,6 @@ from tests.tiny import (
     read_metrics,
     write_config,
 )
-from utils import compare_runs
 from utils.board import panel
 from utils.checkpoints import Checkpoint
 from utils.reports import class_aps, headline_figures

@@ -391,15 +391,15 @@ def of_a_model(work: Path, disk: Path, shapes: Path, config: Path) -> list[Scena
     import tf2onnx
 
     import export
-    import exporters
     import visualize
+    from deploy import tflite
     from detector import open_detector
 
     once = functools.cache(open_detector)
     visualize.open_detector = export.open_detector = lambda path, config, overrides: once(
         path, config, tuple(overrides)
     )
-    exporters._converted = kept(exporters._converted)
+    tflite._converted = kept(tflite._converted)
     tf2onnx.convert.from_function = kept(tf2onnx.convert.from_function)
     weights = ["--weights", str(work / "stopped/runs/tiny"), "--config", str(config)]
     writer = cv2.VideoWriter(
@@ -460,12 +460,12 @@ def others(work: Path, disk: Path, shapes: Path, config: Path) -> list[Scenario]
     """What needs no model."""
     import numpy as np
 
+    import compare_runs
     import evaluate
     from data import check, convert, preview
     from data.detections.project_json import JSON
     from data.formats.shapes import make_shapes
     from data.formats.voc import read_voc
-    from utils import compare_runs
     from utils.detections import DetectionTable
 
     dataset = read_voc(shapes, "train")

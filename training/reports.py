@@ -27,7 +27,7 @@ from utils.diary import versions
 from utils.draw import contact_sheet, write_image
 from utils.files import spare
 from utils.plots import training_curves
-from utils.runs import MetricsFile
+from utils.runs import MetricsFile, read_metrics
 
 
 class Report:
@@ -61,7 +61,7 @@ class Report:
 
     def curves(self) -> None:
         with spare("the curves of this run"):
-            training_curves(self.run / "curves.png", self.metrics.columns())
+            training_curves(self.run / "curves.png", read_metrics(self.metrics.path))
 
 
 def describe(plan: Plan, device: str) -> None:

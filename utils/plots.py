@@ -1,4 +1,4 @@
-"""Pictures of a run and of an evaluation, as PNG files (or whatever the path's ending names).
+"""Pictures of a run and of an evaluation, as PNG files, and what the project's pictures share.
 
 Figures are made without pyplot: no window, no global state, safe in a server and in a test.
 Letters: K classes, C points of a curve.
@@ -6,7 +6,7 @@ Letters: K classes, C points of a curve.
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,7 +15,6 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from utils.files import write_bytes
 
@@ -35,11 +34,7 @@ Curve: TypeAlias = tuple[Values, Values, float]  # x, y, what the legend says
 PALETTE = ("#3b6fb6", "#d1603d", "#4c9f70", "#8b5fbf", "#c9a227", "#3aa6b9", "#b5476b", "#6b7280")
 
 
-def precision_recall_curves(
-    path: str | Path,
-    curves: Mapping[str, Curve],
-    title: str,
-) -> None:
+def precision_recall_curves(path: str | Path, curves: Mapping[str, Curve], title: str) -> None:
     """Draws precision over recall, a line a class, best average precision first.
 
     curves: class name -> (recall (C,), precision (C,), average precision). An average precision of
@@ -49,28 +44,14 @@ def precision_recall_curves(
     Raises ValueError if there is no curve, or if recall and precision differ in length.
     """
     _check_curves(curves, "class", "recalls", "precisions")
-    present = {name: curve for name, curve in curves.items() if not math.isnan(curve[2])}
-    ranked = sorted(present, key=lambda name: -present[name][2])
-    figure = Figure(figsize=(8.6, 5.4), dpi=DPI, layout="constrained")
-    axes = _axes(figure, title, "recall", "precision")
+    figure, axes = one_panel(title, "recall", "precision", height=5.4)
     axes.set(xlim=(0, 1.005), ylim=(0, 1.02))
-    if len(ranked) > MAX_CURVES:
-        _draw_extremes(axes, present, ranked)
-    else:
-        for index, name in enumerate(ranked):
-            recall, precision, ap = present[name]
-            _draw_curve(
-                axes, recall, precision, f"{_plain(name)}  {ap:.3f}", _colour(index, len(ranked))
-            )
-    _legend(axes, "average precision", len(curves) - len(present))
-    _save(figure, path)
+    _draw_ranked(axes, curves, "average precision", best=max)
+    save(figure, path)
 
 
 def miss_rate_curves(
-    path: str | Path,
-    curves: Mapping[str, Curve],
-    title: str,
-    places: Values,
+    path: str | Path, curves: Mapping[str, Curve], title: str, places: Values
 ) -> None:
     """Draws miss rate over false positives per image, both logarithmic, a line a class.
 
@@ -86,22 +67,10 @@ def miss_rate_curves(
     Raises ValueError if there is no curve, or if the two differ in length.
     """
     _check_curves(curves, "class", "false positives", "miss rates")
-    present = {name: curve for name, curve in curves.items() if not math.isnan(curve[2])}
-    ranked = sorted(present, key=lambda name: present[name][2])
-    figure = Figure(figsize=(8.6, 5.4), dpi=DPI, layout="constrained")
-    axes = _axes(figure, title, "false positives per image", "miss rate")
-    _logarithmic(axes, [misses for _, misses, _ in present.values()], places)
-    if len(ranked) > MAX_CURVES:
-        _draw_all_in_grey(axes, present, ranked)
-        _draw_ends(axes, present, ranked)
-    else:
-        for index, name in enumerate(ranked):
-            positives, misses, rate = present[name]
-            colour = _colour(index, len(ranked))
-            _draw_curve(axes, positives, misses, f"{_plain(name)}  {rate:.3f}", colour)
-            _mark_miss_rates(axes, positives, misses, places, colour)
-    _legend(axes, "MR-2, lower is better", len(curves) - len(present))
-    _save(figure, path)
+    figure, axes = one_panel(title, "false positives per image", "miss rate", height=5.4)
+    _logarithmic(axes, [misses for _, misses, rate in curves.values() if rate == rate], places)
+    _draw_ranked(axes, curves, "MR-2, lower is better", best=min, places=places)
+    save(figure, path)
 
 
 def confusion_matrix_picture(
@@ -122,7 +91,8 @@ def confusion_matrix_picture(
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     side = min(max(4.0, 0.42 * size + 2.0), 15.0)  # inches
     figure = Figure(figsize=(side + 0.9, side), dpi=DPI, layout="constrained")
-    axes = _axes(figure, "Confusion matrix", "predicted", "truth")
+    axes = figure.add_subplot()
+    style_axes(axes, "Confusion matrix", "predicted", "truth")
     axes.grid(False)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     small = min(9.0, 0.6 * 72 * (side - 2.0) / size)  # points: 60 % of a row
@@ -139,46 +109,33 @@ def confusion_matrix_picture(
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
     bar.set_label("share of the row", color=INK)
     bar.outline.set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
-def training_curves(path: str | Path, columns: Mapping[str, Sequence]) -> None:
-    """Draws the columns of a run's metrics.csv by epoch: losses, learning rate, average precision.
+def training_curves(path: str | Path, columns: Mapping[str, Sequence[float]]) -> None:
+    """Draws the losses, the learning rate and the mAP of a run by epoch, a panel each.
 
-    columns: name -> values, numbers or their text; nan, None and "" are gaps. `epoch` is the
-        horizontal axis, or the row number without it. Names with a word that ends in "loss" share a
-        panel, so do those with the word "rate" or "lr", and those with "ap", "map", "f1", "recall"
-        or "precision" (words are what underscores and the like separate). Others are left out.
-
-    Raises ValueError if no column is drawn, a value is no number, or columns differ in length.
+    columns: of metrics.csv, as `utils.runs.read_metrics` returns them; nan is a gap.
     """
-    values = {name: _numbers(name, column) for name, column in columns.items()}
-    lengths = {name: len(column) for name, column in values.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"columns: expected equal lengths, found {lengths}")
-    panels: dict[str, list[str]] = {"loss": [], "learning rate": [], "metrics": []}
-    for name in values:
-        panel = _panel(name)
-        if panel:
-            panels[panel].append(name)
-    panels = {panel: names for panel, names in panels.items() if names}
-    if not panels:
-        raise ValueError(f"columns: expected losses, rates or metrics, found {list(columns)}")
-    epochs = values.get("epoch", np.arange(len(next(iter(values.values()))), dtype=float))
+    panels = {
+        "loss": [name for name in columns if name.endswith("loss")],
+        "learning rate": ["learning_rate"],
+        "metrics": ["val_map"],
+    }
     figure = Figure(figsize=(8.6, 0.8 + 2.4 * len(panels)), dpi=DPI, layout="constrained")
-    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    grid = figure.subplots(len(panels), 1, sharex=True)
     for axes, (panel, names) in zip(grid, panels.items(), strict=True):
-        _style(axes, "", "", panel)
+        style_axes(axes, "", "", panel)
         for index, name in enumerate(names):
             # A value between two gaps has no line to be seen by.
-            marker = "o" if _has_lonely(values[name]) else None
+            marker = "o" if _has_lonely(columns[name]) else None
             style = {"color": _colour(index, len(names)), "marker": marker, "markersize": 3.5}
-            axes.plot(epochs, values[name], label=name, linewidth=1.5, **style)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5)
+            axes.plot(columns["epoch"], columns[name], label=name, linewidth=1.5, **style)
+        _legend(axes)
     figure.align_ylabels(grid)
     grid[-1].set_xlabel("epoch", color=INK)
     grid[-1].xaxis.get_major_locator().set_params(integer=True)
-    _save(figure, path)
+    save(figure, path)
 
 
 def comparison_curves(
@@ -202,10 +159,8 @@ def comparison_curves(
         for name, run in runs.items()
     }
     _check_curves(curves, "run", "epochs", "losses", "mAPs")
-    figure = Figure(figsize=(8.6, 5.6), dpi=DPI, layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    _style(upper, "", "", "training loss")
-    _style(lower, "", "epoch", "mAP" if is_comparable else "mAP, not measured alike")
+    maps_are = "mAP" if is_comparable else "mAP, not measured alike"
+    figure, upper, lower = two_panels("", "epoch", ("training loss", maps_are), height=5.6)
     for index, (name, (epochs, losses, maps)) in enumerate(curves.items()):
         style = {"color": _colour(index, len(curves)), "linewidth": 1.6, "markersize": 3.5}
         # A single epoch has no line to be seen by.
@@ -213,120 +168,30 @@ def comparison_curves(
         upper.plot(epochs, losses, label=_plain(name), marker=marker, **style)
         measured = ~np.isnan(maps)
         lower.plot(epochs[measured], maps[measured], marker="o", **style)
-    upper.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5)
-    figure.align_ylabels([upper, lower])
+    _legend(upper)
     lower.xaxis.get_major_locator().set_params(integer=True)
-    _save(figure, path)
+    save(figure, path)
 
 
-def schedule_curves(path: str | Path, curves: Mapping[str, tuple[Values, Values]]) -> None:
-    """Draws learning rates over training steps, a line a schedule.
-
-    curves: name -> (steps, rates), equally long.
-
-    Raises ValueError if there is no curve, or if steps and rates differ in length.
-    """
-    _check_curves(curves, "schedule", "steps", "rates")
-    figure = Figure(figsize=(8.6, 4.2), dpi=DPI, layout="constrained")
-    axes = _axes(figure, "Learning rate schedules", "step", "learning rate")
-    _draw_lines(axes, curves)
-    axes.margins(x=0.01)
-    axes.set_ylim(bottom=0)
-    _save(figure, path)
-
-
-def focal_loss_curves(path: str | Path, curves: Mapping[str, tuple[Values, Values]]) -> None:
-    """Draws losses over the probability of the right answer, a line a gamma; paper figure 1.
-
-    curves: name -> (probabilities, losses), equally long.
-
-    The grey part, of probabilities above 0.6, is what the paper calls well classified.
-    Raises ValueError if there is no curve, or if probabilities and losses differ in length.
-    """
-    _check_curves(curves, "gamma", "probabilities", "losses")
-    figure = Figure(figsize=(8.6, 4.6), dpi=DPI, layout="constrained")
-    title = "Focal loss, −(1 − p)^γ log p"
-    axes = _axes(figure, title, "p, probability of the right answer", "loss")
-    axes.axvspan(0.6, 1, color=GRID, alpha=0.6, linewidth=0, zorder=0)
-    axes.text(0.8, 4.85, "well classified", color=INK, fontsize=9, ha="center", va="top")
-    _draw_lines(axes, curves)
-    axes.set(xlim=(0, 1), ylim=(0, 5))
-    _save(figure, path)
-
-
-def prior_curves(path: str | Path, curves: Mapping[str, tuple[Values, Values]], title: str) -> None:
-    """Draws the class loss before the first step over the prior probability, both logarithmic.
-
-    curves: name -> (priors, losses), equally long, above 0. The line at 0.01 is the paper's choice.
-
-    Raises ValueError if there is no curve, or if priors and losses differ in length.
-    """
-    _check_curves(curves, "loss", "priors", "losses")
-    figure = Figure(figsize=(8.6, 4.2), dpi=DPI, layout="constrained")
-    axes = _axes(figure, title, "prior probability of an object, π", "loss a positive anchor")
-    _draw_lines(axes, curves)
-    axes.axvline(0.01, color=INK, linestyle=":", linewidth=1.2)
-    axes.set(xscale="log", yscale="log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.minorticks_off()
-    axes.margins(x=0.01)
-    _save(figure, path)
-
-
-def foreground_curves(
-    path: str | Path,
-    curves: Mapping[str, tuple[Values, Values, Values]],
-    title: str,
-) -> None:
-    """Draws the class loss of the first training steps, and which share of it is of objects.
-
-    curves: name -> (steps; class losses, above 0; the part of each that is of positive anchors),
-        equally long.
-
-    Raises ValueError if there is no curve, or if the three differ in length.
-    """
-    _check_curves(curves, "run", "steps", "class losses", "foreground losses")
-    losses = {name: (steps, total) for name, (steps, total, _) in curves.items()}
-    shares = {
-        name: (steps, np.divide(part, total)) for name, (steps, total, part) in curves.items()
-    }
-    figure = Figure(figsize=(8.6, 6.4), dpi=DPI, layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    _style(upper, title, "", "class loss")
-    _style(lower, "", "step", "share of it from objects")
-    _draw_lines(upper, losses, linewidth=1.4)
-    _draw_lines(lower, shares, linewidth=1.4)
-    lower.get_legend().remove()
-    upper.set_yscale("log")
-    upper.yaxis.set_major_formatter("{x:g}")
-    upper.minorticks_off()
-    upper.tick_params(bottom=False)
-    lower.yaxis.set_major_formatter(PercentFormatter(1))
-    lower.set_ylim(-0.02, 1.02)
-    lower.margins(x=0.01)
-    figure.align_ylabels([upper, lower])
-    _save(figure, path)
-
-
-def _draw_lines(
-    axes: Axes,
-    curves: Mapping[str, tuple[Values, Values]],
-    linewidth: float = 1.8,
-) -> None:
-    """A line a curve, and a legend beside the axes."""
-    for index, (name, (x, y)) in enumerate(curves.items()):
-        axes.plot(x, y, color=_colour(index, len(curves)), label=name, linewidth=linewidth)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5)
-
-
-def _axes(figure: Figure, title: str, x: str, y: str) -> Axes:
+def one_panel(title: str, x: str, y: str, height: float) -> tuple[Figure, Axes]:
+    """A figure of so many inches with one panel, as `style_axes` has it."""
+    figure = Figure(figsize=(8.6, height), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    _style(axes, title, x, y)
-    return axes
+    style_axes(axes, title, x, y)
+    return figure, axes
 
 
-def _style(axes: Axes, title: str, x: str, y: str) -> None:
+def two_panels(title: str, x: str, ys: tuple[str, str], height: float) -> tuple[Figure, Any, Any]:
+    """A figure of so many inches with two panels above each other that share their x."""
+    figure = Figure(figsize=(8.6, height), dpi=DPI, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    style_axes(upper, title, "", ys[0])
+    style_axes(lower, "", x, ys[1])
+    figure.align_ylabels([upper, lower])
+    return figure, upper, lower
+
+
+def style_axes(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(_plain(title), loc="left", color=INK, fontsize=12, fontweight="bold")
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
@@ -335,6 +200,24 @@ def _style(axes: Axes, title: str, x: str, y: str) -> None:
     axes.tick_params(colors=INK, labelsize=9)
     for side in axes.spines.values():
         side.set_visible(False)
+
+
+def draw_lines(
+    axes: Axes, curves: Mapping[str, tuple[Values, Values]], linewidth: float = 1.8
+) -> None:
+    """A line a curve, and a legend beside the axes."""
+    for index, (name, (x, y)) in enumerate(curves.items()):
+        axes.plot(x, y, color=_colour(index, len(curves)), label=name, linewidth=linewidth)
+    _legend(axes)
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Writes a PNG file, whole or not at all."""
+    FigureCanvasAgg(figure)
+    # By way of memory: of a full disk Pillow does not say what it is.
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", facecolor="white")
+    write_bytes(path, picture.getvalue())
 
 
 def _colour(index: int, count: int) -> Colour:
@@ -362,18 +245,42 @@ def _plain(name: str) -> str:
     return f" {name}" if name.startswith("_") else name
 
 
-def _legend(axes: Axes, title: str, absent: int) -> None:
-    if absent:
-        axes.plot([], [], " ", label=f"{absent} without objects")
-    axes.legend(
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
-        title=title,
-        frameon=False,
-        fontsize=8.5,
-        title_fontsize=9,
-        alignment="left",
-    )
+def _legend(axes: Axes, **options: Any) -> None:
+    """A legend beside the axes."""
+    beside = (1.01, 1.0)
+    axes.legend(loc="upper left", bbox_to_anchor=beside, frameon=False, fontsize=8.5, **options)
+
+
+def _draw_ranked(
+    axes: Axes,
+    curves: Mapping[str, Curve],
+    title: str,
+    best: Callable,
+    places: Values | None = None,
+) -> None:
+    """A line a class and the legend, the best value first; dots at `places` for miss rates.
+
+    best: max or min. Of more than MAX_CURVES classes the best, the worst and, for average
+    precision, the mean are drawn, over all in grey.
+    """
+    sign = -1 if best is max else 1
+    present = {name: curve for name, curve in curves.items() if not math.isnan(curve[2])}
+    ranked = dict(sorted(present.items(), key=lambda item: sign * item[1][2]))
+    if len(ranked) > MAX_CURVES:
+        for x, y, _ in ranked.values():
+            _draw_curve(axes, x, y, "_hidden", "#c9cdd3", linewidth=0.6)
+        if places is None:
+            _draw_mean(axes, list(ranked.values()))
+        _draw_ends(axes, ranked)
+    else:
+        for index, (name, (x, y, value)) in enumerate(ranked.items()):
+            colour = _colour(index, len(ranked))
+            _draw_curve(axes, x, y, f"{_plain(name)}  {value:.3f}", colour)
+            if places is not None:
+                _mark_miss_rates(axes, x, y, places, colour)
+    if len(ranked) < len(curves):
+        axes.plot([], [], " ", label=f"{len(curves) - len(ranked)} without objects")
+    _legend(axes, title=title, title_fontsize=9, alignment="left")
 
 
 def _draw_curve(axes: Axes, x: Values, y: Values, label: str, colour: Colour, **style: Any) -> None:
@@ -413,30 +320,24 @@ def _mark_miss_rates(
         axes.plot(places, np.asarray(misses)[at], "o", color=colour, markersize=3.5)
 
 
-def _draw_extremes(axes: Axes, curves: Mapping[str, Curve], ranked: Sequence[str]) -> None:
-    _draw_all_in_grey(axes, curves, ranked)
+def _draw_mean(axes: Axes, curves: Sequence[Curve]) -> None:
     at = np.linspace(0, 1, 101)
-    mean = np.mean([_envelope(*curves[name][:2], at) for name in ranked], axis=0)
-    mean_ap = np.mean([curves[name][2] for name in ranked])
-    _draw_curve(axes, at, mean, f"mean of {len(ranked)}  {mean_ap:.3f}", INK, linewidth=2.6)
-    _draw_ends(axes, curves, ranked)
+    mean = np.mean([_envelope(recall, precision, at) for recall, precision, _ in curves], axis=0)
+    mean_ap = np.mean([ap for _, _, ap in curves])
+    _draw_curve(axes, at, mean, f"mean of {len(curves)}  {mean_ap:.3f}", INK, linewidth=2.6)
 
 
-def _draw_all_in_grey(axes: Axes, curves: Mapping[str, Curve], ranked: Sequence[str]) -> None:
-    for name in ranked:
-        _draw_curve(axes, *curves[name][:2], "_hidden", "#c9cdd3", linewidth=0.6)
-
-
-def _draw_ends(axes: Axes, curves: Mapping[str, Curve], ranked: Sequence[str]) -> None:
+def _draw_ends(axes: Axes, ranked: Mapping[str, Curve]) -> None:
     """The best and the worst classes in colour, with what they reach in the legend."""
-    axes.plot([], [], " ", label="best")
-    ends = (ranked[:SHOWN_EACH_END], ranked[-SHOWN_EACH_END:])
-    for number, names in enumerate(ends):
-        if number:
-            axes.plot([], [], " ", label="worst")
-        for name in names:
-            colour = colormaps[("Greens", "Oranges")[number]](0.4 + 0.12 * names.index(name))
-            x, y, value = curves[name]
+    names = list(ranked)
+    for label, ends, colours in (
+        ("best", names[:SHOWN_EACH_END], colormaps["Greens"]),
+        ("worst", names[-SHOWN_EACH_END:], colormaps["Oranges"]),
+    ):
+        axes.plot([], [], " ", label=label)
+        for place, name in enumerate(ends):
+            x, y, value = ranked[name]
+            colour = colours(0.4 + 0.12 * place)
             _draw_curve(axes, x, y, f"{_plain(name)}  {value:.3f}", colour, linewidth=1.4)
 
 
@@ -455,42 +356,7 @@ def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
 
 
-def _numbers(name: str, column: Sequence) -> np.ndarray:
-    numbers = np.full(len(column), np.nan)
-    for row, value in enumerate(column):
-        if value is None or (isinstance(value, str) and not value.strip()):
-            continue
-        try:
-            numbers[row] = float(value)
-        except (TypeError, ValueError):
-            # Text columns (a phase's name) are not drawn and need not be numbers.
-            if _panel(name) or name == "epoch":
-                raise ValueError(
-                    f"columns[{name!r}]: expected a number in row {row}, found {value!r}"
-                ) from None
-    return numbers
-
-
-def _panel(name: str) -> str | None:
-    words = "".join(c if c.isalnum() else " " for c in name.lower()).split()
-    if any(word.endswith("loss") for word in words):
-        return "loss"
-    if "lr" in words or "rate" in words:
-        return "learning rate"
-    if {"ap", "map", "f1", "recall", "precision"} & set(words):
-        return "metrics"
-    return None
-
-
-def _has_lonely(values: np.ndarray) -> bool:
+def _has_lonely(values: Values) -> bool:
     """Whether any of the values (C,) has a gap on either side."""
     gap = np.isnan(np.concatenate([[np.nan], values, [np.nan]]))
     return bool(np.any(gap[:-2] & ~gap[1:-1] & gap[2:]))
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    FigureCanvasAgg(figure)
-    # By way of memory: of a full disk Pillow does not say what it is.
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", facecolor="white")
-    write_bytes(path, picture.getvalue())

@@ -1,8 +1,14 @@
-"""How the programs of the project describe themselves and end."""
+"""How the programs of the project begin, describe themselves and end.
+
+Imported before TensorFlow, to which it says how much to print: pyproject.toml sorts it first.
+"""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def make_parser(description: str | None, module: str | None = None) -> argparse.ArgumentParser:

@@ -150,9 +150,6 @@ class MetricsFile:
         self.rows.append(row)
         self._write()
 
-    def columns(self) -> dict[str, list]:
-        return {name: [row.get(name, "") for row in self.rows] for name in self._names()}
-
     def _names(self) -> list[str]:
         """Of all rows: the first ones have fewer where somebody took columns out of the file."""
         return list(dict.fromkeys(name for row in self.rows for name in row))

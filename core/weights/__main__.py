@@ -11,8 +11,7 @@ Then: python visualize.py photo.jpg --weights weights/coco-v1, or model.weights 
 import argparse
 import os
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from utils.program import make_parser, run_program
 
 from loguru import logger
 from rich.console import Console
@@ -24,7 +23,6 @@ from core.weights.formats import FORMATS
 from core.weights.own_files import OF_BACKBONE, Weights
 from core.weights.published import PUBLISHED, SHORT, cache_folder, open_weights
 from utils.diary import diary
-from utils.program import make_parser, run_program
 
 NOT_IN_THE_FILE = (
     "no file holds bn_epsilon, normalization, coder, anchors, resize, detect: they are the "

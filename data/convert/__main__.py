@@ -34,6 +34,7 @@ import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from utils.program import make_parser, run_program
 
 import numpy as np
 from loguru import logger
@@ -58,7 +59,6 @@ from data.records import Dataset
 from data.writers.boxes_csv import write_classes, write_rows
 from data.writers.images import image_names
 from utils.diary import console, diary
-from utils.program import make_parser, run_program
 
 MAX_OFF = 0.05  # by which a new split's share of the images differs from the wanted one untold
 

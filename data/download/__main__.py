@@ -13,6 +13,7 @@ import contextlib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from utils.program import make_parser, run_program
 
 from loguru import logger
 
@@ -20,7 +21,6 @@ from data.download.archives import extract, extracted, require_space
 from data.download.sources import SOURCES, Archive, Source
 from utils.diary import diary
 from utils.download import DownloadError, fetch
-from utils.program import make_parser, run_program
 
 OUT = "datasets"  # below which the presets look
 SHOWN = 10  # missing files named in a message

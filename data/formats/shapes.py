@@ -6,13 +6,13 @@ Made by `python -m data.formats.shapes --root datasets/shapes`; some 10 ms an im
 Letters: H W pixels of the image, h w pixels of one object's stencil.
 """
 
-import argparse
 import colorsys
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from utils.program import make_parser, run_program
 
 import cv2
 import numpy as np
@@ -21,7 +21,6 @@ from data.formats import voc
 from data.writers.voc import annotation
 from utils.draw import write_image
 from utils.files import whole_folder, write_bytes, write_text
-from utils.program import run_program
 
 CLASSES = ("circle", "square", "triangle", "star", "cross")
 CLASS_SHARES = (0.32, 0.25, 0.19, 0.14, 0.10)
@@ -500,7 +499,7 @@ FORMAT = replace(voc.FORMAT, uses=("image_sizes",), prepare=make_shapes, target=
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Makes the shapes dataset, a VOC folder.")
+    parser = make_parser("Makes the shapes dataset, a VOC folder.", "data.formats.shapes")
     parser.add_argument("--root", default="datasets/shapes", help="folder to make")
     parser.add_argument("--num-train", type=int, default=1400)
     parser.add_argument("--num-val", type=int, default=200)

@@ -6,32 +6,39 @@ import pytest
 
 from benchmarks.first_steps import STARTS
 from images import focal
-from utils import plots
 
 pytestmark = pytest.mark.quick
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What the pictures were made of: label -> (x, y) of each panel's lines."""
-    panels = []
-
-    def save(figure, path):
-        for axes in figure.axes:
-            panels.append({line.get_label(): line.get_data() for line in axes.get_lines()})
-        original(figure, path)
-
-    original = plots._save
-    monkeypatch.setattr(plots, "_save", save)
+    """The panels of the pictures that were saved."""
+    panels, original = [], focal.save
+    monkeypatch.setattr(
+        focal, "save", lambda figure, path: (panels.extend(figure.axes), original(figure, path))
+    )
     return panels
+
+
+def lines_of(axes):
+    """Label -> (x, y) of a panel's lines."""
+    return {line.get_label(): line.get_data() for line in axes.get_lines()}
+
+
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 def test_the_loss_is_the_papers(tmp_path, drawn):
     """Figure 1: FL(p) = -(1 - p)^gamma log p."""
     focal.draw_loss(tmp_path / "loss.png")
     assert cv2.imread(str(tmp_path / "loss.png")).std() > 5
-    (lines,) = drawn
+    (axes,) = drawn
+    lines = lines_of(axes)
     assert list(lines) == [f"gamma {gamma}" for gamma in ("0", "0.5", "1", "2", "5")]
+    assert legend(axes) == list(lines)
+    (text,) = axes.texts
+    assert (text.get_text(), axes.patches[0].get_x()) == ("well classified", 0.6)
     for name, (p, losses) in lines.items():
         expected = -((1 - p) ** float(name.split()[1])) * np.log(p)
         np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-7)
@@ -43,7 +50,10 @@ def test_the_picture_has_the_steps_of_the_file(tmp_path, drawn):
     assert list(runs) == list(STARTS)
     focal.draw_first_steps(tmp_path / "share.png")
     assert cv2.imread(str(tmp_path / "share.png")).std() > 5
-    losses, shares = drawn
+    losses, shares = map(lines_of, drawn)
+    assert [axes.get_yscale() for axes in drawn] == ["log", "linear"]
+    assert legend(drawn[0]) == list(runs)
+    assert drawn[1].get_legend() is None
     for name, rows in runs.items():
         steps, total, foreground = np.transpose(rows)
         np.testing.assert_array_equal(steps, np.arange(1, 151))
@@ -66,7 +76,9 @@ def test_what_the_prior_does_before_the_first_step(tmp_path, drawn):
     p^gamma (-log(1 - p)) each."""
     focal.draw_prior(tmp_path / "bias.png", anchors=1000, classes=2, positives=4)
     assert cv2.imread(str(tmp_path / "bias.png")).std() > 5
-    (lines,) = drawn
+    (axes,) = drawn
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    lines = lines_of(axes)
     p, objects = lines["focal loss, objects"]
     np.testing.assert_allclose(objects, -0.25 * (1 - p) ** 2 * np.log(p), rtol=1e-3)
     p, background = lines["focal loss, background"]

@@ -28,6 +28,21 @@ def test_a_picture_is_made_again(tmp_path, name):
     assert np.abs(made.astype(int) - there).mean() < 1
 
 
+def test_every_schedule_is_drawn(tmp_path, monkeypatch):
+    """Warm-up reaches the full rate after 100 steps; all but the constant fall from there."""
+    figures = []
+    monkeypatch.setattr(make, "save", lambda figure, path: figures.append(figure))
+    make.schedules(tmp_path / "schedules.png", steps=300)
+    (axes,) = figures[0].axes
+    names = ["constant", "cosine", "step", "polynomial", "exponential"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == names
+    for line in axes.get_lines():
+        steps, rates = line.get_data()
+        np.testing.assert_array_equal(steps, np.arange(300))
+        assert rates[0] < rates[50] < max(rates) <= 0.01 * (1 + 1e-6)
+        assert (rates[-1] < max(rates) / 2) == (line.get_label() != "constant")
+
+
 def test_an_unknown_picture_is_refused(capsys):
     with pytest.raises(SystemExit):
         make.main(["speed.jpg"])

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = (
     "train.py", "evaluate.py", "visualize.py", "export.py", "data/check.py", "data/preview.py",
     "data/convert/__main__.py", "data/download/__main__.py", "data/formats/shapes.py",
-    "core/weights/__main__.py", "utils/compare_runs.py",
+    "core/weights/__main__.py", "compare_runs.py",
 )  # fmt: skip
 
 

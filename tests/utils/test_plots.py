@@ -18,9 +18,9 @@ PLACES = 10 ** np.linspace(-2, 0, 9)
 def drawn(monkeypatch):
     """The figures that were saved, so that a test can look at lines and texts and not at pixels."""
     figures = []
-    save = plots._save
+    save = plots.save
     monkeypatch.setattr(
-        plots, "_save", lambda figure, path: (figures.append(figure), save(figure, path))
+        plots, "save", lambda figure, path: (figures.append(figure), save(figure, path))
     )
     return figures
 
@@ -195,34 +195,27 @@ def test_confusion_matrix_picture(tmp_path, drawn, num_classes, written):
 
 
 def test_training_curves(tmp_path, drawn):
+    nan = np.nan
     columns = {
-        "epoch": ["1", "2", "3", "4"],
-        "phase": ["heads", "heads", "all", "all"],
-        "class_loss": ["1.5", "", "0.5", "0.25"],
-        "val/loss": [2.0, float("nan"), 1.0, None],
+        "epoch": [1, 2, 3, 4],
         "learning_rate": [0.1, 0.2, 0.3, 0.4],
-        "mAP": ["", "0.5", "", "0.75"],
+        "class_loss": [1.5, nan, 0.5, 0.25],
+        "val_loss": [2.0, nan, 1.0, nan],
         "seconds": [9, 9, 9, 9],
-        "mapping_seconds": [1, 1, 1, 1],
+        "val_map": [nan, 0.5, nan, 0.75],
     }
     plots.training_curves(tmp_path / "run.png", columns)
     assert_picture(tmp_path / "run.png")
     loss, rate, metrics = drawn[0].axes
-    assert (legend(loss), legend(rate)) == (["class_loss", "val/loss"], ["learning_rate"])
-    assert legend(metrics) == ["mAP"]
+    assert (legend(loss), legend(rate)) == (["class_loss", "val_loss"], ["learning_rate"])
+    assert legend(metrics) == ["val_map"]
     epochs, values = lines(loss)["class_loss"]
     np.testing.assert_array_equal(epochs, [1, 2, 3, 4])
-    np.testing.assert_array_equal(values, [1.5, np.nan, 0.5, 0.25])
-    np.testing.assert_array_equal(lines(loss)["val/loss"][1], [2, np.nan, 1, np.nan])
+    np.testing.assert_array_equal(values, [1.5, nan, 0.5, 0.25])
+    np.testing.assert_array_equal(lines(loss)["val_loss"][1], [2, nan, 1, nan])
     # Two measurements with gaps around them are seen only as marks.
     assert metrics.get_lines()[0].get_marker() == "o"
     assert rate.get_lines()[0].get_marker() == "None"
-
-
-def test_training_curves_of_one_epoch_without_an_epoch_column(tmp_path, drawn):
-    plots.training_curves(tmp_path / "run.png", {"loss": [1.0]})
-    assert_picture(tmp_path / "run.png")
-    np.testing.assert_array_equal(lines(drawn[0].axes[0])["loss"], [[0], [1]])
 
 
 def test_comparison_curves(tmp_path, drawn):
@@ -257,45 +250,8 @@ def test_runs_to_compare_that_are_none_or_of_unequal_columns(tmp_path):
         plots.comparison_curves(tmp_path / "a.png", runs)
 
 
-def test_schedule_curves(tmp_path, drawn):
-    steps = np.arange(100)
-    plots.schedule_curves(
-        tmp_path / "s.png", {"line": (steps, steps / 50), "flat": ([0, 99], [1, 1])}
-    )
-    assert_picture(tmp_path / "s.png")
-    np.testing.assert_array_equal(lines(drawn[0].axes[0])["line"][1], steps / 50)
-    assert legend(drawn[0].axes[0]) == ["line", "flat"]
-
-
-def test_focal_loss_curves(tmp_path, drawn):
-    right = np.array([0.1, 0.5, 0.9])
-    plots.focal_loss_curves(
-        tmp_path / "f.png", {"gamma 0": (right, -np.log(right)), "gamma 2": ([0, 1], [4, 0])}
-    )
-    assert_picture(tmp_path / "f.png")
-    (axes,) = drawn[0].axes
-    np.testing.assert_array_equal(lines(axes)["gamma 0"], (right, -np.log(right)))
-    assert legend(axes) == ["gamma 0", "gamma 2"]
-    (text,) = axes.texts
-    assert (text.get_text(), axes.patches[0].get_x()) == ("well classified", 0.6)
-
-
-def test_foreground_curves(tmp_path, drawn):
-    curves = {"prior": ([1, 2, 3], [100, 10, 1], [1, 5, 1]), "flat": ([1, 3], [2.0, 2.0], [0, 1])}
-    plots.foreground_curves(tmp_path / "f.png", curves, "first steps")
-    assert_picture(tmp_path / "f.png")
-    losses, shares = drawn[0].axes
-    np.testing.assert_array_equal(lines(losses)["prior"], ([1, 2, 3], [100, 10, 1]))
-    np.testing.assert_array_equal(lines(shares)["prior"], ([1, 2, 3], [0.01, 0.5, 1]))
-    np.testing.assert_array_equal(lines(shares)["flat"], ([1, 3], [0, 0.5]))
-    assert (losses.get_yscale(), shares.get_yscale()) == ("log", "linear")
-    assert legend(losses) == ["prior", "flat"]
-    assert shares.get_legend() is None
-    assert losses.get_title(loc="left") == "first steps"
-
-
 def test_no_global_figure_is_made(tmp_path, drawn):
-    plots.schedule_curves(tmp_path / "s.png", {"flat": ([0, 1], [1, 1])})
+    plots.comparison_curves(tmp_path / "runs.png", {"a": {}})
     assert type(drawn[0]) is matplotlib.figure.Figure
     pyplot = sys.modules.get("matplotlib.pyplot")  # others may have imported it: then it knows none
     assert pyplot is None or pyplot.get_fignums() == []
@@ -320,30 +276,6 @@ def test_no_global_figure_is_made(tmp_path, drawn):
         (
             lambda p: plots.confusion_matrix_picture(p, np.zeros((2, 2)), ["a", "b"]),
             r"matrix: expected shape \(3, 3\), found \(2, 2\)",
-        ),
-        (
-            lambda p: plots.training_curves(p, {"seconds": [1]}),
-            "columns: expected losses, rates or",
-        ),
-        (
-            lambda p: plots.training_curves(p, {"loss": [1, "high"]}),
-            r"columns\['loss'\]: expected a number in row 1, found 'high'",
-        ),
-        (lambda p: plots.training_curves(p, {"loss": [1], "mAP": []}), "expected equal lengths"),
-        (lambda p: plots.schedule_curves(p, {}), "curves: expected at least one schedule"),
-        (
-            lambda p: plots.schedule_curves(p, {"cosine": ([1, 2], [1])}),
-            r"curves\['cosine'\]: expected as many steps as rates, found 2 and 1",
-        ),
-        (lambda p: plots.focal_loss_curves(p, {}), "curves: expected at least one gamma"),
-        (
-            lambda p: plots.focal_loss_curves(p, {"gamma 2": ([0, 1], [1])}),
-            r"curves\['gamma 2'\]: expected as many probabilities as losses, found 2 and 1",
-        ),
-        (lambda p: plots.foreground_curves(p, {}, ""), "curves: expected at least one run"),
-        (
-            lambda p: plots.foreground_curves(p, {"a": ([1, 2], [1, 2], [1])}, ""),
-            r"expected as many steps as class losses as foreground losses, found 2 and 2 and 1",
         ),
     ],
 )

@@ -11,12 +11,12 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import exported
 from configs import override, to_dict
 from configs.schema import Canvas, Model, ShortLong
 from core.build import build_postprocess
 from data.images.render import resample
 from data.images.resize import fitted_size
+from deploy import exported
 
 pytestmark = pytest.mark.full
 

@@ -1,7 +1,7 @@
 """Lays runs side by side: the settings they differ in, what came of them, and their curves.
 
-    python -m utils.compare_runs runs/shapes runs/shapes-2
-    python -m utils.compare_runs runs/shapes runs/shapes-2 --out curves.png --json figures.json
+    python compare_runs.py runs/shapes runs/shapes-2
+    python compare_runs.py runs/shapes runs/shapes-2 --out curves.png --json figures.json
 
 Prints a table and draws training losses and mAP over epochs, by default into comparison.png beside
 the first run. A run that goes on, or was stopped, is shown as far as it has come; a single run may
@@ -9,40 +9,35 @@ be given, too.
 """
 
 import argparse
-import contextlib
 import json
 import math
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from utils.program import make_parser, run_program
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+import configs
+from configs.schema import METRIC_OF_FORMAT
 from utils.files import write_text
 from utils.names import printable
 from utils.plots import comparison_curves
-from utils.program import make_parser, run_program
 from utils.reading import read_json
 from utils.reports import class_aps, headline_figures
 from utils.runs import read_metrics, weights_file
 
 NOT_COMPARED = ("name", "output")  # where a run lies is no setting of its training
-METRIC_OF_FORMAT = {"coco": "coco", "crowdhuman": "crowdhuman"}  # of evaluate.metric auto; else voc
-MEASURED_ON = {  # settings of data that make the images or objects of a split others -> default
-    "val_fraction": 0.2,
-    "classes": [],
-    "class_file": "",
-    "person_box": "full",
-    "images": [],
-    "on_bad_annotation": "error",
-}
+MEASURED_ON = (  # settings of data that, beside the split, make the images or objects others
+    "root", "val_fraction", "classes", "class_file", "person_box", "images", "on_bad_annotation",
+)  # fmt: skip
 LAST = {  # figure -> the column of metrics.csv whose last value it is
     "last_map": "val_map",
     "last_loss": "loss",
@@ -72,7 +67,7 @@ CELL = 40  # characters; what is longer is folded
 class Run:
     """What a run's files say.
 
-    config: config.json. metrics: the columns of metrics.csv, none before the first epoch.
+    config: config.json, completed. metrics: columns of metrics.csv, none before the first epoch.
     report: evaluation/metrics.json, None where there is none yet.
     """
 
@@ -144,9 +139,7 @@ def read_run(folder: Path) -> Run:
     path, metrics = folder / "config.json", folder / "metrics.csv"
     if not path.exists():
         raise ValueError(f"{folder}: expected a run's folder, found no config.json in it")
-    config = read_json(path)
-    with _expecting("the settings of a run", path):
-        training_measure(config), measured_on(config), planned_epochs(config)
+    config = configs.load_saved(path)
     report = read_report(folder / "evaluation" / "metrics.json")
     return Run(folder, config, read_metrics(metrics) if metrics.exists() else {}, report)
 
@@ -156,22 +149,15 @@ def read_report(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     report = read_json(path)
-    with _expecting("figures of an evaluation", path):
+    try:
         sorted(report["classes"])
         for name, value in report_figures(report).items():
             if not isinstance(value, str | int | float | None):
                 raise TypeError(f"{name}: {type(value).__name__}")
-    return report
-
-
-@contextlib.contextmanager
-def _expecting(expected: str, path: Path) -> Iterator[None]:
-    """Makes what JSON of another shape raises inside a ValueError that names the file."""
-    try:
-        yield
     except (LookupError, TypeError, AttributeError, ValueError, StopIteration) as error:
         found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise ValueError(f"{path}: expected {expected}, found {found}") from None
+        raise ValueError(f"{path}: expected figures of an evaluation, found {found}") from None
+    return report
 
 
 # ------------------------------------------------------------------------------------------------
@@ -193,7 +179,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Setting -> run -> value, of the settings that are not the same in all runs.
 
-    A run may lack one: of a choice it did not make, or of a later version.
+    A run lacks those of a choice it did not make.
     """
     names = dict.fromkeys(name for settings in runs.values() for name in settings)
     found = {
@@ -216,19 +202,17 @@ def is_same(values: Iterable[Any]) -> bool:
 def training_measure(config: Mapping[str, Any]) -> dict[str, str]:
     """By which metric and on which images the epochs of a training are measured."""
     data, settings = config["data"], config["evaluate"]
-    metric = settings.get("metric", "auto")
+    metric = settings["metric"]
     if metric == "auto":
         metric = METRIC_OF_FORMAT.get(data["format"], "voc")
-    limit = f", first {data['limit']}" if data.get("limit") else ""
+    limit = f", first {data['limit']}" if data["limit"] else ""
     images = f"{data['root']}/{data['val']}{limit}"
     return {"metric": metric_words(metric, settings), "images": images}
 
 
 def measured_on(config: Mapping[str, Any]) -> dict[str, Any]:
     """What, beside the split, decides on the images and objects that a run is measured on."""
-    data = config["data"]
-    others = {name: data.get(name, default) for name, default in MEASURED_ON.items()}
-    return {"root": data["root"], **others}
+    return {name: config["data"][name] for name in MEASURED_ON}
 
 
 def report_measure(report: Mapping[str, Any]) -> dict[str, str]:
@@ -241,13 +225,13 @@ def metric_words(metric: str, settings: Mapping[str, Any]) -> str:
     """A metric with the settings that make it another; only VOC's has some."""
     if metric != "voc":
         return metric
-    rules = [name for name in ("plus_one", "strict") if settings.get(name)]
+    rules = [name for name in ("plus_one", "strict") if settings[name]]
     return " ".join([f"voc@{settings['iou_thresholds'][0]:.2f}", settings["ap"], *rules])
 
 
 def planned_epochs(config: Mapping[str, Any]) -> int:
     train = config["train"]
-    return sum(phase["epochs"] for phase in train["phases"]) or int(train["epochs"])
+    return sum(phase["epochs"] for phase in train["phases"]) or train["epochs"]
 
 
 def training_figures(run: Run) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 import data.images.decode
 from data.inputs import as_stored
-from exported import ExportedDetector, to_rgb
+from deploy.exported import ExportedDetector, to_rgb
 
 pytestmark = pytest.mark.quick
 

@@ -1,18 +1,15 @@
-"""A detector as a SavedModel, an ONNX or a TFLite file that runs without this project.
+"""What all formats begin with: `Detector` -> a graph of plain TensorFlow, and its conventions.
 
-All begin with the same: `Detector` -> a graph of plain TensorFlow. `exported.py` opens the results.
 Letters: B batch, H W pixels of the original, h w of the network's input, N anchors, K classes,
 M candidates before NMS, D detections.
 """
 
 import contextlib
-import functools
 import importlib
 import json
 import re
-import tempfile
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,16 +21,14 @@ import tensorflow as tf
 from configs import to_dict
 from configs.schema import Canvas, ShortLong
 from core.anchors import STRIDES
-from core.engine import candidates
+from core.engine import candidates, predict
 from core.retinanet import CAFFE_MEAN, TORCH_MEAN
 from data.images.resize import padded_size
+from deploy.exported import VERSION, check_conventions
 from detector import Detector
-from exported import VERSION, check_conventions
 from utils import __version__
-from utils.files import whole_file, whole_folder, write_bytes, write_error, write_text
+from utils.files import write_error
 
-TFLITE_PRECISIONS = ("float32", "float16", "int8")
-ONNX_OPSET = 18
 # Python inside a graph: it is written as a number that only this process can look up.
 OF_THIS_PROCESS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 ANY_IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
@@ -42,6 +37,20 @@ PIP = "pip install -r requirements-export.txt"
 
 class ExportError(ValueError):
     """What a format cannot hold, or a package that writing it needs; names both."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format as export.py offers it.
+
+    write: (detector, path, and keywords of `options`) writes it. name: of the file, or of the
+        folder, in a run's export/.
+    options: keyword -> its values, the default first -> what each adds to the name.
+    """
+
+    write: Callable[..., None]
+    name: str
+    options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def conventions(detector: Detector, outputs: str) -> dict[str, Any]:
@@ -69,6 +78,21 @@ def conventions(detector: Detector, outputs: str) -> dict[str, Any]:
         return check_conventions(json.loads(json.dumps(about)), outputs)
     except ValueError as error:
         raise ExportError(f"exported.py could not read the file: {error}") from error
+
+
+def input_size(rule: Canvas | ShortLong) -> tuple[int, int]:
+    """Height, width into which any image fits once resized: the canvas, or the square of the long
+    side with its padding."""
+    side = (rule.height, rule.width) if isinstance(rule, Canvas) else (rule.long, rule.long)
+    height, width = padded_size(np.array(side), rule).tolist()
+    return height, width
+
+
+def padding_color(normalization: str) -> list[float]:
+    """RGB 0-255 that is zero once normalised, see `core.retinanet.normalize`."""
+    if normalization == "caffe":
+        return list(CAFFE_MEAN[::-1])
+    return [255 * mean for mean in TORCH_MEAN]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -142,31 +166,6 @@ def _line_weights(
     return tf.cast(tf.where(is_content, weights, 0.0), tf.float32)
 
 
-# ------------------------------------------------------------------------------------------------
-# SavedModel
-# ------------------------------------------------------------------------------------------------
-
-
-def write_savedmodel(detector: Detector, path: str | Path) -> None:
-    """A folder for tf.saved_model.load and TensorFlow Serving.
-
-    Signature "serving_default": images (B, H, W, 3) uint8 RGB -> what `detections` returns.
-    Signature "conventions": nothing -> json () string, which assets.extra/conventions.json holds,
-    too. Raises ExportError for Python code in the graph, or where `path` is something else; as all
-    formats, WriteError where the disk refuses.
-    """
-    text = json.dumps(conventions(detector, "detections"), indent=1)
-    archive = keras.export.ExportArchive()
-    serve = archive.add_endpoint("serve", functools.partial(detections, detector), [ANY_IMAGES])
-    _require_portable(serve, detector)
-    archive.add_endpoint("conventions", lambda: {"json": tf.constant(text)}, [])
-    _require_replaceable(Path(path))
-    with whole_folder(path, replace=True) as part:
-        with _refusals(detector, "a SavedModel"), _tensorflow_writes(Path(path)):
-            archive.write_out(str(part), verbose=False)
-        write_text(part / "assets.extra" / "conventions.json", text)
-
-
 def detections(detector: Detector, images: tf.Tensor) -> dict[str, tf.Tensor]:
     """Final detections of (B, H, W, 3) uint8 RGB images, in their pixels.
 
@@ -174,79 +173,13 @@ def detections(detector: Detector, images: tf.Tensor) -> dict[str, tf.Tensor]:
     count (B,) int32.
     """
     batch = fitted(images, detector.config.resize)
-    boxes, scores = candidates(detector.model, detector.postprocess, batch, **_views(detector))
-    found = detector.postprocess.suppress(boxes, scores, batch)
+    found = predict(detector.model, detector.postprocess, batch, **_views(detector))
     found["count"] = found.pop("counts")
     return found
 
 
 def _views(detector: Detector) -> dict[str, Any]:
     return {"flip": detector.config.detect.flip, "scales": detector.config.detect.scales}
-
-
-def _require_portable(step: tf.types.experimental.PolymorphicFunction, detector: Detector) -> None:
-    """Raises ExportError if a traced function calls Python while it runs."""
-    graph = step.get_concrete_function().graph.as_graph_def()
-    nodes = [*graph.node, *(node for inner in graph.library.function for node in inner.node_def)]
-    found = sorted({node.op for node in nodes} & OF_THIS_PROCESS)
-    if found:
-        raise ExportError(
-            f"{_own_parts(detector)}: expected plain TensorFlow, found {', '.join(found)}: Python "
-            "code that no file can hold"
-        )
-
-
-def _own_parts(detector: Detector) -> str:
-    """Names the parts of the user's own, for messages."""
-    parts = ("backbone", "neck")
-    own = [f"model.{part}" for part in parts if callable(getattr(detector.config, part))]
-    return " and ".join(own) or "the model"
-
-
-def _require_replaceable(path: Path) -> None:
-    """Raises ExportError where something else than a SavedModel would be lost."""
-    if path.exists() and not (path / "saved_model.pb").is_file():
-        raise ExportError(f"{path}: expected nothing or a SavedModel to replace, found another")
-
-
-@contextlib.contextmanager
-def _tensorflow_writes(path: Path) -> Iterator[None]:
-    """Makes a WriteError of `path` of TensorFlow's own errors of a disk, which are no OSErrors."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        raise write_error(path, error) from error
-
-
-# ------------------------------------------------------------------------------------------------
-# ONNX
-# ------------------------------------------------------------------------------------------------
-
-
-def write_onnx(detector: Detector, path: str | Path, nms: str = "inside") -> None:
-    """One .onnx file; its metadata_props hold "conventions", JSON.
-
-    nms: "inside": images (B, H, W, 3) uint8 RGB -> what `detections` returns; "outside": what
-        `unsuppressed` returns.
-    Raises ExportError for a missing package, for mirrored views, and for what ONNX cannot hold.
-    """
-    if nms not in ("inside", "outside"):
-        raise ExportError(f"nms: expected inside or outside, found {nms!r}")
-    _require_plain(detector, "ONNX", precision="float32", flip=False)
-    onnx, tf2onnx = _package("onnx", "ONNX"), _package("tf2onnx", "ONNX")
-    step, outputs = {
-        "inside": (detections, "detections"),
-        "outside": (unsuppressed, "candidates"),
-    }[nms]
-    text = json.dumps(conventions(detector, outputs))
-    function = tf.function(functools.partial(step, detector), [ANY_IMAGES], autograph=False)
-    _require_portable(function, detector)
-    with _refusals(detector, "ONNX"):
-        model, _ = tf2onnx.convert.from_function(function, [ANY_IMAGES], opset=ONNX_OPSET)
-        onnx.checker.check_model(model)  # tf2onnx leaves in what it does not know
-        onnx.helper.set_model_props(model, {"conventions": text})
-        data = model.SerializeToString()
-    write_bytes(path, data)
 
 
 def unsuppressed(detector: Detector, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -266,7 +199,12 @@ def unsuppressed(detector: Detector, images: tf.Tensor) -> dict[str, tf.Tensor]:
     }
 
 
-def _require_plain(detector: Detector, form: str, **plain: Any) -> None:
+# ------------------------------------------------------------------------------------------------
+# What a format cannot hold
+# ------------------------------------------------------------------------------------------------
+
+
+def require_plain(detector: Detector, form: str, **plain: Any) -> None:
     """Raises ExportError where a setting of model.detect is another than the only one possible."""
     for name, expected in plain.items():
         found = getattr(detector.config.detect, name)
@@ -277,15 +215,34 @@ def _require_plain(detector: Detector, form: str, **plain: Any) -> None:
             )
 
 
-def _package(name: str, form: str) -> ModuleType:
+def package(name: str, form: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise ExportError(f"{form} needs the package {name}, found none ({error}): {PIP}") from None
 
 
+def require_portable(step: tf.types.experimental.PolymorphicFunction, detector: Detector) -> None:
+    """Raises ExportError if a traced function calls Python while it runs."""
+    graph = step.get_concrete_function().graph.as_graph_def()
+    nodes = [*graph.node, *(node for inner in graph.library.function for node in inner.node_def)]
+    found = sorted({node.op for node in nodes} & OF_THIS_PROCESS)
+    if found:
+        raise ExportError(
+            f"{_own_parts(detector)}: expected plain TensorFlow, found {', '.join(found)}: Python "
+            "code that no file can hold"
+        )
+
+
+def _own_parts(detector: Detector) -> str:
+    """Names the parts of the user's own, for messages."""
+    parts = ("backbone", "neck")
+    own = [f"model.{part}" for part in parts if callable(getattr(detector.config, part))]
+    return " and ".join(own) or "the model"
+
+
 @contextlib.contextmanager
-def _refusals(detector: Detector, form: str) -> Iterator[None]:
+def refusals(detector: Detector, form: str) -> Iterator[None]:
     """Makes an ExportError of whatever a converter raises for a graph it cannot convert."""
     try:
         yield
@@ -299,61 +256,9 @@ def _refusals(detector: Detector, form: str) -> Iterator[None]:
         raise ExportError(message) from None
 
 
-# ------------------------------------------------------------------------------------------------
-# TFLite
-# ------------------------------------------------------------------------------------------------
-
-
-def write_tflite(detector: Detector, path: str | Path, precision: str = "float32") -> None:
-    """One .tflite file of TFLite's own operations: the network alone, for one image of fixed size.
-
-    precision: of the weights: "float32", "float16", or "int8" (a scale a channel; activations are
-        float32 between layers).
-    images (1, h, w, 3) float32 RGB 0-255, padded with the conventions' colour -> class_logits
-    (1, N, K), box_deltas (1, N, 4). At the file's end is a ZIP archive with conventions.json; what
-    they leave to be done, `exported.py` does.
-    Raises ExportError for views, and for what TFLite cannot hold.
-    """
-    if precision not in TFLITE_PRECISIONS:
-        expected = ", ".join(TFLITE_PRECISIONS)
-        raise ExportError(f"precision: expected {expected} for TFLite, found {precision!r}")
-    _require_plain(detector, "TFLite", precision="float32", flip=False, scales=(1.0,))
-    about = conventions(detector, "network") | {"precision": precision}
-    height, width = about["input_size"]
-    spec = tf.TensorSpec([1, height, width, 3], tf.float32, name="images")
-    archive = keras.export.ExportArchive()
-    network = archive.add_endpoint("serve", detector.model.__call__, [spec])
-    _require_portable(network, detector)
-    with _refusals(detector, "TFLite"), tempfile.TemporaryDirectory() as folder:
-        with _tensorflow_writes(Path(folder)):
-            archive.write_out(folder, verbose=False)
-        model = _converted(folder, precision)
-    with whole_file(path) as part:
-        part.write_bytes(model)
-        with zipfile.ZipFile(part, "a") as attached:
-            attached.writestr("conventions.json", json.dumps(about))
-
-
-def _converted(folder: str, precision: str) -> bytes:
-    """The SavedModel of a network as TFLite. Not from a function: that left the variables out."""
-    converter = tf.lite.TFLiteConverter.from_saved_model(folder, ["serving_default"])
-    if precision != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if precision == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    return converter.convert()
-
-
-def input_size(rule: Canvas | ShortLong) -> tuple[int, int]:
-    """Height, width into which any image fits once resized: the canvas, or the square of the long
-    side with its padding."""
-    side = (rule.height, rule.width) if isinstance(rule, Canvas) else (rule.long, rule.long)
-    height, width = padded_size(np.array(side), rule).tolist()
-    return height, width
-
-
-def padding_color(normalization: str) -> list[float]:
-    """RGB 0-255 that is zero once normalised, see `core.retinanet.normalize`."""
-    if normalization == "caffe":
-        return list(CAFFE_MEAN[::-1])
-    return [255 * mean for mean in TORCH_MEAN]
+def write_archive(archive: keras.export.ExportArchive, folder: Path, path: Path) -> None:
+    """Writes a SavedModel into a folder. Raises WriteError of `path` where the disk refuses."""
+    try:
+        archive.write_out(str(folder), verbose=False)
+    except tf.errors.OpError as error:  # of a disk, too, TensorFlow raises no OSError
+        raise write_error(path, error) from error

@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-import exported
 from configs import override, to_dict
 from configs.schema import Model
-from exported import LONGEST, ExportedDetector
+from deploy import exported
+from deploy.exported import LONGEST, ExportedDetector
 
 pytest.importorskip("ai_edge_litert")
 pytestmark = pytest.mark.full

@@ -278,12 +278,14 @@ _INSIDE = "expected conventions inside, as export.py writes them"
 Rule: TypeAlias = tuple[str, Callable[[Any], bool]]  # what is expected, whether a value meets it
 
 
-def _number(low: float, high: float, expected: str, whole: bool = False) -> Rule:
+def _number(low: float, high: float, expected: str = "", whole: bool = False) -> Rule:
+    kind = "a whole number" if whole else "a number"
+
     def is_met(value: Any) -> bool:
         is_number = isinstance(value, int if whole else (int, float))
         return is_number and not isinstance(value, bool) and low <= value <= high
 
-    return expected, is_met
+    return expected or f"{kind} from {low} to {high}", is_met
 
 
 def _numbers(count: range, each: Rule) -> Rule:
@@ -317,16 +319,15 @@ def is_printable(name: str) -> bool:
 
 
 _POSITIVE = _number(math.nextafter(0, 1), 1e9, "a number above 0, at most 1e9")
-_SHARE = _number(0, 1, "a number from 0 to 1")
+_SHARE = _number(0, 1)
 _COUNT = _number(1, 10**9, "a whole number from 1 to 1e9", whole=True)
-_SIDE = _number(1, MAX_SIDE, f"a whole number from 1 to {MAX_SIDE}", whole=True)
+_SIDE = _number(1, MAX_SIDE, whole=True)
 _INPUT_SIDE = _number(1, 2 * MAX_SIDE, "a whole number of pixels, with padding", whole=True)
-_STRIDE = _number(1, 1024, "a whole number from 1 to 1024", whole=True)
 _FLAG: Rule = ("true or false", lambda value: isinstance(value, bool))
 _RULES: dict[str, Rule] = {
     "classes": ("a list of different names without control characters", _are_names),
     "bits": _or_none(_number(8, 16, "a whole number from 8 to 16", whole=True)),
-    "strides": _numbers(range(1, 11), _STRIDE),
+    "strides": _numbers(range(1, 11), _number(1, 1024, whole=True)),
     "resize.kind": _one_of("canvas", "short_long"),
     "resize.antialias": _FLAG,
     "anchors.sizes": _numbers(range(1, 11), _POSITIVE),
@@ -355,7 +356,7 @@ _RESIZE_RULES: dict[str, dict[str, Rule]] = {
 }
 _NETWORK_RULES: dict[str, Rule] = {
     "input_size": _numbers(range(2, 3), _INPUT_SIDE),
-    "padding": _numbers(range(3, 4), _number(0, 255, "a number from 0 to 255")),
+    "padding": _numbers(range(3, 4), _number(0, 255)),
 }
 
 
@@ -373,19 +374,16 @@ def check_conventions(found: Any, *outputs: str) -> dict[str, Any]:
             "take the exported.py of the program that exported"
         )
     _require(found, _RULES | {"outputs": _one_of(*outputs)})
-    rule = found["resize"]
+    rule, levels = found["resize"], len(found["strides"])
     _require(found, _RESIZE_RULES[rule["kind"]])
-    levels = len(found["strides"])
     _require(found, {"anchors.sizes": _numbers(range(levels, levels + 1), _POSITIVE)})
     if found["outputs"] == "network":
         _require(found, _NETWORK_RULES)
         is_canvas = rule["kind"] == "canvas"
         least = [rule["height"], rule["width"]] if is_canvas else [rule["long"]] * 2
-        if any(side < low for side, low in zip(found["input_size"], least, strict=True)):
-            expected = f"at least {least}, which resize makes"
-            raise ValueError(
-                f"conventions: input_size: expected {expected}, found {found['input_size']}"
-            )
+        is_met = found["input_size"][0] >= least[0] and found["input_size"][1] >= least[1]
+        expected = f"at least {least}, which resize makes"
+        _require(found, {"input_size": (expected, lambda _: is_met)})
     return found
 
 
@@ -473,10 +471,6 @@ def _tflite_conventions(path: Path) -> bytes | None:
             entry = archive.getinfo("conventions.json")
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 return None  # others inflate without a bound
-            if entry.file_size > LONGEST:
-                raise ValueError(
-                    f"conventions: expected at most {LONGEST} bytes, found {entry.file_size}"
-                )
             with archive.open(entry) as held:
                 return held.read(LONGEST + 1)
     except KeyError:
