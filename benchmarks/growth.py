@@ -22,8 +22,8 @@ from matplotlib.ticker import NullFormatter
 
 from benchmarks.interleave import measured
 from benchmarks.program import begin, leave, make_parser, markdown_table
-from benchmarks.report import save, style
-from utils.plots import DPI, INK, PALETTE
+from benchmarks.report import SIZES
+from utils.plots import DPI, INK, PALETTE, save, style_axes
 
 END = 3  # points of a curve's upper end that its slope is fitted to
 DECADES = 100  # a vertical axis spans at least this factor, so that noise looks like noise
@@ -146,9 +146,9 @@ def picture(path: str | Path, curves: Sequence[Mapping]) -> None:
 
 
 def draw(axes: Axes, panel: str, curves: Sequence[Mapping]) -> None:
-    style(axes, f"against {panel}")
+    style_axes(axes, f"against {panel}", sizes=SIZES)
     memory_axes = axes.twinx()
-    style(memory_axes, "")
+    style_axes(memory_axes, "", sizes=SIZES)
     memory_axes.grid(visible=False)
     for curve, colour in zip(curves, PALETTE, strict=False):
         x, seconds = np.array(curve["x"], float), curve["min"]

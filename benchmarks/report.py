@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.program import markdown_table
-from utils.files import whole_file
-from utils.plots import DPI, GRID, INK, PALETTE
+from utils.plots import DPI, INK, PALETTE, save, style_axes
 
+SIZES = (10.5, 8.5)  # of letters, see `style_axes`
 COLUMNS = (
     "contestant", "minimum", "median", "spread", "minima / first", "medians / first",
     "in each round", "memory", "memory / first",
@@ -64,7 +62,7 @@ def picture(path: str | Path, groups: Mapping[str, Sequence[Mapping]]) -> None:
     figure = Figure(figsize=(8.6, 0.5 + 0.34 * sum(heights)), dpi=DPI, layout="constrained")
     grid = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (title, rows) in zip(grid, groups.items(), strict=True):
-        style(axes, title)
+        style_axes(axes, title, sizes=SIZES)
         axes.invert_yaxis()
         for place, row in enumerate(rows):
             axes.barh(place, row["median"], color=_colour(row["name"]), height=0.7)
@@ -80,24 +78,8 @@ def picture(path: str | Path, groups: Mapping[str, Sequence[Mapping]]) -> None:
     save(figure, path)
 
 
-def style(axes: Axes, title: str) -> None:
-    """The looks of utils/plots.py."""
-    axes.set_title(title, loc="left", color=INK, fontsize=10.5, fontweight="bold")
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, labelsize=8.5)
-    for side in axes.spines.values():
-        side.set_visible(False)
-
-
 def _colour(name: str) -> str:
     for library, colour in zip(("ours", "torchvision", "keras-hub"), PALETTE, strict=False):
         if name.startswith(library):
             return colour
     return "#c9cdd3"
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    FigureCanvasAgg(figure)
-    with whole_file(path) as part:
-        figure.savefig(part, facecolor="white")

@@ -375,8 +375,8 @@ def check_conventions(found: Any, *outputs: str) -> dict[str, Any]:
         )
     _require(found, _RULES | {"outputs": _one_of(*outputs)})
     rule, levels = found["resize"], len(found["strides"])
-    _require(found, _RESIZE_RULES[rule["kind"]])
-    _require(found, {"anchors.sizes": _numbers(range(levels, levels + 1), _POSITIVE)})
+    each_level = {"anchors.sizes": _numbers(range(levels, levels + 1), _POSITIVE)}
+    _require(found, _RESIZE_RULES[rule["kind"]] | each_level)
     if found["outputs"] == "network":
         _require(found, _NETWORK_RULES)
         is_canvas = rule["kind"] == "canvas"
@@ -438,12 +438,9 @@ def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int
         if position == end:
             return
         key, position = _varint(data, position)
-        length = {1: 8, 5: 4}.get(key & 7, 0)
-        if key & 7 in (0, 2):
-            length, position = _varint(data, position)
-        if key & 7 == 0:
-            length = 0
-        if key & 7 in (3, 4, 6, 7) or position + length > end:
+        number, position = _varint(data, position) if key & 7 in (0, 2) else (0, position)
+        length = {0: 0, 1: 8, 2: number, 5: 4}.get(key & 7)  # by the kind of field
+        if length is None or position + length > end:
             break
         if key & 7 == 2:
             yield key >> 3, position, position + length
@@ -546,7 +543,7 @@ def _open_tflite(path: Path, threads: int | None) -> Opened:
     rows = ["float32", 1, sum(counts)]
     expected = {"class_logits": [*rows, len(conventions["classes"])], "box_deltas": [*rows, 4]}
     _require_ports("output", outputs, expected)
-    anchors, lock = make_anchors(height, width, conventions)[0], threading.Lock()
+    anchors, lock = make_anchors(height, width, conventions), threading.Lock()
 
     def run(image: np.ndarray) -> Arrays:
         pixels, content = fit(image, conventions)
@@ -684,10 +681,8 @@ def _scaled(pixels: np.ndarray, factors: np.ndarray, interpolation: int) -> np.n
 # ------------------------------------------------------------------------------------------------
 
 
-def make_anchors(
-    height: int, width: int, conventions: dict[str, Any]
-) -> tuple[np.ndarray, list[int]]:
-    """(N, 4) float32 xyxy in pixels of an input of that size, and how many are of each level."""
+def make_anchors(height: int, width: int, conventions: dict[str, Any]) -> np.ndarray:
+    """(N, 4) float32 xyxy in pixels of an input of that size, level after level."""
     settings, levels = conventions["anchors"], []
     for size, nominal in zip(settings["sizes"], conventions["strides"], strict=True):
         cells = [-(-side // nominal) for side in (height, width)]
@@ -701,7 +696,7 @@ def make_anchors(
         x, y = np.meshgrid(x, y)
         centers = np.stack([x, y, x, y], axis=-1).reshape(-1, 1, 4)
         levels.append((centers + cell_anchors(size, settings)).reshape(-1, 4).astype(np.float32))
-    return np.concatenate(levels), count_anchors(height, width, conventions)
+    return np.concatenate(levels)
 
 
 def count_anchors(height: int, width: int, conventions: dict[str, Any]) -> list[int]:

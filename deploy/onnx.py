@@ -6,23 +6,16 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from deploy.common import (
-    ANY_IMAGES,
-    ExportError,
-    Format,
-    conventions,
-    detections,
-    package,
-    refusals,
-    require_plain,
-    require_portable,
-    unsuppressed,
-)
+from deploy import common
+from deploy.common import ANY_IMAGES, ExportError, Format
 from detector import Detector
 from utils.files import write_bytes
 
 OPSET = 18
-STEPS = {"inside": (detections, "detections"), "outside": (unsuppressed, "candidates")}
+STEPS = {
+    "inside": (common.detections, "detections"),
+    "outside": (common.unsuppressed, "candidates"),
+}
 
 
 def write_onnx(detector: Detector, path: str | Path, nms: str = "inside") -> None:
@@ -34,13 +27,13 @@ def write_onnx(detector: Detector, path: str | Path, nms: str = "inside") -> Non
     """
     if nms not in STEPS:
         raise ExportError(f"nms: expected inside or outside, found {nms!r}")
-    require_plain(detector, "ONNX", precision="float32", flip=False)
-    onnx, tf2onnx = package("onnx", "ONNX"), package("tf2onnx", "ONNX")
+    common.require_plain(detector, "ONNX", precision="float32", flip=False)
+    onnx, tf2onnx = common.package("onnx", "ONNX"), common.package("tf2onnx", "ONNX")
     step, outputs = STEPS[nms]
-    text = json.dumps(conventions(detector, outputs))
+    text = json.dumps(common.conventions(detector, outputs))
     function = tf.function(functools.partial(step, detector), [ANY_IMAGES], autograph=False)
-    require_portable(function, detector)
-    with refusals(detector, "ONNX"):
+    common.require_portable(function, detector)
+    with common.refusals(detector, "ONNX"):
         model, _ = tf2onnx.convert.from_function(function, [ANY_IMAGES], opset=OPSET)
         onnx.checker.check_model(model)  # tf2onnx leaves in what it does not know
         onnx.helper.set_model_props(model, {"conventions": text})

@@ -7,16 +7,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from deploy.common import (
-    ANY_IMAGES,
-    ExportError,
-    Format,
-    conventions,
-    detections,
-    refusals,
-    require_portable,
-    write_archive,
-)
+from deploy import common
+from deploy.common import ANY_IMAGES, ExportError, Format
 from detector import Detector
 from utils.files import whole_folder, write_text
 
@@ -29,17 +21,18 @@ def write_savedmodel(detector: Detector, path: str | Path) -> None:
     too. Raises ExportError for Python code in the graph, or where `path` is something else; as all
     formats, WriteError where the disk refuses.
     """
-    text = json.dumps(conventions(detector, "detections"), indent=1)
+    text = json.dumps(common.conventions(detector, "detections"), indent=1)
     archive = keras.export.ExportArchive()
-    serve = archive.add_endpoint("serve", functools.partial(detections, detector), [ANY_IMAGES])
-    require_portable(serve, detector)
+    step = functools.partial(common.detections, detector)
+    serve = archive.add_endpoint("serve", step, [ANY_IMAGES])
+    common.require_portable(serve, detector)
     archive.add_endpoint("conventions", lambda: {"json": tf.constant(text)}, [])
     path = Path(path)
     if path.exists() and not (path / "saved_model.pb").is_file():
         raise ExportError(f"{path}: expected nothing or a SavedModel to replace, found another")
     with whole_folder(path, replace=True) as part:
-        with refusals(detector, "a SavedModel"):
-            write_archive(archive, part, path)
+        with common.refusals(detector, "a SavedModel"):
+            common.write_archive(archive, part, path)
         write_text(part / "assets.extra" / "conventions.json", text)
 
 

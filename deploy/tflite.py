@@ -8,15 +8,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from deploy.common import (
-    ExportError,
-    Format,
-    conventions,
-    refusals,
-    require_plain,
-    require_portable,
-    write_archive,
-)
+from deploy import common
+from deploy.common import ExportError, Format
 from detector import Detector
 from utils.files import whole_file
 
@@ -36,15 +29,15 @@ def write_tflite(detector: Detector, path: str | Path, precision: str = "float32
     if precision not in PRECISIONS:
         expected = ", ".join(PRECISIONS)
         raise ExportError(f"precision: expected {expected} for TFLite, found {precision!r}")
-    require_plain(detector, "TFLite", precision="float32", flip=False, scales=(1.0,))
-    about = conventions(detector, "network") | {"precision": precision}
+    common.require_plain(detector, "TFLite", precision="float32", flip=False, scales=(1.0,))
+    about = common.conventions(detector, "network") | {"precision": precision}
     height, width = about["input_size"]
     spec = tf.TensorSpec([1, height, width, 3], tf.float32, name="images")
     archive = keras.export.ExportArchive()
     network = archive.add_endpoint("serve", detector.model.__call__, [spec])
-    require_portable(network, detector)
-    with refusals(detector, "TFLite"), tempfile.TemporaryDirectory() as folder:
-        write_archive(archive, Path(folder), Path(folder))
+    common.require_portable(network, detector)
+    with common.refusals(detector, "TFLite"), tempfile.TemporaryDirectory() as folder:
+        common.write_archive(archive, Path(folder), Path(folder))
         model = _converted(folder, precision)
     with whole_file(path) as part:
         part.write_bytes(model)

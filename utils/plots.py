@@ -125,7 +125,7 @@ def training_curves(path: str | Path, columns: Mapping[str, Sequence[float]]) ->
     figure = Figure(figsize=(8.6, 0.8 + 2.4 * len(panels)), dpi=DPI, layout="constrained")
     grid = figure.subplots(len(panels), 1, sharex=True)
     for axes, (panel, names) in zip(grid, panels.items(), strict=True):
-        style_axes(axes, "", "", panel)
+        style_axes(axes, "", y=panel)
         for index, name in enumerate(names):
             # A value between two gaps has no line to be seen by.
             marker = "o" if _has_lonely(columns[name]) else None
@@ -191,13 +191,16 @@ def two_panels(title: str, x: str, ys: tuple[str, str], height: float) -> tuple[
     return figure, upper, lower
 
 
-def style_axes(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(_plain(title), loc="left", color=INK, fontsize=12, fontweight="bold")
+def style_axes(
+    axes: Axes, title: str, x: str = "", y: str = "", sizes: tuple[float, float] = (12, 9)
+) -> None:
+    """The looks of all pictures. sizes: of the title's letters and of the others, points."""
+    axes.set_title(_plain(title), loc="left", color=INK, fontsize=sizes[0], fontweight="bold")
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, labelsize=9)
+    axes.tick_params(colors=INK, labelsize=sizes[1])
     for side in axes.spines.values():
         side.set_visible(False)
 
@@ -211,13 +214,16 @@ def draw_lines(
     _legend(axes)
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Writes a PNG file, whole or not at all."""
+def png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)
-    # By way of memory: of a full disk Pillow does not say what it is.
     picture = io.BytesIO()
     figure.savefig(picture, format="png", facecolor="white")
-    write_bytes(path, picture.getvalue())
+    return picture.getvalue()
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Writes a PNG file, whole or not at all."""
+    write_bytes(path, png(figure))  # not by Pillow, which does not say that a disk is full
 
 
 def _colour(index: int, count: int) -> Colour:

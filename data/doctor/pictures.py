@@ -4,20 +4,18 @@ Letters: H W pixels.
 """
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from data.doctor.findings import Finding, Shown
 from data.images.decode import decode_image
 from data.records import Dataset, DatasetError
 from utils.draw import contact_sheet, draw_boxes, side_by_side
-from utils.plots import GRID, INK, PALETTE
+from utils.plots import PALETTE, png, style_axes
 
 NUM_SAMPLES = 12
 NUM_EXAMPLES = 4  # of a kind of finding
@@ -94,16 +92,10 @@ def bars(title: str, series: Mapping[str, Mapping[str, int]]) -> str:
         axes.bar(places, values / max(1, values.sum()), width, color=PALETTE[number], label=name)
     names = list(next(iter(series.values())))
     axes.set_xticks(np.arange(len(names)), names, rotation=45, ha="right", fontsize=8)
-    axes.set_title(title, loc="left", color=INK, fontsize=10, fontweight="bold")
-    axes.tick_params(colors=INK, labelsize=8, length=0)
+    style_axes(axes, title, sizes=(10, 8))
+    axes.tick_params(length=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.grid(color=GRID, linewidth=0.8, axis="y")
-    axes.set_axisbelow(True)
-    for side in axes.spines.values():
-        side.set_visible(False)
+    axes.grid(axis="x", visible=False)
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=8)
-    FigureCanvasAgg(figure)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", facecolor="white")
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+    return "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")

@@ -51,7 +51,7 @@ def made(changes):
 @pytest.mark.parametrize("size", [SIZE, (64, 128), (33, 1)])
 def test_anchors_are_those_of_the_core(changes, size):
     postprocess, about = made(changes)
-    found, counts = exported.make_anchors(*size, about)
+    found, counts = exported.make_anchors(*size, about), exported.count_anchors(*size, about)
     assert counts == list(postprocess.anchors.level_counts(*size))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, postprocess.anchors(*size), atol=2e-5)
@@ -60,7 +60,7 @@ def test_anchors_are_those_of_the_core(changes, size):
 @pytest.mark.parametrize("changes", CODERS)
 def test_boxes_are_decoded_as_by_the_core(changes):
     postprocess, about = made(changes)
-    anchors, _ = exported.make_anchors(*SIZE, about)
+    anchors = exported.make_anchors(*SIZE, about)
     deltas = np.random.default_rng(0).normal(0, 3, anchors.shape).astype(np.float32)
     expected = postprocess.coder.decode(tf.constant(deltas), tf.constant(anchors)).numpy()
     found = exported.decode(deltas, anchors, about["coder"])
@@ -93,14 +93,14 @@ def test_pixels_are_those_of_the_pipeline_and_padding_is_coloured(rule, size):
 
 def network_outputs(about, num_classes, seed=0):
     rng = np.random.default_rng(seed)
-    count = sum(exported.make_anchors(*SIZE, about)[1])
+    count = sum(exported.count_anchors(*SIZE, about))
     logits = rng.normal(-2, 2, [count, num_classes]).astype(np.float32)
     return logits, rng.normal(0, 0.5, [count, 4]).astype(np.float32)
 
 
 def ours(about, logits, deltas):
     """Detections in pixels of an input that is its image."""
-    anchors, counts = exported.make_anchors(*SIZE, about)
+    anchors, counts = exported.make_anchors(*SIZE, about), exported.count_anchors(*SIZE, about)
     index, scores, labels = exported.best_of_levels(logits, counts, about["detect"])
     boxes = exported.decode(deltas[index], anchors[index], about["coder"])
     boxes = np.clip(boxes, 0, [SIZE[1], SIZE[0]] * 2).astype(np.float32)

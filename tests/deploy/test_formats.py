@@ -483,7 +483,7 @@ def test_two_exports_at_once_into_one_place_both_end_with_a_whole_folder(
 ):
     """The second one begins and ends while the first one is half-written."""
     monkeypatch.setattr(keras.export, "ExportArchive", QuickArchive)
-    monkeypatch.setattr(savedmodel, "require_portable", lambda *args: None)
+    monkeypatch.setattr(common, "require_portable", lambda *args: None)
     path, write_text = tmp_path / "model", savedmodel.write_text
 
     def is_whole():
@@ -507,8 +507,7 @@ def convert_nothing(paths, monkeypatch):
     model = onnx.load(paths["detector.onnx"])
     monkeypatch.setattr(tflite, "_converted", lambda *args: bytes(30_000))
     monkeypatch.setattr("tf2onnx.convert.from_function", lambda *args, **kwargs: (model, None))
-    for module in (savedmodel, onnx_format, tflite):
-        monkeypatch.setattr(module, "require_portable", lambda *args: None)
+    monkeypatch.setattr(common, "require_portable", lambda *args: None)
 
 
 @pytest.mark.slow
