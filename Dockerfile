@@ -3,7 +3,7 @@
 #   docker build -t retinanet:gpu --build-arg TENSORFLOW="tensorflow[and-cuda]" .
 
 # The newest Python that TensorFlow has wheels for; Debian 13's own Python is of the same version,
-# so that docker/check.py can run these steps without an engine.
+# so that docker/check.py can run these steps without that image.
 FROM python:3.13-slim-trixie
 
 # The first user of most Linux hosts is 1000, too. `docker run --user` may name any other:

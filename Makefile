@@ -30,7 +30,7 @@ slow: .venv/.installed-dev
 parity: .venv-parity/.installed
 	REQUIRE_PARITY=1 .venv-parity/bin/python -m pytest tests/parity -n 2 --dist loadfile
 
-# The Dockerfile's steps without an engine; as root with debootstrap in a Debian of their own.
+# The Dockerfile's steps by buildah on a Debian by debootstrap, then a training; needs root.
 docker-check: .venv/.installed
 	$(BIN)/python -m docker.check $(CHECK)
 
