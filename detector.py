@@ -61,8 +61,8 @@ from utils.runs import latest_run, weights_file
 # Of a model's conventions, what may differ from the weights' without changing what they mean; where
 # they started from is none.
 FREE_TO_DETECT = ("resize", "detect", "weights", "aliases", "bits")
-# Images from which on 5 to 12 s of freezing are won back by some 25 ms an image (ResNet-50 at 416;
-# in bfloat16 40 ms), if memory allows 2 GB more: docs/performance.md.
+# Images from which on 5 to 12 s of freezing are won back by some 35 ms an image (ResNet-50 at 416,
+# bfloat16; float32 gains nothing), if memory allows 2 GB more: docs/performance.md.
 FREEZE_FROM = 400
 Step: TypeAlias = Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]  # batch -> detections
 
@@ -173,8 +173,8 @@ class Detector:
     def array_detector(self, num_images: int, batch_size: int = 4) -> Callable[..., DetectionTable]:
         """`detect` for many calls, as on a video; num_images: how many they are to be.
 
-        The graph is prepared once for all of them, and from `FREEZE_FROM` images on has the weights
-        of this moment built in.
+        The graph is prepared once for all of them, and in half precision from `FREEZE_FROM` images
+        on has the weights of this moment built in.
         """
         step = self._predictor(num_images)
 
@@ -205,7 +205,8 @@ class Detector:
             return predict(self.model, self.postprocess, batch, flip=flip, scales=scales)
 
         # Kernels used at several scales do not take batch norms in: nothing is won by freezing.
-        is_worth_it = num_images >= FREEZE_FROM and len(scales) == 1
+        is_half = self.model.compute_dtype != "float32"
+        is_worth_it = is_half and num_images >= FREEZE_FROM and len(scales) == 1
         with self._lock:  # of threads that come together one makes the graph
             if is_worth_it and not self.eager:
                 return frozen(step, self.model, spec)

@@ -2,7 +2,8 @@
 
 TensorFlow can then fold what does not change and keep each kernel in the layout its convolution
 wants, and a batch norm that uses its statistics becomes part of the convolution before it. Making
-such a graph takes seconds, so it pays for many images; its weights are those of that moment.
+such a graph takes seconds, so it pays for many images, and in half precision; its weights are those
+of that moment.
 """
 
 from collections.abc import Callable

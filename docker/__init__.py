@@ -1,1 +1,1 @@
-"""The Dockerfile read and executed without an engine: python -m docker.check."""
+"""The Dockerfile's steps executed by buildah: python -m docker.check."""
