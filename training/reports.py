@@ -44,15 +44,15 @@ class Report:
 
     def validation(self, epoch: int, found: Validated, num_samples: int) -> None:
         """Writes what a validation found, with pictures of the split's first images."""
-        self.board.report(epoch, found.report, found.histograms)
+        self.board.report(epoch, found.scores.report, found.histograms)
         if num_samples:
             with spare(f"the samples of epoch {epoch}"):
                 self._samples(epoch, found, num_samples)
 
     def _samples(self, epoch: int, found: Validated, count: int) -> None:
         """The first images of the split, truth beside detections, as a file and in TensorBoard."""
-        dataset = found.scores.dataset
-        pictures = [with_truth(dataset, i, found.table) for i in range(min(count, len(dataset)))]
+        dataset, table = found.scores.dataset, found.scores.detections
+        pictures = [with_truth(dataset, i, table) for i in range(min(count, len(dataset)))]
         height, width = np.max([picture.shape[:2] for picture in pictures], axis=0)
         sheet = contact_sheet(pictures, columns=1, cell=(min(height, 480), min(width, 1280)))
         path = self.run / "samples" / f"epoch_{epoch:04d}.png"

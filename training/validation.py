@@ -1,7 +1,6 @@
 """Losses, detections and figures of the validation split while a model is trained."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,20 +12,16 @@ from data.records import Dataset
 from detector import Detector, gather_detections
 from results.scoring import Scores, score
 from training.progress import SCALARS
-from utils.detections import DetectionTable
 from utils.runs import StopSignal
 
 
 @dataclass(frozen=True)
 class Validated:
-    """losses: means by name. histograms: see `core.losses.score_histograms`. report: all figures.
-    table: all detections."""
+    """losses: means by name. histograms: see `core.losses.score_histograms`."""
 
     losses: dict[str, float]
     histograms: dict[str, np.ndarray]
-    table: DetectionTable
     scores: Scores
-    report: dict[str, Any]
 
     def row(self) -> dict[str, float]:
         """The columns of metrics.csv."""
@@ -69,5 +64,4 @@ class Validation:
                 sums[name] += float(losses[name]) * len(batch["index"])
         means = {name: value / len(self.dataset) for name, value in sums.items()}
         table = gather_detections(found, self.dataset.image_ids, self.dataset.classes)
-        scores = score(table, self.dataset, self.config)
-        return Validated(means, histograms, table, scores, scores.report)
+        return Validated(means, histograms, score(table, self.dataset, self.config))
