@@ -159,11 +159,12 @@ def train_phase(
         row = run_epoch(phase, stream, plan, stop)
         check_finite(saved, phase.optimizer, progress)
         lock.require_folder()
-        is_due, found = plan.is_validated(progress.epoch + 1), None
+        is_due = plan.is_validation_due(progress.epoch + 1)
+        found = None
         if row and is_due:
             with averaged(phase.optimizer, detector.model.trainable_variables):
                 found = validation.run(stop)
-                lock.require_folder()  # it may have gone meanwhile: nothing is written anew
+                lock.require_folder()  # one that went meanwhile is not made anew
                 if found and progress.is_better(found.scores.value):
                     best = found
                     save_best(run, weights, detector.conventions, progress.epoch + 1)
@@ -185,9 +186,9 @@ def train_phase(
 def run_epoch(
     phase: TrainingPhase, stream: Iterator[dict[str, tf.Tensor]], plan: Plan, stop: StopSignal
 ) -> dict[str, float | str]:
-    """The steps of an epoch that are not done yet -> its metrics; none if `stop` ended it before.
+    """Does the steps of an epoch that are left: none, if a stop came in its validation.
 
-    An epoch whose validation was broken off has no more steps to do.
+    Returns its metrics, or {} if `stop` came before its last step.
     """
     progress, steps = phase.progress, phase.planned.steps
     meter = EpochMeter(phase, plan.train_set, plan.config.train.log_every)

@@ -81,7 +81,7 @@ class Plan:
         stopping = self.config.train.early_stopping
         return progress.epoch >= self.num_epochs or progress.is_stale(stopping)
 
-    def is_validated(self, epoch: int) -> bool:
+    def is_validation_due(self, epoch: int) -> bool:
         """Whether a validation follows this epoch, counted from 1."""
         every = self.config.train.validate_every
         return epoch == self.num_epochs or bool(every and epoch % every == 0)

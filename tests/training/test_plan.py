@@ -45,7 +45,7 @@ def test_a_run_is_finished_after_its_epochs_or_by_early_stopping(
 def test_the_last_epoch_is_always_validated(tmp_path, shapes, every, epochs):
     changes = {"train.phases": (), "train.epochs": 5, "train.validate_every": every}
     found, _ = plan(tmp_path, shapes, changes)
-    assert [epoch for epoch in range(1, 6) if found.is_validated(epoch)] == epochs
+    assert [epoch for epoch in range(1, 6) if found.is_validation_due(epoch)] == epochs
 
 
 def test_a_schedule_of_the_user_s_own(tmp_path, shapes):
