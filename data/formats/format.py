@@ -33,11 +33,14 @@ class Format:
     """A format that datasets are read from.
 
     read: (root, split, classes, on_bad_annotation=..., and the options it `uses`) -> Dataset.
+        split: a name of `find_splits`, or an annotation file relative to root. classes: in the
+        order of their labels; None: all there are.
         on_bad_annotation: "error" raises at the first defect; "drop" leaves the object out, or the
         image where the defect is the image's, and counts it in the dataset's `defects`. Raises
         DatasetError for defects and for files that are not there or not of the format, ValueError
         for an argument that makes no sense.
-    find_classes: (root, split, and the options of LAYOUT it uses) -> class names.
+    find_classes: (root, split, and the options of LAYOUT it uses) -> class names. A defect is
+        passed over: `read` reports it.
     find_splits: root -> the splits, or annotation files relative to root, in their usual places;
         none where the folder has another format. Raises DatasetError for files it cannot read.
     uses: keywords of `read`, by the names they have in configs.schema.Data; `delimiter` and
