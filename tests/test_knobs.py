@@ -46,8 +46,10 @@ from core.optimizers import averaged
 from core.schedules import ConstantRate
 from core.weights.published import open_weights
 from core.weights.transfer import transfer
-from data import check, convert, download, preview
+from data import check, preview
+from data.convert import __main__ as convert
 from data.datasets import class_names, read_split
+from data.download import __main__ as download
 from data.formats.shapes import CLASSES, make_shapes
 from data.pipeline import image_reader, steps_per_epoch, training_batches
 from detector import Detector

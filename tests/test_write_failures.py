@@ -462,7 +462,8 @@ def others(work: Path, disk: Path, shapes: Path, config: Path) -> list[Scenario]
 
     import compare_runs
     import evaluate
-    from data import check, convert, preview
+    from data import check, preview
+    from data.convert import __main__ as convert
     from data.detections.project_json import JSON
     from data.formats.shapes import make_shapes
     from data.formats.voc import read_voc
