@@ -1,6 +1,7 @@
 import pytest
 
-from data.writers.common import check_classes, check_names, number, pixels
+from data.records import Defects, assemble
+from data.writers.common import check_classes, check_names, lost_numbers, number, pixels
 
 pytestmark = pytest.mark.quick
 
@@ -49,3 +50,20 @@ def test_class_names_that_text_cannot_hold_are_refused(name):
     with pytest.raises(ValueError, match="expected a name without line ends") as caught:
         check_classes(("cat", name))
     assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("areas", "category_ids", "losses"),
+    [
+        (None, None, []),
+        ([12.0, 7.0], None, ["1 areas other than their box's: VOC has no areas"]),
+        (None, (1, 3), ["2 category ids: VOC has none"]),
+    ],
+)
+def test_areas_and_numbers_of_ones_own_are_said_to_be_lost(areas, category_ids, losses):
+    dataset = assemble(
+        "a/train", ("cat", "dog"), images=["a.jpg"], image_ids=["a"], sizes=[[9, 9]],
+        image_index=[0, 0], boxes=[[1, 1, 4, 5], [0, 0, 2, 4]], labels=[0, 1], areas=areas,
+        category_ids=category_ids, defects=Defects(),
+    )  # fmt: skip
+    assert lost_numbers(dataset, "VOC") == losses
