@@ -28,7 +28,7 @@ slow: .venv/.installed-dev
 # Against torchvision and the like, in an environment of its own: torch takes 5 GB. Here a test
 # that is skipped has failed.
 parity: .venv-parity/.installed
-	REQUIRE_PARITY=1 .venv-parity/bin/python -m pytest tests/parity -n 2 --dist worksteal
+	REQUIRE_PARITY=1 .venv-parity/bin/python -m pytest tests/parity -n 2 --dist loadfile
 
 # The Dockerfile's steps by buildah on a Debian by debootstrap, then a training; needs root.
 docker-check: .venv/.installed
