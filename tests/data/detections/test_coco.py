@@ -1,6 +1,7 @@
 """Detections in COCO's results format: exact round trips, real results, what is wrong is named."""
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from pycocotools.coco import COCO
 
 from data.detections.coco import read_coco_results, write_coco_results
 from data.records import DatasetError
+from tests.data.detections.tables import random_table
 from utils.detections import DetectionTable
 
 pytestmark = pytest.mark.quick
@@ -20,18 +22,7 @@ CLASSES = ("person", "traffic light", "never")
 CATEGORIES = (1, 10, 3)
 
 
-def table(num=40, seed=0, dtype=np.float32) -> DetectionTable:
-    """Detections on all images but the fourth, of the first two classes, in no order."""
-    rng = np.random.default_rng(seed)
-    corner = rng.uniform(-5, 300, (num, 2)).astype(dtype)
-    return DetectionTable(
-        image_ids=IDS,
-        classes=CLASSES,
-        image=rng.choice([0, 1, 2, 4], num),
-        boxes=np.concatenate([corner, corner + rng.uniform(0, 90, (num, 2)).astype(dtype)], axis=1),
-        scores=rng.random(num).astype(dtype),
-        labels=rng.integers(0, 2, num),
-    )
+table = functools.partial(random_table, IDS, CLASSES, images=(0, 1, 2, 4))
 
 
 def columns(found: DetectionTable):

@@ -1,6 +1,7 @@
 """Detection files: what is written is what is read, and what is wrong is named."""
 
 import dataclasses
+import functools
 import json
 import os
 
@@ -10,6 +11,7 @@ import pytest
 from data.detections.devkit import read_devkit, write_devkit
 from data.detections.project_json import JSON
 from data.records import DatasetError
+from tests.data.detections.tables import random_table
 from utils.detections import DetectionTable
 
 pytestmark = pytest.mark.quick
@@ -19,18 +21,7 @@ CLASSES = ("dog", "traffic light", "never")
 SIZES = np.array([[640, 480], [10, 20], [33, 44], [5, 5]])
 
 
-def table(num=40, seed=0, dtype=np.float32) -> DetectionTable:
-    """Detections on the first three images, of the first two classes, in no order."""
-    rng = np.random.default_rng(seed)
-    corner = rng.uniform(-5, 300, (num, 2)).astype(dtype)
-    return DetectionTable(
-        image_ids=IDS,
-        classes=CLASSES,
-        image=rng.integers(0, 3, num),
-        boxes=np.concatenate([corner, corner + rng.uniform(0, 90, (num, 2)).astype(dtype)], axis=1),
-        scores=rng.random(num).astype(dtype),
-        labels=rng.integers(0, 2, num),
-    )
+table = functools.partial(random_table, IDS, CLASSES)
 
 
 def in_order(detections: DetectionTable, key: str | None = None):

@@ -1,5 +1,6 @@
 """CrowdHuman's detection files: exact round trips, CrowdDet's tags, what is wrong is named."""
 
+import functools
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from data.detections.odgt import ODGT
 from data.records import DatasetError
+from tests.data.detections.tables import random_table
 from utils.detections import DetectionTable
 
 pytestmark = pytest.mark.quick
@@ -18,18 +20,7 @@ CLASSES = ("person", "head")
 SIZES = np.array([[640, 480], [10, 20], [33, 44], [5, 5]])
 
 
-def table(num=40, seed=0, dtype=np.float32) -> DetectionTable:
-    """Detections on the first three images, in no order."""
-    rng = np.random.default_rng(seed)
-    corner = rng.uniform(-5, 300, (num, 2)).astype(dtype)
-    return DetectionTable(
-        image_ids=IDS,
-        classes=CLASSES,
-        image=rng.integers(0, 3, num),
-        boxes=np.concatenate([corner, corner + rng.uniform(0, 90, (num, 2)).astype(dtype)], axis=1),
-        scores=rng.random(num).astype(dtype),
-        labels=rng.integers(0, 2, num),
-    )
+table = functools.partial(random_table, IDS, CLASSES)
 
 
 def columns(found: DetectionTable, rows=slice(None)):
