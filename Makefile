@@ -41,7 +41,7 @@ bench: .venv-parity/.installed
 	.venv-parity/bin/python -m benchmarks.input $(BENCH)
 	.venv-parity/bin/python -m benchmarks.startup $(BENCH)
 	.venv-parity/bin/python -m benchmarks.growth $(BENCH)
-	.venv-parity/bin/python -m benchmarks.reading $(BENCH)
+	.venv-parity/bin/python -m benchmarks.annotations $(BENCH)
 	.venv-parity/bin/python -m benchmarks.metrics $(BENCH)
 
 # What each choice is worth in mAP on BCCD, a table: hours. Stopped, it goes on where it was.

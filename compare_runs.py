@@ -28,11 +28,11 @@ from rich.table import Table
 import configs
 from configs.schema import METRIC_OF_FORMAT
 from utils.files import write_text
+from utils.headline_figures import class_aps, headline_figures
 from utils.names import printable
 from utils.plots import comparison_curves
-from utils.reading import read_json
-from utils.reports import class_aps, headline_figures
 from utils.runs import read_metrics, weights_file
+from utils.safe_reading import read_json
 
 NOT_COMPARED = ("name", "output")  # where a run lies is no setting of its training
 MEASURED_ON = (  # settings of data that, beside the split, make the images or objects others

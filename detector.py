@@ -48,7 +48,7 @@ from core.build import build_model, build_postprocess
 from core.engine import compiled, predict
 from core.predictor import frozen
 from core.retinanet import RetinaNet
-from core.weights.own_files import DETECTOR, conventions_of, stated
+from core.weights.npz_files import DETECTOR, conventions_of, stated
 from data.images.render import Reader
 from data.inputs import unlabelled
 from data.pipeline import detection_batches, detection_spec

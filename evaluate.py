@@ -19,7 +19,7 @@ from loguru import logger
 
 import configs
 from data.datasets import class_names, log_defects, read_split
-from data.detections.recognition import image_sizes, read_detections
+from data.detections.any_format import image_sizes, read_detections
 from data.doctor.object_counts import limits
 from data.records import Dataset
 from detector import open_detector

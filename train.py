@@ -36,8 +36,8 @@ from results.evaluation import write_all
 from training.meter import EpochMeter, check_finite
 from training.phases import TrainingPhase, phases_to_do
 from training.plan import Plan, begin_run, make_plan, settle_best, write_config
-from training.progress import LAST, Progress, find_best, put_aside, save_best, save_progress
 from training.reports import Report, describe, describe_epoch
+from training.resuming import LAST, Progress, find_best, put_aside, save_best, save_progress
 from training.validation import Validated, Validation
 from utils.devices import use_devices
 from utils.diary import console, diary, progress_bar

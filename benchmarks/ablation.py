@@ -32,7 +32,7 @@ import configs
 from benchmarks.program import markdown_table
 from configs import Config, ConfigError, preset
 from utils.files import write_text
-from utils.reading import read_json
+from utils.safe_reading import read_json
 
 ROOT = Path(__file__).parents[1]
 config = preset(

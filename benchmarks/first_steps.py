@@ -24,7 +24,7 @@ from data.pipeline import checked
 from data.records import Dataset
 from training.phases import begin_phase
 from training.plan import plan_phases
-from training.progress import Progress
+from training.resuming import Progress
 from utils.devices import use_devices
 from utils.diary import diary
 from utils.files import whole_file

@@ -32,7 +32,7 @@ NOTHING = 2**20  # bytes; less memory than this is noise, and no slope is fitted
 
 @dataclass(frozen=True)
 class Curve:
-    """panel: what the horizontal axis shows. at: what points.py is given.
+    """panel: what the horizontal axis shows. at: what growth_points.py is given.
     power: of it, what the work is to be linear in (pixels for a side)."""
 
     name: str
@@ -73,7 +73,7 @@ def measure(curve: Curve, rounds: int, allow_busy: bool) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         tasks = {
             f"{curve.name} at {at}": (
-                "benchmarks.points", {"curve": curve.name, "at": at, "folder": folder},
+                "benchmarks.growth_points", {"curve": curve.name, "at": at, "folder": folder},
             )
             for at in curve.at
         }  # fmt: skip

@@ -22,7 +22,7 @@ from configs.checked import (
     to_dict,
 )
 from configs.schema import Config
-from utils.reading import read_bytes, read_json
+from utils.safe_reading import read_bytes, read_json
 
 __all__ = [
     "Config",

@@ -10,7 +10,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from data.records import DatasetError
-from utils.reading import ReadError, open_regular, read_bytes, read_text
+from utils.safe_reading import ReadError, open_regular, read_bytes, read_text
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import configs
 from configs import ConfigError
 from core.build import build_model
-from core.weights.foreign_files import WeightsError
-from core.weights.own_files import Weights
+from core.weights.npz_files import Weights
+from core.weights.torch_and_keras_files import WeightsError
 from detector import Detector
 from tests.test_detector import SMALL
 from utils.checkpoints import CheckpointError

@@ -2,7 +2,7 @@
 
 utils imports nothing of ours; core and data never each other, and the config's types only where
 they are turned into parts or read from weights; configs is standard library only, and so are
-utils.reading and utils.names, which it uses; torch is imported nowhere but to read its files and to
+utils.safe_reading and utils.names, which it uses; torch is imported only to read its files and to
 be compared with; a config reaches a program through configs.load, called by root scripts, by
 training/plan.py for train.py, by data/check.py and data/preview.py, programs that lie in a package,
 and by what makes pictures and measures (images/, benchmarks/). No program at the root is imported
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.full
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("configs", "core", "data", "utils")
-PLAIN = ("utils.reading", "utils.names")
+PLAIN = ("utils.safe_reading", "utils.names")
 MAY_IMPORT = {
     "utils": {"utils"},
     "configs": {"configs"},  # and PLAIN, which is standard library only too
@@ -37,7 +37,7 @@ LOADS_FOR_TRAIN = "training/plan.py"
 KNOW_CONVENTIONS = "core/weights/"
 # Programs as those at the root, though they lie in a package.
 COMMANDS = {"data/check.py", "data/preview.py"}
-MAY_USE_TORCH = ("core/weights/foreign_files.py", "tests/parity/", "benchmarks/")
+MAY_USE_TORCH = ("core/weights/torch_and_keras_files.py", "tests/parity/", "benchmarks/")
 NOT_OURS = {"runs", "datasets"}
 RUN_PROGRAMS = ("tests", "benchmarks", "images")  # as a person would
 
@@ -151,11 +151,11 @@ KEEPS = {
     "data/pipeline.py": "from configs.schema import Data\nfrom utils.boxes import area",
     "utils/boxes.py": "import tensorflow as tf\nfrom utils import draw\nfile.load('configs')",
     "configs/schema.py": "import json\nfrom configs.checked import Checked",
-    "configs/reader.py": "from utils.reading import read_json",
-    "core/weights/foreign_files.py": "def f():\n    import torch",
+    "configs/reader.py": "from utils.safe_reading import read_json",
+    "core/weights/torch_and_keras_files.py": "def f():\n    import torch",
     "core/weights/formats/yhenon.py": "from configs.schema import Model",
     "data/check.py": "import configs\nimport core.build\nconfigs.load()",
-    "data/preview.py": "import configs\nimport core.weights.own_files\nconfigs.load()",
+    "data/preview.py": "import configs\nimport core.weights.npz_files\nconfigs.load()",
     "tests/parity/test_torchvision.py": "import torch\nimport torchvision",
     "benchmarks/input.py": "import torch",
     "tests/test_a.py": "import configs\nconfigs.load('a')\nimport core.build, data.pipeline",
@@ -185,8 +185,8 @@ def test_a_tree_that_keeps_the_rules_passes(tmp_path):
         ("deploy/onnx.py", "import evaluate"),
         ("train.py", "from evaluate import main"),
         ("results/files.py", "import evaluate"),
-        ("core/a.py", "from training.progress import Progress"),
-        ("results/a.py", "from training.progress import Progress"),
+        ("core/a.py", "from training.resuming import Progress"),
+        ("results/a.py", "from training.resuming import Progress"),
         ("results/a.py", "import configs\nconfig = configs.load()"),
         ("training/phases.py", "import configs\nconfig = configs.load()"),
         ("training/phases.py", "from configs import load"),
@@ -205,14 +205,14 @@ def test_a_tree_that_keeps_the_rules_passes(tmp_path):
         ("data/pipeline.py", "from core.anchors import AnchorGenerator"),
         ("configs/a.py", "import numpy as np"),
         ("configs/a.py", "from utils.boxes import area"),
-        ("configs/a.py", "from utils import reading"),
-        ("utils/reading.py", "import numpy"),
+        ("configs/a.py", "from utils import safe_reading"),
+        ("utils/safe_reading.py", "import numpy"),
         ("utils/names.py", "import numpy"),
         ("configs/a.py", "import tensorflow"),
         ("train.py", "import torch"),
         ("core/a.py", "try:\n    import torch.nn\nexcept ImportError:\n    pass"),
         ("core/weights/transfer.py", "import torch"),
-        ("core/weights/foreign_files.py", "import data.records"),
+        ("core/weights/torch_and_keras_files.py", "import data.records"),
         ("train.py", "import torchvision"),
         ("tests/test_b.py", "from torch import nn"),
         ("core/build.py", "import configs\nconfig = configs.load()"),

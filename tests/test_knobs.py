@@ -25,8 +25,8 @@ import evaluate
 import train
 import training.phases
 import training.plan
-import training.progress
 import training.reports
+import training.resuming
 import training.validation
 import visualize
 from configs import Config, override, preset
@@ -56,7 +56,7 @@ from detector import Detector
 from results.scoring import score
 from training.meter import EpochMeter
 from training.phases import begin_phase
-from training.progress import Progress
+from training.resuming import Progress
 from utils.checkpoints import save_checkpoint
 from utils.detections import DetectionTable
 
@@ -379,7 +379,7 @@ def fresh_run(config):
         patch.setattr(training.phases, "train_step", watch.train_step)
         patch.setattr(training.validation, "validation_step", watch.validation_step)
         patch.setattr(train, "EpochMeter", watch.meter)
-        patch.setattr(training.progress, "save_checkpoint", watch.save)
+        patch.setattr(training.resuming, "save_checkpoint", watch.save)
         patch.setattr(training.reports, "training_curves", lambda *_: None)
         patch.setattr(train, "write_all", lambda *_: None)
         headline = train.main([])

@@ -40,7 +40,7 @@ from tests.tiny import (
 )
 from utils.board import panel
 from utils.checkpoints import Checkpoint
-from utils.reports import class_aps, headline_figures
+from utils.headline_figures import class_aps, headline_figures
 
 pytestmark = pytest.mark.full
 

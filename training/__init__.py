@@ -1,1 +1,1 @@
-"""What train.py is made of: plan, phases, meter, validation, reports, progress, extension."""
+"""What train.py is made of: plan, phases, meter, validation, resuming, more_epochs, reports."""

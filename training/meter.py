@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from data.records import Dataset
 from training.phases import TrainingPhase
-from training.progress import SCALARS, SUMMED, Progress
+from training.resuming import SCALARS, SUMMED, Progress
 
 COLUMNS = (
     "epoch", "learning_rate", *SUMMED, "images_per_second", "data_wait", "seconds",

@@ -16,7 +16,7 @@ from data.images.render import Reader
 from data.pipeline import image_reader, training_batches
 from data.records import Dataset
 from training.plan import Plan, PlannedPhase, total_epochs
-from training.progress import Progress
+from training.resuming import Progress
 
 
 @dataclass

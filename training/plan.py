@@ -13,7 +13,7 @@ from configs import Config, ConfigError
 from configs.schema import FullPhase, Model
 from core.build import build_schedule, require_parts
 from core.schedules import LearningRateSchedule
-from core.weights.own_files import DETECTOR, Weights, stated
+from core.weights.npz_files import DETECTOR, Weights, stated
 from core.weights.published import open_weights
 from core.weights.transfer import class_sources
 from data.datasets import class_names, read_split
@@ -21,8 +21,8 @@ from data.images.bit_depth import Depth, depth_of
 from data.pipeline import steps_per_epoch
 from data.records import Dataset, DatasetError, learnable
 from results.scoring import require_objects
-from training.extension import require_extensible
-from training.progress import (
+from training.more_epochs import require_extensible
+from training.resuming import (
     Progress,
     find_best,
     fingerprint,

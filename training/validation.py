@@ -11,7 +11,7 @@ from data.pipeline import checked, evaluation_batches, image_reader
 from data.records import Dataset
 from detector import Detector, gather_detections
 from results.scoring import Scores, score
-from training.progress import SCALARS
+from training.resuming import SCALARS
 from utils.runs import StopSignal
 
 

@@ -23,7 +23,7 @@ from tensorboard.plugins.text.metadata import create_summary_metadata as text_me
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from utils.files import write_error
-from utils.reports import class_aps, headline_figures
+from utils.headline_figures import class_aps, headline_figures
 
 
 class Board:

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Self
 
 from utils.files import whole_file, write_error
-from utils.reading import read_text
+from utils.safe_reading import read_text
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 # What flock says where the file system of a shared disk has no locks.

@@ -26,7 +26,7 @@ from benchmarks.contestants.job import (
 )
 from configs.schema import Model
 from core.weights.formats.format import Format
-from core.weights.own_files import Weights
+from core.weights.npz_files import Weights
 
 BLOCKS = {18: ("basic_block", [2, 2, 2, 2]), 50: ("bottleneck_block", [3, 4, 6, 3])}
 

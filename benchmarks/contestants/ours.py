@@ -13,7 +13,7 @@ from core.build import build_criterion, build_model, build_optimizer, build_post
 from core.engine import compiled, predict, train_step
 from core.predictor import frozen
 from core.retinanet import RetinaNet
-from core.weights.own_files import Weights
+from core.weights.npz_files import Weights
 from core.weights.transfer import transfer
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}

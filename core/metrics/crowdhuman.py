@@ -14,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from core.metrics.ground_truth import GroundTruth
-from core.metrics.pairs import areas, greedy_one_to_one, intersections, overlapping_pairs
+from core.metrics.overlaps import areas, greedy_one_to_one, intersections, overlapping_pairs
 from utils.arrays import rows_of_each
 from utils.detections import DetectionTable
 

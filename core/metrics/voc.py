@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.metrics.ground_truth import GroundTruth
-from core.metrics.pairs import (
+from core.metrics.overlaps import (
     areas,
     first_of_each,
     greedy_one_to_one,

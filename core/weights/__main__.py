@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.checked import assignment, to_dict
-from core.weights.foreign_files import WeightsError
 from core.weights.formats import FORMATS
-from core.weights.own_files import OF_BACKBONE, Weights
+from core.weights.npz_files import OF_BACKBONE, Weights
 from core.weights.published import PUBLISHED, SHORT, cache_folder, open_weights
+from core.weights.torch_and_keras_files import WeightsError
 from utils.diary import diary
 
 NOT_IN_THE_FILE = (

@@ -13,10 +13,10 @@ from configs.checked import ConfigError, adopt, override, to_dict
 from configs.schema import Model
 from core.backbones.resnet import BLOCKS
 from core.build import build_anchors, build_backbone, build_model
-from core.weights.foreign_files import Contents, WeightsError, read_file
 from core.weights.formats import FORMATS
 from core.weights.formats.format import Format
-from core.weights.own_files import BACKBONE, DETECTOR, OF_BACKBONE, Weights, by_place, stated
+from core.weights.npz_files import BACKBONE, DETECTOR, OF_BACKBONE, Weights, by_place, stated
+from core.weights.torch_and_keras_files import Contents, WeightsError, read_file
 from core.weights.transfer import some
 
 OUTPUT = "class_head/output/kernel"  # a file without it is a backbone alone

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.weights.foreign_files import INSTALL, WeightsError
 from core.weights.importing import import_file
-from core.weights.own_files import Weights
+from core.weights.npz_files import Weights
+from core.weights.torch_and_keras_files import INSTALL, WeightsError
 from utils.download import fetch
 
 TORCH = "https://download.pytorch.org/models/"

@@ -12,8 +12,8 @@ import numpy as np
 
 from configs.schema import Model
 from core.build import build_anchors
-from core.weights.foreign_files import WeightsError
-from core.weights.own_files import DETECTOR, Weights, by_place
+from core.weights.npz_files import DETECTOR, Weights, by_place
+from core.weights.torch_and_keras_files import WeightsError
 
 CLASS_OUTPUT = ("class_head/output/kernel", "class_head/output/bias")
 OUTPUTS = (*CLASS_OUTPUT, "box_head/output/kernel", "box_head/output/bias")

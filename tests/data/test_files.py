@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from data.convert.splits import same_content
+from data.detections.any_format import read_detections
 from data.detections.project_json import JSON
-from data.detections.recognition import read_detections
 from data.files import open_data, read_data, read_data_text
 from data.formats.coco import read_coco
 from data.formats.text_files import text_lines
@@ -106,11 +106,11 @@ def test_an_instances_file_without_a_byte(tmp_path):
 
 
 def test_readers_open_files_by_this_module_only():
-    """`utils.reading` raises ReadError, which no reader may drop or count as a defect."""
+    """`utils.safe_reading` raises ReadError, which no reader may drop or count as a defect."""
     for path in (ROOT / "data").glob("**/*.py"):
         modules = {
             node.module
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             if isinstance(node, ast.ImportFrom)
         }
-        assert path.name == "files.py" or "utils.reading" not in modules, path
+        assert path.name == "files.py" or "utils.safe_reading" not in modules, path

@@ -2,7 +2,7 @@
 
 Structure is tried on a ResNet-18 of torchvision, containers on a few tensors. What could take the
 memory or the process down is read in a process of its own. Keras files are in
-tests/core/weights/test_foreign_files.py.
+tests/core/weights/test_torch_and_keras_files.py.
 """
 
 import os
@@ -25,8 +25,8 @@ import torchvision
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 from core.weights.__main__ import main
-from core.weights.foreign_files import WeightsError, read_file
 from core.weights.importing import import_file
+from core.weights.torch_and_keras_files import WeightsError, read_file
 from utils.names import printable
 
 pytestmark = pytest.mark.full
@@ -91,7 +91,7 @@ def read_apart(*paths: Path, spare_mib: int = 400) -> list[str]:
 import re, sys, warnings
 from pathlib import Path
 import torch
-from core.weights.foreign_files import WeightsError, read_file
+from core.weights.torch_and_keras_files import WeightsError, read_file
 warnings.simplefilter("ignore")
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
@@ -270,7 +270,7 @@ def test_flipped_bytes_end_in_an_error_or_in_arrays_of_the_files_size(folder, co
 import random, sys, warnings
 import numpy as np
 from utils.names import printable
-from core.weights.foreign_files import WeightsError, read_file
+from core.weights.torch_and_keras_files import WeightsError, read_file
 warnings.simplefilter("ignore")
 whole = open(sys.argv[1], "rb").read()
 right = read_file(sys.argv[1]).arrays

@@ -33,7 +33,7 @@ from core.retinanet import TORCH_MEAN, TORCH_STD
 from core.weights.formats.coco import COCO_91
 from core.weights.formats.torchvision import RETINANET
 from core.weights.importing import import_file
-from core.weights.own_files import BACKBONE, Weights
+from core.weights.npz_files import BACKBONE, Weights
 from data.images.decode import decode_image
 from detector import Detector
 from utils.boxes import PADDING

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from configs.schema import Anchors, Coder, ShortLong
 from core.anchors import AnchorGenerator
-from core.weights.foreign_files import WeightsError, read_file
 from core.weights.importing import import_file
+from core.weights.torch_and_keras_files import WeightsError, read_file
 from detector import Detector
 
 pytestmark = pytest.mark.full

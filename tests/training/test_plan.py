@@ -10,7 +10,7 @@ from data.formats.shapes import CLASSES
 from data.records import DatasetError
 from tests.tiny import STEPS, write_config
 from training.plan import PlannedPhase, make_plan, require_resumable
-from training.progress import Progress, fingerprint
+from training.resuming import Progress, fingerprint
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 
 pytestmark = pytest.mark.full

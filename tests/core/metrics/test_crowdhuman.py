@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from core.metrics import pairs
+from core.metrics import overlaps
 from core.metrics.crowdhuman import crowdhuman_metric, maximum_weight_matching
 from core.metrics.ground_truth import GroundTruth
 from tests.core.metrics.tables import detections, of, table
@@ -209,7 +209,7 @@ def random_case(seed, coarse):
 
 @pytest.fixture(params=[2, 200_000], ids=["tiny chunks", "one chunk"])
 def chunked(request, monkeypatch):
-    monkeypatch.setattr(pairs, "PAIRS_PER_CHUNK", request.param)
+    monkeypatch.setattr(overlaps, "PAIRS_PER_CHUNK", request.param)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from core.metrics import pairs, voc
+from core.metrics import overlaps, voc
 from core.metrics.ground_truth import GroundTruth
 from core.metrics.voc import confusion_matrix, voc_matches, voc_metric
 from tests.core.metrics.tables import detections, of, table
@@ -189,7 +189,7 @@ def random_case(seed, num_classes=3):
 
 @pytest.fixture(params=[2, 1_000_000], ids=["tiny chunks", "one chunk"])
 def chunked(request, monkeypatch):
-    monkeypatch.setattr(pairs, "PAIRS_PER_CHUNK", request.param)
+    monkeypatch.setattr(overlaps, "PAIRS_PER_CHUNK", request.param)
 
 
 @pytest.mark.usefixtures("chunked")

@@ -11,7 +11,7 @@ from core.build import build_model
 from core.layers import BatchNorm
 from core.necks.bifpn import BiFPN, Fusion, halve
 from core.predictor import frozen
-from core.weights.own_files import Weights, stated
+from core.weights.npz_files import Weights, stated
 from tests.core.necks.test_fpn import features, nearest, plain_conv
 
 pytestmark = pytest.mark.full

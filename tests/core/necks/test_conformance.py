@@ -11,7 +11,7 @@ from configs.checked import to_dict
 from configs.schema import Bifpn, Model
 from core.build import NECKS as BUILT_IN
 from core.build import build_anchors, build_model
-from core.weights.own_files import Weights, stated
+from core.weights.npz_files import Weights, stated
 from core.weights.transfer import transfer
 from detector import Detector
 from tests.core.necks.test_fpn import features

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from core.weights.__main__ import class_names, main
-from core.weights.foreign_files import WeightsError
 from core.weights.formats.coco import COCO_80
-from core.weights.own_files import Weights
+from core.weights.npz_files import Weights
 from core.weights.published import PUBLISHED
+from core.weights.torch_and_keras_files import WeightsError
 from utils.checkpoints import Checkpoint
 
 pytestmark = pytest.mark.full

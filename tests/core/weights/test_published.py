@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from core.weights import published
-from core.weights.foreign_files import WeightsError
 from core.weights.published import PUBLISHED, Published, download, find, open_weights
+from core.weights.torch_and_keras_files import WeightsError
 from utils import download as downloads
 from utils.download import DownloadError
 

@@ -9,9 +9,9 @@ from configs.checked import to_dict
 from configs.schema import Anchors, Config, Model
 from core.build import build_criterion, build_model
 from core.heads import prior_bias
-from core.weights.foreign_files import WeightsError
 from core.weights.formats.coco import COCO_80
-from core.weights.own_files import OF_BACKBONE, Weights, stated
+from core.weights.npz_files import OF_BACKBONE, Weights, stated
+from core.weights.torch_and_keras_files import WeightsError
 from core.weights.transfer import OUTPUTS, transfer
 
 pytestmark = pytest.mark.full

@@ -9,10 +9,10 @@ import pytest
 
 from core.build import build_backbone
 from core.retinanet import normalize
-from core.weights.foreign_files import WeightsError
 from core.weights.formats.keras_applications import RESNET
 from core.weights.importing import import_file
-from core.weights.own_files import OF_BACKBONE, Weights
+from core.weights.npz_files import OF_BACKBONE, Weights
+from core.weights.torch_and_keras_files import WeightsError
 
 pytestmark = pytest.mark.full
 

@@ -17,7 +17,7 @@ from core.anchors import AnchorGenerator
 from core.build import build_anchors, build_backbone, build_model
 from core.weights.formats.keras_retinanet import RETINANET
 from core.weights.importing import import_file
-from core.weights.own_files import Weights
+from core.weights.npz_files import Weights
 from detector import Detector
 
 pytestmark = pytest.mark.full

@@ -5,8 +5,8 @@ import pytest
 
 from configs import ConfigError, preset
 from core.schedules import ConstantRate
-from training.extension import require_extensible
-from training.progress import Progress
+from training.more_epochs import require_extensible
+from training.resuming import Progress
 
 pytestmark = pytest.mark.quick
 STEPS = 7  # of an epoch

@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils.reports import class_aps, headline_figures
+from utils.headline_figures import class_aps, headline_figures
 
 pytestmark = pytest.mark.quick
 

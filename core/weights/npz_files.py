@@ -23,7 +23,7 @@ from configs.checked import (
 )
 from configs.schema import Model
 from core.backbones.resnet import BLOCKS
-from core.weights.foreign_files import WeightsError
+from core.weights.torch_and_keras_files import WeightsError
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 from utils.names import name_problem
 from utils.runs import weights_file

@@ -1,11 +1,11 @@
-"""How fast an annotation file of COCO's size becomes a dataset: `python -m benchmarks.reading`.
+"""How fast an annotation file of COCO's size becomes a dataset: `python -m benchmarks.annotations`.
 
 Generates, in a temporary folder, an instances file as large as COCO's train2017 - 118,287 images,
 860,001 boxes, each with a polygon - and image files, empty but for their names: with
 check_images=False none is opened. Then measures, each time in a fresh process, our reader against
 pycocotools, which loads the same file with `json` and indexes it, but looks for no image and judges
 nothing. Memory is the peak above what was there after the imports; ours includes the pages of the
-mapped file. Leaves in --out reading.json and reading.md.
+mapped file. Leaves in --out annotations.json and annotations.md.
 """
 
 import json
@@ -26,7 +26,7 @@ OURS, THEIRS = "ours", "pycocotools"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__, "reading", rounds=3)
+    parser = make_parser(__doc__, "annotations", rounds=3)
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--boxes", type=int, default=BOXES)
     args = parser.parse_args(argv)
@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for _ in range(args.rounds):
             for name, results in found.items():
                 # A process that has the file in the system's cache.
-                run = once("benchmarks.reading", {"reader": name, "root": folder})
+                run = once("benchmarks.annotations", {"reader": name, "root": folder})
                 results.append({"peak": run.pop("above_built"), **run})
     report |= {"images": args.images, "boxes": args.boxes, "bytes": size, "found": found}
-    print(leave(args.out, "reading", report, markdown(report)))
+    print(leave(args.out, "annotations", report, markdown(report)))
 
 
 # ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data.records import Defects, assemble
-from training.progress import (
+from training.resuming import (
     BEST,
     LAST,
     PREVIOUS,

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from utils.reading import MOST_BYTES, MOST_LEVELS, read_bytes, read_json, read_text
+from utils.safe_reading import MOST_BYTES, MOST_LEVELS, read_bytes, read_json, read_text
 
 pytestmark = pytest.mark.quick
 

@@ -24,10 +24,10 @@ import pytest
 from configs.schema import Model
 from core.build import build_backbone
 from core.weights.__main__ import main
-from core.weights.foreign_files import WeightsError, read_file
 from core.weights.formats.keras_applications import RESNET
 from core.weights.importing import import_file
-from core.weights.own_files import Weights
+from core.weights.npz_files import Weights
+from core.weights.torch_and_keras_files import WeightsError, read_file
 from utils.names import printable
 
 pytestmark = pytest.mark.full
@@ -103,7 +103,7 @@ def read_apart(path: Path, limit_mib: int = 600) -> str:
     program = (
         "import re, sys\n"
         "from pathlib import Path\n"
-        "from core.weights.foreign_files import WeightsError, read_file\n"
+        "from core.weights.torch_and_keras_files import WeightsError, read_file\n"
         "try:\n"
         "    print('read', len(read_file(sys.argv[1]).arrays))\n"
         "except WeightsError as error:\n"
@@ -286,7 +286,7 @@ def test_flipped_bytes_end_in_an_error_or_in_arrays_of_the_files_size(folder):
     program = """
 import random, sys
 from utils.names import printable
-from core.weights.foreign_files import WeightsError, read_file
+from core.weights.torch_and_keras_files import WeightsError, read_file
 whole = open(sys.argv[1], "rb").read()
 refused = 0
 for seed in range(600):

@@ -10,8 +10,8 @@ from configs import preset
 from configs.checked import ConfigError, to_dict
 from configs.schema import Anchors, Canvas, Coder, Detect, Model, ShortLong
 from core.build import build_model
-from core.weights.foreign_files import WeightsError
-from core.weights.own_files import OF_BACKBONE, Weights, stated
+from core.weights.npz_files import OF_BACKBONE, Weights, stated
+from core.weights.torch_and_keras_files import WeightsError
 from detector import Detector
 from utils.checkpoints import Checkpoint, CheckpointError, save_checkpoint
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from configs import Config, ConfigError
 from core.build import build_schedule
-from training.progress import Progress
+from training.resuming import Progress
 
 MOST_COMPARED = 10_000  # steps at which two schedules are compared, spread over those done
 
