@@ -128,7 +128,7 @@ class Data(Checked):
     limit: Steps = 0  # use only this many images of each split, for a quick try; 0: all
     train: str = "train"  # split or annotation file, or several: "VOC2007/train + VOC2012/train"
     val: str = "val"  # the same for validation and for evaluate.py
-    val_fraction: Fraction = 0.2  # of a flat folder or a single CSV, the share of images held out
+    val_fraction: Fraction = 0.2  # of a dataset without splits of its own, the share that is val
     # Empty: found in the annotations, saved with the run.
     classes: Annotated[tuple[str, ...], Rule("each class once", _are_different)] = ()
     class_file: str = ""  # or they stand in a file below root: "name,id" lines, or a name a line

@@ -90,9 +90,9 @@ def require_format(data: Data) -> Format:
         expected = f"expected one of {', '.join(FORMATS)}"
         raise ConfigError(f"data.format: {expected}, found {shown(data.format)}")
     for setting, option in SETTINGS.items():
-        names = [name for name, other in FORMATS.items() if option in other.uses]
+        names = [name for name, other in FORMATS.items() if option in other.options]
         try:
-            data.require_used(setting, option in form.uses, f"format is {' or '.join(names)}")
+            data.require_used(setting, option in form.options, f"format is {' or '.join(names)}")
         except ConfigError as error:
             raise ConfigError(str(error).replace("Data.", "data.", 1)) from None
     return form

@@ -43,7 +43,7 @@ from rich.table import Table
 
 from data.convert.classes import class_mapping, names_given, source_classes
 from data.convert.reading import Source, keep_inside, read_source
-from data.convert.splits import make_whole, new_splits
+from data.convert.splits import new_splits
 from data.convert.writing import new_file, require_new, write
 from data.formats import FORMATS, TARGETS
 from data.formats.bad_annotations import POLICIES
@@ -56,6 +56,7 @@ from data.formats.recognition import (
     recognise,
 )
 from data.records import Dataset
+from data.stratify import make_whole
 from data.writers.boxes_csv import write_classes, write_rows
 from data.writers.images import image_names
 from utils.diary import console, diary

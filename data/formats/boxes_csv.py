@@ -22,11 +22,10 @@ import numpy as np
 from data.formats.bad_annotations import Judge
 from data.formats.class_files import read_class_file
 from data.formats.class_names import class_label, fit_names
-from data.formats.format import Format, Target
+from data.formats.format import SHARES, Format, Target
 from data.formats.image_files import (
     ImageFinder,
     check_size,
-    drawn_split,
     files_below,
     files_in,
     find_images,
@@ -60,8 +59,7 @@ COLUMNS = {
 NEEDED = tuple(COLUMNS)[:6]
 MAX_PATH = 1000  # characters of an image's path
 
-_HASHED = ("train", "val", "all")
-_USUAL_SPLITS = (*_HASHED[:2], "trainval", "valid", "validation", "test")
+_USUAL_SPLITS = (*SHARES, "trainval", "valid", "validation", "test")
 
 
 class _Row(NamedTuple):
@@ -83,16 +81,12 @@ def read_csv(
     on_bad_annotation: str = "error",
     delimiter: str = "",
     header: bool | None = None,
-    val_fraction: float = 0.2,
-    seed: int = 0,
 ) -> Dataset:
     """Reads one split of a dataset annotated in CSV, one box a line.
 
     root: the folder of the dataset.
     split: a name, whose file is one of `NAMES` with .csv or .txt; or the path of a .csv or .txt
-      file, relative to root or absolute. If there is no such file, but root holds a single CSV
-      (class files and those of other splits aside), "train", "val" and "all" are shares of that:
-      an image's side depends on nothing but its path and the seed.
+      file, relative to root or absolute.
     classes: names in label order; None takes those found in this split, sorted (see `csv_classes`).
     images: folders, relative to root or absolute, looked through after the file's own and before
       <split>, images, images/<split> and JPEGImages beside the file, and root.
@@ -100,7 +94,6 @@ def read_csv(
       them.
     header: whether the first line names the columns, see `COLUMNS`; None finds out. Without, they
       are path, x1, y1, x2, y2, class.
-    val_fraction, seed: of the split of a single CSV.
 
     Order: images as they first occur, in an image its lines. A line with a path, but no
     coordinates or 0,0,0,0, says that the image has no objects. width and height, where they are
@@ -109,7 +102,7 @@ def read_csv(
     For on_bad_annotation and errors see `Format`.
     """
     judge, root = Judge(on_bad_annotation), Path(root)
-    path, rows = _rows_of_split(root, split, judge, delimiter, header, val_fraction, seed)
+    path, rows = _rows_of_split(root, split, judge, delimiter, header)
     name = f"{root.resolve().name}/{_name(split)}"
     if classes is None:
         classes = _class_names(rows)
@@ -142,45 +135,39 @@ def csv_classes(root: str | Path, split: str, **layout: Any) -> tuple[str, ...]:
 
 
 def _rows_of_split(
-    root: Path,
-    split: str,
-    judge: Judge,
-    delimiter: str = "",
-    header: bool | None = None,
-    val_fraction: float = 0.2,
-    seed: int = 0,
+    root: Path, split: str, judge: Judge, delimiter: str = "", header: bool | None = None
 ) -> tuple[Path, list[_Row]]:
-    """The file of a split, and those of its lines that belong to it."""
+    """The file of a split, and its lines."""
     if delimiter not in ("", *DELIMITERS.values()):
         choices = ", ".join(map(repr, DELIMITERS.values()))
         expected = f"expected '' (find out), {choices}"
         raise ValueError(f"delimiter: {expected}, found {delimiter!r}")
-    path, is_shared = _annotation_file(root, split)
-    rows = _read_rows(path, delimiter, header, judge)
-    if not is_shared or not rows:
-        return path, rows
-    keys = {image: _without_suffix(image) for image in {row.image for row in rows}}
-    chosen = set(drawn_split([*keys.values()], split, val_fraction, seed, path))
-    return path, [row for row in rows if keys[row.image] in chosen]
+    path = _annotation_file(root, split)
+    return path, _read_rows(path, delimiter, header, judge)
 
 
-def _annotation_file(root: Path, split: str) -> tuple[Path, bool]:
-    """The file with a split's boxes, and whether all splits share it."""
+def _annotation_file(root: Path, split: str) -> Path:
+    """The file with a split's boxes."""
     require_folder(root)
     if _is_path(split):
         if not (root / split).is_file():
             raise DatasetError(f"{root / split}: no such file; {_listing(root)}")
-        return root / split, False
+        return root / split
     names = list(_file_names(split))
-    for name in names:
-        if (root / name).is_file():
-            return root / name, False
-    others = {name for other in _USUAL_SPLITS for name in _file_names(other)}
-    single = [p for p in files_in(root, (".csv",)) if p.name not in others and not _is_classes(p)]
-    if split in _HASHED and len(single) == 1:
-        return single[0], True
-    shared = f" or, for {', '.join(_HASHED)}, a single CSV of no split's name"
-    raise DatasetError(f"{root}: expected {', '.join(names)}{shared}; {_listing(root)}")
+    found = next((root / name for name in names if (root / name).is_file()), None)
+    if found is None:
+        shared = f" or, for {', '.join(SHARES)}, a single CSV of no split's name"
+        raise DatasetError(f"{root}: expected {', '.join(names)}{shared}; {_listing(root)}")
+    return found
+
+
+def _undivided(root: Path) -> str | None:
+    """The only CSV, class files aside, where none has a split's name."""
+    of_splits = {name for split in _USUAL_SPLITS for name in _file_names(split)}
+    if any((root / name).is_file() for name in of_splits):
+        return None
+    files = [path.name for path in files_in(root, (".csv",)) if not _is_classes(path)]
+    return files[0] if len(files) == 1 else None
 
 
 def _is_path(split: str) -> bool:
@@ -457,6 +444,7 @@ FORMAT = Format(
     read_csv,
     csv_classes,
     _find_splits,
-    uses=("images", "val_fraction", "delimiter", "header"),
+    _undivided,
+    uses=("images", "delimiter", "header"),
     target=Target(write_csv, "images"),
 )

@@ -1,13 +1,15 @@
 """How a format of annotations is recognised, read and written: one record each, see FORMATS."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from data.records import Dataset, DatasetError
+from data.stratify import shared_out
 
-LAYOUT = ("val_fraction", "delimiter", "header")  # options that decide which objects a split has
+LAYOUT = ("delimiter", "header")  # options that decide which objects a split has
+SHARES = ("train", "val", "all")  # splits that a dataset has which is not divided itself
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Format:
         passed over: `read` reports it.
     find_splits: root -> the splits, or annotation files relative to root, in their usual places;
         none where the folder has another format. Raises DatasetError for files it cannot read.
+    undivided: root -> the split, for `read`, of all images of a dataset without train and val of
+        its own, None where it has its own. `data.val_fraction` shares it out, see `read_split`.
     uses: keywords of `read`, by the names they have in configs.schema.Data; `delimiter` and
         `header` are those of Data.csv, `image_sizes` the sizes in a file of detections.
     declares_classes: its files list all classes, in the order of their labels.
@@ -55,12 +59,18 @@ class Format:
     read: Callable[..., Dataset]
     find_classes: Callable[..., tuple[str, ...]]
     find_splits: Callable[[Path], list[str]]
+    undivided: Callable[[Path], str | None] | None = None
     uses: tuple[str, ...] = ()
     declares_classes: bool = False
     numbers_classes: bool = False
     default_classes: tuple[str, ...] = ()
     prepare: Callable[[Path], object] | None = None
     target: Target | None = None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options of `read_split` that the format has a use for."""
+        return (*self.uses, *("val_fraction",) * (self.undivided is not None))
 
     def read_split(
         self,
@@ -70,10 +80,21 @@ class Format:
         on_bad_annotation: str,
         options: Mapping[str, Any],
     ) -> Dataset:
-        """Reads a split with those of the options that the format uses."""
+        """Reads a split with those of the options that the format uses.
+
+        Of an undivided dataset the share of `SHARES` that the split names, perhaps behind a folder:
+        a share of option `val_fraction`, .2 without, is val.
+        """
         self._make(root)
         used = {name: options[name] for name in self.uses if name in options}
-        return self.read(root, split, classes, on_bad_annotation=on_bad_annotation, **used)
+        whole = self._whole(root, split)
+        dataset = self.read(
+            root, whole or split, classes, on_bad_annotation=on_bad_annotation, **used
+        )
+        if whole is None:
+            return dataset
+        dataset = replace(dataset, name=f"{root.resolve().name}/{split}")
+        return shared_out(dataset, split.rpartition("/")[2], options.get("val_fraction", 0.2))
 
     def joint_classes(
         self,
@@ -92,11 +113,20 @@ class Format:
         found: dict[str, None] = {}
         for split in dict.fromkeys(splits):
             try:
+                split = self._whole(root, split) or split
                 found |= dict.fromkeys(self.find_classes(root, split, **used))
             except DatasetError:
                 if split not in optional:
                     raise
         return tuple(found if self.declares_classes or self.default_classes else sorted(found))
+
+    def _whole(self, root: Path, split: str) -> str | None:
+        """All of the dataset of which a split names a share, where it is not divided itself."""
+        folder, _, name = split.rpartition("/")
+        if self.undivided is None or name not in SHARES or not (root / folder).is_dir():
+            return None
+        whole = self.undivided(root / folder)
+        return f"{folder}/{whole}" if folder and whole else whole
 
     def _make(self, root: Path) -> None:
         if self.prepare is not None:

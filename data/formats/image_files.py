@@ -1,6 +1,5 @@
 """Image files: found by the names that annotations give, listed, of the size that is stated."""
 
-import hashlib
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,34 +12,6 @@ from data.records import DatasetError
 Key = TypeVar("Key", bound=Hashable)
 
 NO_IMAGES = (".webp", ".tif", ".tiff", ".gif", ".heic", ".avif")  # that are none to our decoder
-
-
-def drawn_split(
-    keys: Sequence[str], split: str, val_fraction: float, seed: int, where: object
-) -> list[str]:
-    """The keys of images that fall into "train" or "val", in order; all for "all".
-
-    A key's side depends on nothing but the key and the seed: new files move no old one.
-    where: begins the message of the DatasetError where no image falls into the split. Raises
-    ValueError for another fraction than 0 to 1.
-    """
-    if not 0 <= val_fraction <= 1:
-        raise ValueError(f"val_fraction: expected a number from 0 to 1, found {val_fraction}")
-    if split == "all":
-        return list(keys)
-    chosen = [key for key in keys if (share(key, seed) < val_fraction) == (split == "val")]
-    if not chosen:
-        raise DatasetError(
-            f"{where}: split {split!r} is empty: with val_fraction={val_fraction} "
-            f"none of the {len(keys)} images falls into it; change data.val_fraction"
-        )
-    return chosen
-
-
-def share(key: str, seed: int) -> float:
-    """A number in [0, 1) that depends on nothing else."""
-    data = f"{seed}:{key}".encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=7).digest()) / 2**56
 
 
 def check_size(stated: tuple[float, float], header: ImageHeader, where: str) -> None:

@@ -495,7 +495,7 @@ def make_shapes(
     return root
 
 
-FORMAT = replace(voc.FORMAT, uses=("image_sizes",), prepare=make_shapes, target=None)
+FORMAT = replace(voc.FORMAT, undivided=None, prepare=make_shapes, target=None)
 
 
 def main() -> None:

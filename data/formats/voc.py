@@ -24,7 +24,6 @@ from data.formats.format import Format, Target
 from data.formats.image_files import (
     ImageFinder,
     check_size,
-    drawn_split,
     files_in,
     require_folder,
 )
@@ -73,8 +72,7 @@ class _Folder(NamedTuple):
     """The files of a dataset.
 
     annotations: XML files by stem. named: stem of an XML file -> its image, where `<filename>`
-    alone tells. unlabelled: the other images by stem. image_sets: None in a flat folder, which is
-    split by hash.
+    alone tells. unlabelled: the other images by stem. image_sets: None in a flat folder.
     """
 
     root: Path
@@ -92,19 +90,16 @@ def read_voc(
     classes: Sequence[str] | None = None,
     *,
     on_bad_annotation: str = "error",
-    val_fraction: float = 0.2,
-    seed: int = 0,
     image_sizes: Mapping[str, tuple[int, int]] | None = None,
 ) -> Dataset:
     """Reads one split of a dataset annotated in Pascal VOC XML.
 
     root: a VOC tree (Annotations, JPEGImages, ImageSets/Main), a folder that holds exactly one such
       tree, or a flat folder: images and XML side by side or in sibling folders.
-    split: in a tree, the name of an image set or several joined by "+" ("train+val"). In a flat
-      folder "train", "val" or "all": a file's side depends on nothing but its stem and the seed.
-      A folder below root may come before it ("VOC2007/train"); a flat one alone is read whole.
+    split: in a tree, the name of an image set or several joined by "+" ("train+val"); "all" in a
+      flat folder. A folder below root may come before it ("VOC2007/train"); a flat one alone is
+      read whole.
     classes: names in label order; None takes those found in this split, sorted.
-    val_fraction, seed: of the split of a flat folder.
     image_sizes: id -> (width, height), for judging detections that were made elsewhere: an image
       need then not be there, and what is not among the sizes is as `<size>` says.
 
@@ -114,7 +109,7 @@ def read_voc(
     """
     judge, (root, split) = Judge(on_bad_annotation), _located(Path(root), split)
     folder = _find_folder(root)
-    ids = _list_split(folder, split, val_fraction, seed, judge)
+    ids = _list_split(folder, split, judge)
     loaded = judge.load(lambda image_id: _load(folder, image_id, image_sizes), ids)
     annotations = [annotation for annotation, _, _ in loaded.values()]
     if classes is None:
@@ -133,16 +128,14 @@ def read_voc(
     )
 
 
-def voc_classes(
-    root: str | Path, split: str, *, val_fraction: float = 0.2, seed: int = 0
-) -> tuple[str, ...]:
+def voc_classes(root: str | Path, split: str) -> tuple[str, ...]:
     """The class names in the annotations of a split, sorted; arguments as `read_voc`.
 
     Looks at names only: a file that cannot be read is left for `read_voc` to report.
     """
     judge, (root, split) = Judge("drop"), _located(Path(root), split)
     folder = _find_folder(root)
-    ids = _list_split(folder, split, val_fraction, seed, judge)
+    ids = _list_split(folder, split, judge)
     paths = [folder.annotations[i] for i in ids if i in folder.annotations]
     return _class_names(judge.load(parse_annotation, paths).values())
 
@@ -224,19 +217,14 @@ def named_images(
     return named
 
 
-def _list_split(
-    folder: _Folder, split: str, val_fraction: float, seed: int, judge: Judge
-) -> list[str]:
+def _list_split(folder: _Folder, split: str, judge: Judge) -> list[str]:
     """The ids of a split, in order and each once."""
     if folder.image_sets is not None:
         return _list_image_sets(folder.image_sets, folder.annotations, split, judge)
-    if split not in ("train", "val", "all"):
-        raise DatasetError(
-            f"{folder.root}: expected split 'train', 'val' or 'all' in a folder without "
-            f"ImageSets/Main, found {split!r}"
-        )
-    stems = sorted(folder.annotations | folder.unlabelled)
-    return drawn_split(stems, split, val_fraction, seed, folder.root)
+    if split != "all":
+        expected = "expected split 'all' in a folder without ImageSets/Main"
+        raise DatasetError(f"{folder.root}: {expected}, found {split!r}")
+    return sorted(folder.annotations | folder.unlabelled)
 
 
 def _list_image_sets(
@@ -460,6 +448,10 @@ def _is_flat_voc(folder: Path) -> bool:
     return folder.is_dir() and bool(files_in(annotations_of(folder), XML))
 
 
+def _undivided(root: Path) -> str | None:
+    return "all" if "all" in _voc_sets(root) else None
+
+
 def _located(root: Path, split: str) -> tuple[Path, str]:
     """Returns the folder that a split names and its name in there, see `read_voc`."""
     if _is_flat_voc(root / split) and not _voc_sets(root):  # the second looks through the tree
@@ -472,6 +464,7 @@ FORMAT = Format(
     read_voc,
     voc_classes,
     _find_splits,
-    uses=("val_fraction", "image_sizes"),
+    _undivided,
+    uses=("image_sizes",),
     target=Target(write_voc, "JPEGImages", by_stem=True, flat=True),
 )

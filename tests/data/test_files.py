@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from data.convert.splits import same_content
 from data.detections.any_format import read_detections
 from data.detections.project_json import JSON
 from data.files import open_data, read_data, read_data_text
@@ -16,6 +15,7 @@ from data.formats.voc import parse_annotation
 from data.images.bit_depth import is_deep
 from data.images.decode import read_header, read_image
 from data.records import DatasetError
+from data.stratify import same_content
 
 pytestmark = pytest.mark.quick
 

@@ -24,7 +24,7 @@ def _obstacle() -> str | None:
         import torchvision  # noqa: F401
     except ModuleNotFoundError as error:
         return f"{error}: make parity"
-    torch.set_num_threads(2)  # else all cores, beside TensorFlow's threads
+    torch.set_num_threads(1)  # there are two workers, and TensorFlow has threads, too
     return None
 
 

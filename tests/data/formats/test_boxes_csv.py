@@ -8,8 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.formats.boxes_csv import _image_ids, csv_classes, read_csv
-from data.formats.image_files import share
+from data.formats.boxes_csv import FORMAT, _image_ids, csv_classes, read_csv
 from data.formats.voc import read_voc
 from data.records import DatasetError
 
@@ -221,51 +220,26 @@ def test_a_split_without_file_names_those_looked_for_and_those_there(folder):
         read_csv(root / "empty", "train")
 
 
-def test_shares_of_a_single_csv(tmp_path):
-    names = [f"{i:03}.bmp" for i in range(100)]
-    for name in names:
-        write_image(tmp_path / name, (16, 16))
-    rows = [f"{name} {x} 0 9 9 dog" for x in (0, 1) for name in names]
-    write_text(tmp_path / "my_boxes.csv", "\n".join(rows))
-    write_text(tmp_path / "names.csv", "dog,0")
-    write_text(tmp_path / "more names.csv", "dog\ncat")
-    everything = read_csv(tmp_path, "all")
-    assert everything.image_ids == tuple(name[:3] for name in names)
-    train, val = (read_csv(tmp_path, split) for split in ("train", "val"))
-    assert sorted(train.image_ids + val.image_ids) == list(everything.image_ids)
-    assert val.image_ids == tuple(i for i in everything.image_ids if share(i, 0) < 0.2)
-    assert 10 <= len(val) <= 30
-    assert (np.diff(val.row_splits) == 2).all()
-    assert read_csv(tmp_path, "val", seed=1).image_ids != val.image_ids
-    assert len(read_csv(tmp_path, "val", val_fraction=0.5)) > len(val)
-    assert csv_classes(tmp_path, "val", val_fraction=0.5, seed=3) == ("dog",)
-    with pytest.raises(
-        DatasetError, match=r"my_boxes.csv: split 'val' is empty: with val_fraction=0"
-    ):
-        read_csv(tmp_path, "val", val_fraction=0)
+def test_a_single_csv_is_undivided(folder, tmp_path):
+    """Class files are none; with a file of a split's name, or two, every split names its file."""
+    root = folder(BOX, file="my_boxes.csv")
+    write_text(root / "names.csv", "dog,0")
+    write_text(root / "more names.csv", "dog\ncat")
+    assert FORMAT.undivided(root) == "my_boxes.csv"
     with pytest.raises(DatasetError, match=r"expected test\.csv"):
-        read_csv(tmp_path, "test")
-    write_text(tmp_path / "other.csv", BOX)
+        read_csv(root, "test")
+    write_text(root / "val.csv", BOX)
+    assert FORMAT.undivided(root) is None
+    (root / "val.csv").rename(root / "other.csv")
+    assert FORMAT.undivided(root) is None
     with pytest.raises(DatasetError, match=r"more names\.csv, my_boxes\.csv, names\.csv, other\.c"):
-        read_csv(tmp_path, "train")
-
-
-def test_classes_of_a_share_are_those_of_its_images(tmp_path):
-    names = [f"{i:03}.bmp" for i in range(20)]
-    text = "\n".join(f"{name},1,2,3,4,{'v' if share(name[:3], 0) < 0.2 else 't'}" for name in names)
-    write_text(tmp_path / "boxes.csv", text)
-    assert [csv_classes(tmp_path, s) for s in ("train", "val", "all")] == [
-        ("t",),
-        ("v",),
-        ("t", "v"),
-    ]
+        read_csv(root, "train")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"delimiter": "!"}, r"delimiter: expected '' \(find out\), .* found '!'"),
-        ({"val_fraction": 20}, "val_fraction: expected a number from 0 to 1, found 20"),
         ({"on_bad_annotation": "skip"}, "on_bad_annotation: expected 'error' or 'drop'"),
     ],
 )
@@ -503,15 +477,16 @@ def test_files_that_are_no_box_lists(folder, name):
 
 
 def test_trees(shared_data):
-    for split in ("all", "OSBS_029.csv"):
-        dataset = read_csv(shared_data / "trees_csv", split)
-        assert dataset.image_ids == ("OSBS_029",)
-        assert dataset.images == (str(shared_data / "trees_csv/OSBS_029.png"),)
-        assert dataset.classes == ("Tree",)
-        lines = (shared_data / "trees_csv/OSBS_029.csv").read_text().splitlines()[1:]
-        expected = [[float(text) for text in line.split(",")[1:5]] for line in lines]
-        np.testing.assert_array_equal(dataset.boxes, expected)
-        assert dataset.defects.counts() == {"image under another suffix": 1}
+    root = shared_data / "trees_csv"
+    assert FORMAT.undivided(root) == "OSBS_029.csv"
+    dataset = read_csv(root, "OSBS_029.csv")
+    assert dataset.image_ids == ("OSBS_029",)
+    assert dataset.images == (str(root / "OSBS_029.png"),)
+    assert dataset.classes == ("Tree",)
+    lines = (root / "OSBS_029.csv").read_text().splitlines()[1:]
+    expected = [[float(text) for text in line.split(",")[1:5]] for line in lines]
+    np.testing.assert_array_equal(dataset.boxes, expected)
+    assert dataset.defects.counts() == {"image under another suffix": 1}
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

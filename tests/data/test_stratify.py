@@ -1,10 +1,21 @@
+"""Splits that have their share of every class; what they make of an undivided dataset."""
+
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.convert.splits import _distribute, _wanted, make_whole, same_content, stratified_splits
-from data.records import Defects, assemble, select
+from data.records import DatasetError, Defects, assemble, select
+from data.stratify import (
+    _distribute,
+    _wanted,
+    make_whole,
+    same_content,
+    shared_out,
+    stratified_splits,
+)
 
 pytestmark = pytest.mark.quick
 
@@ -186,3 +197,43 @@ def test_a_split_without_images_is_refused(dataset):
     message = r"expected images for every split, found (4, 0|0, 4) of 4 \(1 different files\)"
     with pytest.raises(ValueError, match=message):
         stratified_splits(whole, (0.5, 0.5))
+
+
+def test_an_undivided_dataset_is_shared_out_by_class(dataset):
+    """Of 40, 20 and 10 images of a class a fifth each is val; the rest is train, in its order."""
+    labels_of = {f"{i:02}": [0] if i < 40 else [1] if i < 60 else [2] for i in range(70)}
+    whole = dataset(labels_of)
+    train, val = (shared_out(whole, split, 0.2) for split in ("train", "val"))
+    assert np.bincount(val.labels).tolist() == [8, 4, 2]
+    assert np.bincount(train.labels).tolist() == [32, 16, 8]
+    assert sorted(train.image_ids + val.image_ids) == sorted(labels_of)
+    assert list(train.image_ids) == sorted(train.image_ids)
+    assert shared_out(whole, "val", 0.2).image_ids == val.image_ids
+    assert shared_out(whole, "val", 0.2, seed=1).image_ids != val.image_ids
+    assert len(shared_out(whole, "val", 0.5)) == 35
+    assert shared_out(whole, "all", 0.2) is whole
+
+
+@pytest.mark.parametrize(("split", "share"), [("val", 1), ("train", 0)])
+def test_all_images_on_one_side(dataset, split, share):
+    whole = dataset({"a": [0], "b": [0]})
+    assert shared_out(whole, split, share) is whole
+    other = {"val": "train", "train": "val"}[split]
+    with pytest.raises(DatasetError, match=rf"found 2 in all and data.val_fraction {share}$"):
+        shared_out(whole, other, share)
+
+
+def test_an_image_that_is_not_there_is_like_no_other(dataset):
+    whole = dataset({"a": [0], "b": [0], "c": [0], "d": [0]}, same=("a", "b"))
+    together = {frozenset(shared_out(whole, s, 0.5).image_ids) for s in ("train", "val")}
+    assert together == {frozenset("ab"), frozenset("cd")}
+    for image in whole.images:
+        Path(image).unlink()
+    assert len(shared_out(whole, "val", 0.25)) == 1
+
+
+def test_images_that_are_all_alike_are_shared_out_all_the_same(dataset):
+    whole = dataset({"a": [0], "b": [0], "c": [0], "d": [0]}, same="abcd")
+    assert len(shared_out(whole, "val", 0.25)) == 1
+    with pytest.raises(DatasetError, match=r"found 1 in all and data.val_fraction 0.2$"):
+        shared_out(dataset({"a": [0]}), "val", 0.2)
