@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from data.formats.plausibility import Written, require_plausible
 from data.images.decode import ImageHeader
 from data.records import DECIMALS, Dataset, DatasetError, Defects, assemble
 
@@ -133,23 +134,27 @@ class Judge:
         *,
         image_index: ArrayLike,
         boxes: ArrayLike,
+        written: Written = "corners",
         beyond: str = "clip",
         first_pixel: int = 0,
         **objects: ArrayLike,
     ) -> Dataset:
         """The `Dataset` of the objects whose boxes are good.
 
-        images: by id. where, boxes, beyond, first_pixel: see `clip`. objects: labels and whatever
-        else `data.records.assemble` takes a row an object of.
-        Raises DatasetError for a bad box, and where there is no image or no class.
+        images: by id. where, boxes, beyond, first_pixel: see `clip`. written: how the files write a
+        box, see `require_plausible`. objects: labels and whatever else `data.records.assemble`
+        takes a row an object of.
+        Raises DatasetError for a bad box or implausible ones, and where there is no image or class.
         """
         if images and not classes:
             raise DatasetError(f"{name}: no object in the split to take the classes from")
         sizes = np.array([(header.width, header.height) for _, header in images.values()])
         index = np.asarray(image_index, np.int64)
-        boxes, is_good = self.clip(
-            boxes, sizes.reshape(-1, 2)[index], where, beyond, first_pixel=first_pixel
-        )
+        of_boxes = sizes.reshape(-1, 2)[index]
+        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        if beyond != "all":
+            require_plausible(name, boxes, of_boxes, written)
+        boxes, is_good = self.clip(boxes, of_boxes, where, beyond, first_pixel)
         return assemble(
             name,
             tuple(classes),

@@ -411,10 +411,7 @@ def _objects(
             continue
         objects.append(row)
         kept.append(box)
-    boxes = np.array(kept, np.float64).reshape(-1, 4)
-    if len(boxes) and boxes.min() >= 0 and boxes.max() <= 1:
-        raise DatasetError(f"{path}: expected pixels, found fractions: no number above 1")
-    return objects, boxes, np.array(labels, np.int32)
+    return objects, np.array(kept, np.float64).reshape(-1, 4), np.array(labels, np.int32)
 
 
 def _where(path: Path, row: _Row) -> str:

@@ -121,6 +121,7 @@ def read_crowdhuman(
         classes,
         kept,
         lambda row: objects[row].where,
+        written="corner and size",
         beyond="any" if image_sizes is None else "all",
         image_index=[item.image_index for item in objects],
         boxes=boxes,

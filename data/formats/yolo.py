@@ -125,6 +125,7 @@ def read_yolo(
         image_index=index,
         boxes=boxes,
         labels=labels,
+        written="fractions",
     )
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from data.formats import TARGETS
 from data.formats.boxes_csv import read_csv
 from data.formats.coco import read_coco
+from data.formats.plausibility import FRACTION
 from data.formats.voc import read_voc
 from data.formats.yolo import read_yolo
 from data.records import OF_OBJECTS
@@ -40,6 +41,7 @@ def objects(draw, shortest):
     for _ in range(draw(st.integers(0, 6))):
         image = draw(st.integers(0, 2))
         x, y = (draw(intervals(side, shortest)) for side in SIZES[image])
+        assume(max(x[1], y[1]) > FRACTION)  # else they might be fractions
         flags = draw(st.sampled_from([(False, False), (True, False), (False, True)]))
         area = draw(st.one_of(st.none(), st.floats(2**-10, 10**6)))
         rows.append((image, (x[0], y[0], x[1], y[1]), draw(st.integers(0, 3)), *flags, area))
