@@ -1,6 +1,8 @@
 """Image files: found by the names that annotations give, listed, of the size that is stated."""
 
 import os
+import unicodedata
+import urllib.parse
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -41,28 +43,23 @@ class ImageFinder:
     def __init__(self, folders: Sequence[str | Path]):
         self.folders = list(dict.fromkeys(str(folder) for folder in folders))
         self._names: dict[str, dict[str, list[str]]] = {}
+        self._stems: dict[str, dict[str, list[str]]] = {}
 
     def find(self, name: str, where: str | Callable[[], str]) -> Path:
         """The image file `name`: a path below one of the folders, or an absolute one.
 
         If a path is not there, its last parts are searched for, ever fewer: files come from other
         machines. If no file has the name, the one of the same stem is taken: "a.*" is the one that
-        has the stem "a". where: the place of the name, for messages. Raises DatasetError of kind
-        "missing image" or "ambiguous image".
+        has the stem "a"; then one whose stem differs in capitals; then what the name is an address
+        of: "a%20b.jpg", "/data/?d=folder/a.jpg". where: the place of the name, for messages. Raises
+        DatasetError of kind "missing image" or "ambiguous image".
         """
-        inner, file = os.path.split(name.replace("\\", "/"))  # a Path takes ten times longer
+        for spelling in _spellings(name):
+            found = self._find(spelling, where)
+            if found is not None:
+                return found
+        inner, file = os.path.split(name.replace("\\", "/"))
         stem = os.path.splitext(file)[0]
-        for place in self._places(inner):
-            if file in self.listing(place).get(stem, ()):
-                return Path(place, file)
-        for place in self._places(inner):
-            found = self.listing(place).get(stem, [])
-            if len(found) > 1:
-                expected = f"expected one image {stem}.*"
-                message = f"{_text(where)}: {expected}, found {', '.join(found)} in {place}"
-                raise DatasetError(message, kind="ambiguous image")
-            if found:
-                return Path(place, found[0])
         looked, name = ", ".join(self.folders), name if len(name) <= 200 else f"{name[:197]}..."
         others = [n for place in self._places(inner) for n in names_in(place, NO_IMAGES)]
         other = next((n for n in others if os.path.splitext(n)[0] == stem), "none")
@@ -70,9 +67,33 @@ class ImageFinder:
         message = f"{_text(where)}: expected the image {name} in {looked}, found {other}{hint}"
         raise DatasetError(message, "missing image")
 
+    def _find(self, name: str, where: str | Callable[[], str]) -> Path | None:
+        inner, file = os.path.split(name.replace("\\", "/"))  # a Path takes ten times longer
+        file = _composed(file)
+        stem = os.path.splitext(file)[0]
+        tests: tuple[Callable[[str], bool], ...] = (
+            lambda other: _composed(other) == file,
+            lambda other: os.path.splitext(_composed(other))[0] == stem,
+            lambda other: True,
+        )
+        for is_meant in tests:
+            for place in self._places(inner):
+                alike = self._alike(place).get(stem.casefold(), ())
+                found = [other for other in alike if is_meant(other)]
+                if len(found) > 1:
+                    expected = f"expected one image {stem}.*"
+                    message = f"{_text(where)}: {expected}, found {', '.join(found)} in {place}"
+                    raise DatasetError(message, kind="ambiguous image")
+                if found:
+                    return Path(place, found[0])
+        return None
+
     def _places(self, inner: str) -> Iterator[str]:
         parts = inner.split("/") if inner else []
         yield from (os.path.join(folder, inner) for folder in self.folders)
+        if not inner.isascii():
+            forms = {unicodedata.normalize(form, inner) for form in ("NFC", "NFD")} - {inner}
+            yield from (os.path.join(folder, form) for form in forms for folder in self.folders)
         for start in range(1, len(parts) + 1):
             rest = "/".join(parts[start:])
             yield from (os.path.join(folder, rest) for folder in self.folders)
@@ -85,6 +106,35 @@ class ImageFinder:
                 names.setdefault(os.path.splitext(name)[0], []).append(name)
             self._names[folder] = names
         return self._names[folder]
+
+    def _alike(self, folder: str) -> dict[str, list[str]]:
+        """{stem in small letters, composed: names} of the image files in a folder."""
+        if folder not in self._stems:
+            stems: dict[str, list[str]] = {}
+            for stem, names in self.listing(folder).items():
+                stems.setdefault(_composed(stem).casefold(), []).extend(names)
+            self._stems[folder] = stems
+        return self._stems[folder]
+
+
+def _composed(name: str) -> str:
+    """A name in the form NFC: macOS writes letters and their accents apart."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """A name as it stands; if it is an address, without its escapes and without its query.
+
+    Label Studio's "/data/local-files/?d=folder/a.jpg" names a file in the query.
+    """
+    yield name
+    plain = urllib.parse.unquote(name)
+    if plain != name:
+        yield plain
+    path, is_query, query = plain.partition("?")
+    if is_query:
+        yield query.removeprefix("d=").partition("&")[0]
+        yield path
 
 
 def _text(where: str | Callable[[], str]) -> str:
@@ -113,9 +163,11 @@ def find_images(
             judge.reject(DatasetError(message, "ambiguous image"))
             continue
         found[key] = path
-        if not name.endswith(path.name) and os.path.splitext(name)[1]:
+        suffix = os.path.splitext(name)[1]
+        if not _composed(name).endswith(_composed(path.name)) and suffix:
+            what = "spelling" if name.endswith(path.suffix) else "suffix"
             message = f"{where()}: expected the image {name}, took {path}"
-            judge.defects.add("image under another suffix", message)
+            judge.defects.add(f"image under another {what}", message)
     return found
 
 

@@ -1,5 +1,7 @@
 """Finding images by the names that annotations give."""
 
+import unicodedata
+
 import pytest
 
 from data.formats.bad_annotations import Judge
@@ -36,6 +38,55 @@ def test_another_suffix_counts_where_no_folder_has_the_name(tmp_path):
 def test_of_another_machines_path_the_name_counts(tmp_path, name):
     touch(tmp_path / "x.jpg")
     assert ImageFinder([tmp_path]).find(name, PLACE) == tmp_path / "x.jpg"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/data/local-files/?d=sub/a b.jpg",
+        "/data/local-files/?d=sub%2Fa%20b.jpg",
+        "?d=a%20b.jpg&x=1",
+        "http://localhost:8080/data/upload/3/a%20b.jpg",
+        "https://storage.example.com/bucket/a%20b.jpg?X-Signature=abc",
+        "a%20b.png",
+        "/content/drive/My Drive/SUB/A b.JPG",
+        "..\\..\\media\\a b.jpg",
+    ],
+)
+def test_addresses_and_paths_of_elsewhere(tmp_path, name):
+    touch(tmp_path / "sub/a b.jpg")
+    assert ImageFinder([tmp_path, tmp_path / "sub"]).find(name, PLACE).name == "a b.jpg"
+
+
+def test_a_file_of_the_very_name_comes_first(tmp_path):
+    touch(tmp_path / "a%20b.jpg", tmp_path / "a b.jpg", tmp_path / "A b.jpg")
+    finder = ImageFinder([tmp_path])
+    for name in ("a%20b.jpg", "a b.jpg", "A b.jpg"):
+        assert finder.find(name, PLACE) == tmp_path / name
+    assert finder.find("a b.png", PLACE) == tmp_path / "a b.jpg"
+    with pytest.raises(DatasetError, match=r"one image A B\.\*, found A b\.jpg, a b\.jpg"):
+        finder.find("A B.jpg", PLACE)
+
+
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+def test_letters_with_accents_in_either_form(tmp_path, written):
+    """The last "e" of "cafe" with its accent in one code point, or in two."""
+    files = {form: unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD")}
+    assert len(files["NFC"]) == 4
+    assert len(files["NFD"]) == 5
+    touch(tmp_path / files[written] / f"{files[written]}.jpg")
+    for name in files.values():
+        found = ImageFinder([tmp_path]).find(f"{name}/{name}.jpg", PLACE)
+        assert found == tmp_path / files[written] / f"{files[written]}.jpg"
+
+
+def test_another_spelling_is_counted(tmp_path):
+    touch(tmp_path / "a b.jpg", tmp_path / "c.png")
+    judge = Judge()
+    wanted = [(name, name, lambda: PLACE) for name in ("a%20b.jpg", "c.jpg")]
+    assert len(find_images(wanted, ImageFinder([tmp_path]), judge)) == 2
+    counts = {"image under another spelling": 1, "image under another suffix": 1}
+    assert judge.defects.counts() == counts
 
 
 def test_several_of_the_stem_are_ambiguous(tmp_path):
