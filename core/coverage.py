@@ -39,6 +39,11 @@ class Coverage:
         total = self.counts.sum()
         return float(self.covered.sum() / total) if total else math.nan
 
+    def is_hopeless(self, matcher: Matcher | Atss) -> bool:
+        """Whether there are objects, and none of them would be learnt."""
+        takes_any = isinstance(matcher, Matcher) and matcher.low_quality
+        return bool(self.counts.any() and not self.covered.any() and not takes_any)
+
     def line(self) -> str:
         """All of it in one line; size classes without objects are left out."""
         shares = [

@@ -175,6 +175,12 @@ def training_findings(config: Config, train: Dataset) -> list[Finding]:
     if not learnable(train, config.data.train_on_difficult).any():
         text = f"{train.name}: expected objects to learn from, found none"
         texts.append(("nothing to learn in train", text))
+    boxes, canvas = objects_at_input(train, config.model.resize)
+    matcher = build_matcher(config)
+    coverage = anchor_coverage(build_anchors(config.model), canvas, matcher, boxes)
+    if coverage.is_hopeless(matcher):
+        text = f"{train.name}: expected anchors that match some objects, found none"
+        texts.append(("no anchor matches an object of train", f"{text}: {coverage.line()}"))
     return [of_split(kind, "error", "train", text, stops=True) for kind, text in texts]
 
 

@@ -11,13 +11,15 @@ from loguru import logger
 import configs
 from configs import Config, ConfigError
 from configs.schema import FullPhase, Model
-from core.build import build_schedule, require_parts
+from core.build import build_anchors, build_matcher, build_schedule, require_parts
+from core.coverage import Coverage, anchor_coverage
 from core.schedules import LearningRateSchedule
 from core.weights.npz_files import DETECTOR, Weights, stated
 from core.weights.published import open_weights
 from core.weights.transfer import class_sources
 from data.datasets import class_names, read_split
 from data.images.bit_depth import Depth, depth_of
+from data.images.resize import objects_at_input
 from data.pipeline import steps_per_epoch
 from data.records import Dataset, DatasetError, learnable
 from results.scoring import require_objects
@@ -53,6 +55,7 @@ class PlannedPhase:
 class Plan:
     """All that a run begins with, or goes on with.
 
+    coverage: the objects that have an anchor.
     began: the settings that a resumed run had until now, None for a new one.
     weights: what a new run starts from; adopted: the settings that follow from them, as
         (name, value, value before).
@@ -65,6 +68,7 @@ class Plan:
     train_set: Dataset
     val_set: Dataset
     phases: Sequence[PlannedPhase]
+    coverage: Coverage
     began: Config | None = None
     weights: Weights | None = None
     adopted: Sequence[tuple[str, Any, Any]] = ()
@@ -111,7 +115,7 @@ def make_plan(
     train_set = read_split(config.data, config.data.train, classes)
     val_set = read_split(config.data, config.data.val, classes)
     phases = plan_phases(config, train_set)
-    require_trainable(config, train_set, val_set)
+    coverage = require_trainable(config, train_set, val_set)
     depth = None if resumed else depth_of(train_set.images)
     if depth and not config.model.bits:
         config = configs.override(config, {"model.bits": depth.bits})
@@ -122,6 +126,7 @@ def make_plan(
         train_set=train_set,
         val_set=val_set,
         phases=phases,
+        coverage=coverage,
         began=began,
         weights=weights,
         adopted=adopted,
@@ -196,12 +201,23 @@ def require_resumable(plan: Plan, checkpoint: Checkpoint, progress: Progress) ->
         require_extensible(config, began, progress, plan.phases[0].steps)
 
 
-def require_trainable(config: Config, train_set: Dataset, val_set: Dataset) -> None:
-    """Finds before the first step what would stop a later phase or the evaluation."""
+def require_trainable(config: Config, train_set: Dataset, val_set: Dataset) -> Coverage:
+    """Finds before the first step what would stop a later phase or the evaluation.
+
+    Returns which objects have an anchor: some must.
+    """
     require_parts(config)
     require_objects(val_set)
     if not learnable(train_set, config.data.train_on_difficult).any():
         raise DatasetError(f"{train_set.name}: expected objects to learn, found none")
+    boxes, canvas = objects_at_input(train_set, config.model.resize)
+    matcher = build_matcher(config)
+    coverage = anchor_coverage(build_anchors(config.model), canvas, matcher, boxes)
+    if coverage.is_hopeless(matcher):
+        expected = "expected anchors that match some objects, found none"
+        remedy = "python -m data.check --anchors looks for better ones"
+        raise DatasetError(f"{train_set.name}: {expected}: {coverage.line()}; {remedy}")
+    return coverage
 
 
 def begin_run(config: Config) -> Path:

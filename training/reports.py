@@ -11,12 +11,10 @@ from loguru import logger
 
 import configs
 from configs import Config
-from core.build import build_anchors, build_matcher, num_updates, warmup_within
-from core.coverage import anchor_coverage
+from core.build import num_updates, warmup_within
 from data.datasets import log_defects
 from data.doctor.figures import split_figures
 from data.doctor.object_counts import limits
-from data.images.resize import objects_at_input
 from data.records import Dataset
 from data.sampling import repeat_factors, samples_per_epoch
 from results.pictures import with_truth
@@ -92,9 +90,7 @@ def describe(plan: Plan, device: str) -> None:
     if mixing.total and mixing.closing_epochs:
         mixed = plan.num_epochs - mixing.closing_epochs
         logger.info("images are mixed in the first {} of {} epochs", mixed, plan.num_epochs)
-    boxes, canvas = objects_at_input(train_set, config.model.resize)
-    generator, matcher = build_anchors(config.model), build_matcher(config)
-    logger.info(anchor_coverage(generator, canvas, matcher, boxes).line())
+    logger.info(plan.coverage.line())
     describe_bits(plan)
     if plan.weights:
         adopted = ", ".join(f"{name}={value}" for name, value, _ in plan.adopted) or "nothing"

@@ -108,3 +108,17 @@ def test_the_epoch_has_the_step(tmp_path, shapes, epoch, step, most):
     message = rf"a\.npz: progress: expected step to be at most {most}, found {step}"
     with pytest.raises(CheckpointError, match=message):
         require_resumable(found, Checkpoint(tmp_path / "a.npz"), progress)
+
+
+def test_anchors_that_match_nothing_are_an_error_before_the_first_step(tmp_path, shapes):
+    """Of 1e-3 px no anchor has an IoU of .5 with an object; `low_quality` takes the best."""
+    small = {"model.anchors.sizes": (0.001, 0.002, 0.004, 0.008, 0.016)}
+    message = (
+        r"expected anchors that match some objects, found none: .* 0\.0% .*data\.check --anchors"
+    )
+    with pytest.raises(DatasetError, match=message):
+        plan(tmp_path, shapes, small)
+    found, _ = plan(tmp_path, shapes, small | {"matcher.low_quality": True})
+    assert found.coverage.share == 0
+    found, _ = plan(tmp_path, shapes)
+    assert found.coverage.share > 0.5
