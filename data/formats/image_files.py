@@ -69,6 +69,9 @@ class ImageFinder:
 
     def _find(self, name: str, where: str | Callable[[], str]) -> Path | None:
         inner, file = os.path.split(name.replace("\\", "/"))  # a Path takes ten times longer
+        for place in self._places(inner):
+            if file in self.listing(place).get(os.path.splitext(file)[0], ()):
+                return Path(place, file)
         file = _composed(file)
         stem = os.path.splitext(file)[0]
         tests: tuple[Callable[[str], bool], ...] = (
