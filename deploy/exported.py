@@ -228,6 +228,9 @@ def _decoded(path: Path, bits: int) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror or error}") from error
+    if kind := _kind_not_read(data):
+        expected = "expected a JPEG, PNG, BMP or WebP"
+        raise ValueError(f"{expected}, found {kind}: pass its pixels instead")
     if not _is_complete(data):
         raise ValueError(f"truncated: the image data ends early ({len(data)} bytes)")
     try:
@@ -248,6 +251,19 @@ def to_8_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return pixels
     return np.minimum(pixels >> (bits - 8), 255).astype(np.uint8)
+
+
+def _kind_not_read(data: bytes) -> str:
+    """Names what OpenCV decodes otherwise than the training did; empty for all else.
+
+    It blends transparent colours, swaps or inverts some TIFFs of 16 bits, and passes over damage.
+    """
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "a TIFF"
+    if data[:4] == b"GIF8":
+        return "a GIF"
+    is_animated = data[8:16] == b"WEBPVP8X" and data[20:21] and data[20] & 2
+    return "an animated WebP" if is_animated else ""
 
 
 def _is_complete(data: bytes) -> bool:

@@ -102,8 +102,8 @@ def create_app(
     """The page and its one service.
 
     name: what the page calls the detector. host: the address it is served at, see `is_ours`.
-    GET / is the page. POST /detect takes the bytes of a JPEG, PNG or BMP and answers with the JSON
-    of `detect`. Anything else, and all that goes wrong, is {"error": message} with its status: 403
+    GET / is the page. POST /detect takes the bytes of an image file and answers with the JSON of
+    `detect`. Anything else, and all that goes wrong, is {"error": message} with its status: 403
     for a request from another site, 408 for half a picture, 413 beyond `limits`, 415 for no image,
     400 for a damaged one, 503 when `WAITING` wait already.
     """

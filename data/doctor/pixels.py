@@ -20,7 +20,11 @@ from PIL import Image
 from data.doctor.findings import Finding, Shown, of_image, of_split
 from data.images.bit_depth import bits_of
 from data.images.decode import EncodedImage, in_8_bits, orient, read_image
+from data.images.gif import Gif
+from data.images.tiff import Tiff
+from data.images.webp import Webp
 from data.records import Dataset, DatasetError
+from data.slices import find_slice
 from utils.diary import progress_bar
 
 THUMBNAIL = 16  # px a side of what images are compared by
@@ -29,7 +33,14 @@ THUMBNAIL = 16  # px a side of what images are compared by
 NEAR_SHARE = 0.2
 SAME_SHAPE = 0.02  # of width / height, by which the same picture may differ in another size
 CHUNK = 1024  # thumbnails compared at a time
-SUFFIXES = {"JPEG": (".jpg", ".jpeg", ".jfif"), "PNG": (".png",), "BMP": (".bmp",)}
+SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "WebP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+}
 PLAIN, DEEP = "RGB", "16 bits a value"
 BECOMES = {
     "grayscale": "grey is repeated over the channels",
@@ -57,7 +68,7 @@ class ImageFacts:
 
     size: width, height. digest: of the pixels and their shape.
     thumbnail: (THUMBNAIL, THUMBNAIL, 3) uint8 RGB.
-    format: "JPEG", "PNG" or "BMP", by content. colours: PLAIN or what it is instead.
+    format: of SUFFIXES, by content. colours: PLAIN or what it is instead.
     orientation: the EXIF value. most: of a file of 16 bits a value the largest, else 0.
     """
 
@@ -93,7 +104,6 @@ def _facts(path: str) -> ImageFacts | DatasetError:
         pixels = np.ascontiguousarray(orient(values, encoded.header.orientation))
     except DatasetError as error:
         return error
-    kind, colours = _stored_as(encoded)
     most = int(values.max()) if values.dtype == np.uint16 else 0
     shown = in_8_bits(pixels, bits_of(most))  # each by its own bits: the same picture looks alike
     size = encoded.header.width, encoded.header.height
@@ -101,25 +111,25 @@ def _facts(path: str) -> ImageFacts | DatasetError:
         size=size,
         digest=hashlib.blake2b(pixels.data, digest_size=16, person=b"%dx%d" % size).digest(),
         thumbnail=cv2.resize(shown, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA),
-        format=kind,
-        colours=colours,
+        format=encoded.header.format,
+        colours=_colours(encoded),
         orientation=encoded.header.orientation,
         most=most,
     )
 
 
-def _stored_as(image: EncodedImage) -> tuple[str, str]:
-    """The format and the colours of a file that decodes."""
-    data = image.data
+def _colours(image: EncodedImage) -> str:
+    """PLAIN or what else a file that decodes holds."""
     if image.header.bits == 16:
-        return "PNG", DEEP
-    kind = "JPEG" if image.can_be_reduced else "BMP" if data[:2] == b"BM" else "PNG"
+        return DEEP
+    if isinstance(image.container, (Tiff, Webp, Gif)):
+        return _MODES.get(image.container.mode, PLAIN)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large images: OpenCV has decoded it
         try:
-            return kind, _MODES.get(Image.open(io.BytesIO(data)).mode, PLAIN)
+            return _MODES.get(Image.open(io.BytesIO(image.data)).mode, PLAIN)
         except (OSError, Image.DecompressionBombError):  # Pillow knows fewer kinds of BMP
-            return kind, PLAIN
+            return PLAIN
 
 
 # ------------------------------------------------------------------------------------------------
@@ -150,7 +160,8 @@ def _remarks(
         expected, found = ("{}x{}".format(*size) for size in (facts.size, stated))
         text = f"expected {expected} as the image has, found {found} in the annotations"
         yield "size disagrees with the image", "warning", text
-    if Path(path).suffix.lower() not in SUFFIXES[facts.format]:
+    # What a record calls its image is no file's name.
+    if not find_slice(path) and Path(path).suffix.lower() not in SUFFIXES[facts.format]:
         text = f"is a {facts.format} file; it is read as what it is"
         yield "mislabelled image file", "note", text
     if facts.orientation != 1:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data.files import open_data
-from data.images.decode import UNREADABLE, read_image
+from data.images import tiff
+from data.images.decode import UNREADABLE, read_header, read_image
 from data.images.png import SIGNATURE
 
 # In a PNG the header's chunk comes first: of its 25 bytes the 17th says how many bits a value has.
@@ -38,9 +39,14 @@ def bits_of(value: int) -> int:
 
 
 def is_deep(path: str) -> bool:
-    """Whether a file is a PNG of 16 bits a value. Raises DatasetError if it cannot be read."""
+    """Whether a file is a PNG or TIFF of 16 bits a value.
+
+    Raises DatasetError if it cannot be read or is a TIFF that is not.
+    """
     with open_data(path, kind=UNREADABLE) as file:
         start = file.read(_DEPTH + 1)
+    if start.startswith(tiff.SIGNATURES):
+        return read_header(path).bits == 16
     return start.startswith(_START) and start[_DEPTH] == 16
 
 

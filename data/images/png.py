@@ -4,13 +4,12 @@ Portable Network Graphics Specification, https://www.w3.org/TR/png/. Letters: W 
 """
 
 import math
-import mmap
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-Buffer = bytes | mmap.mmap
+from data.images.exif import Buffer, exif_orientation
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> values a pixel; of a palette its index
@@ -32,8 +31,8 @@ _HEADER = struct.Struct(">IIBBBBB")
 class Png:
     """What the chunks of a file say.
 
-    bits: of a value. raw_bytes: of the pixels once inflated. packed_bytes: of all IDAT chunks.
-    exif: contents of the eXIf chunk, empty where there is none. is_complete: whether it ends with
+    bits: of a value, 8 where there are fewer. raw_bytes: of the pixels once inflated.
+    packed_bytes: of all IDAT chunks. orientation: the EXIF value. is_complete: whether it ends with
     IEND. has_texts: whether it has compressed texts.
     """
 
@@ -42,9 +41,10 @@ class Png:
     bits: int
     raw_bytes: int
     packed_bytes: int
-    exif: bytes
+    orientation: int
     is_complete: bool
     has_texts: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def is_overfull(self) -> bool:
@@ -93,7 +93,8 @@ def parse(data: Buffer) -> Png:
         raise ValueError(f"expected the colour type 0, 2, 3, 4 or 6, found {color_type}")
     bits_a_pixel = bits * BANDS[color_type]
     raw = sum(h * (1 + (w * bits_a_pixel + 7) // 8) for w, h in _pictures(width, height, interlace))
-    return Png(width, height, bits, raw, packed, exif, is_complete, has_texts)
+    orientation, bits = exif_orientation(exif), max(bits, 8)
+    return Png(width, height, bits, raw, packed, orientation, is_complete, has_texts)
 
 
 def _pictures(width: int, height: int, interlace: int) -> list[tuple[int, int]]:

@@ -175,7 +175,7 @@ BAD_FILES = {
     "cut PNG": (cut_png, "truncated: the image data ends early ("),
     "a giant": (a_giant, "expected an image file, found "),
     "numbers": (
-        lambda path: path.write_bytes(cv2.imencode(".tiff", RGB.astype(np.float32))[1]),
+        lambda path: path.write_bytes(cv2.imencode(".hdr", RGB.astype(np.float32))[1]),
         "expected values of 8 or 16 bits, found float32",
     ),
 }
@@ -206,7 +206,7 @@ def test_a_damaged_pil_image_is_refused(tmp_path):
 def test_files_and_pil_images_are_turned_as_by_the_pipeline(orientation, tmp_path):
     exif = Image.Exif()
     exif[274] = orientation
-    for suffix in (".png", ".jpg"):
+    for suffix in (".png", ".jpg", ".webp"):
         path = tmp_path / f"turned{suffix}"
         Image.fromarray(RGB).save(path, exif=exif)
         expected = data.images.decode.decode_image(path)
@@ -279,7 +279,7 @@ def test_an_exif_block_says_the_same_here_and_to_the_detector(kind):
     )
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
 def test_pixels_of_files_are_those_of_the_pipeline(suffix, tmp_path):
     for i, pixels in enumerate((RGB, GRAY, np.dstack([RGB, GRAY]))):
         if suffix == ".jpg" and i == 2:
@@ -287,6 +287,17 @@ def test_pixels_of_files_are_those_of_the_pipeline(suffix, tmp_path):
         path = tmp_path / f"{i}{suffix}"
         cv2.imwrite(str(path), pixels)
         np.testing.assert_array_equal(to_rgb(path, "", 16), data.images.decode.decode_image(path))
+
+
+def test_what_opencv_decodes_otherwise_is_refused_by_name(tmp_path):
+    frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
+    frames[0].save(tmp_path / "a.tif")
+    frames[0].save(tmp_path / "a.gif")
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:])
+    for name, kind in (("a.tif", "a TIFF"), ("a.gif", "a GIF"), ("a.webp", "an animated WebP")):
+        expected = f"expected a JPEG, PNG, BMP or WebP, found {kind}: pass its pixels instead"
+        with pytest.raises(ValueError, match=expected):
+            to_rgb(tmp_path / name, "", 16)
 
 
 def test_cmyk_is_converted_as_by_the_pipeline(tmp_path):

@@ -204,7 +204,7 @@ def test_what_is_no_picture_gets_a_message_and_the_picture_stays(page, picture):
     settled(page)
     drop(page, b"hello, world", "notes.txt", "text/plain")
     page.locator("#wrong").wait_for(state="visible")
-    message = "notes.txt: expected a JPEG, PNG or BMP image, found b'hello, world'"
+    message = "notes.txt: expected a JPEG, PNG, BMP, WebP, TIFF or GIF image, found b'hello, world'"
     assert page.inner_text("#wrong") == message
     settled(page)
     assert has_frame(page, BEST, label=1)

@@ -97,7 +97,9 @@ def test_the_uploaded_file_is_gone_afterwards(client, told, picture):
 def test_what_is_no_picture_is_refused_with_what_was_found(client, told):
     answer = send(client, b"hello, world")
     assert answer.status_code == 415
-    assert answer.json == {"error": "expected a JPEG, PNG or BMP image, found b'hello, world'"}
+    assert answer.json == {
+        "error": "expected a JPEG, PNG, BMP, WebP, TIFF or GIF image, found b'hello, world'"
+    }
     assert send(client, b"").status_code == 400
     assert "found none" in send(client, b"").json["error"]
     assert not told.calls

@@ -16,6 +16,7 @@ from data.doctor.pixels import (
     same_within,
 )
 from data.records import DatasetError, Defects, assemble
+from data.slices import Slice
 
 pytestmark = pytest.mark.quick
 
@@ -89,19 +90,45 @@ def test_colours(dataset_of, tmp_path, mode, colours):
         image = Image.fromarray(picture(0)[..., 0].astype(np.uint16) * 256)
     else:
         image = image.convert(mode)
-    image.save(tmp_path / "a.png")
-    found = file_findings(data, facts_of(data), "train")
-    assert [f.kind for f in found] == (["not plain RGB"] if colours else [])
-    assert all(f": {colours}: " in f.message for f in found)
+    for name in ("a.png", "a.tif"):
+        image.save(tmp_path / name)
+        data = replace(data, images=(str(tmp_path / name),))
+        found = file_findings(data, facts_of(data), "train")
+        assert [f.kind for f in found] == (["not plain RGB"] if colours else []), name
+        assert all(f": {colours}: " in f.message for f in found)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("a.jpg", "JPEG"), ("a.jpeg", "PNG"), ("a.JPG", "BMP")])
+def test_colours_of_webp_and_gif(dataset_of, tmp_path):
+    data = dataset_of({"a.png": (picture(0), [])})
+    rgb = Image.fromarray(picture(0))
+    for name, image, colours in (
+        ("a.webp", rgb, []),
+        ("b.webp", Image.fromarray(picture(0)[..., [0, 1, 2, 0]]), ["RGB with alpha"]),
+        ("c.gif", rgb.convert("P"), ["palette"]),
+    ):
+        image.save(tmp_path / name)
+        data = replace(data, images=(str(tmp_path / name),))
+        found = file_findings(data, facts_of(data), "train")
+        assert [f.message.split(": ")[1] for f in found] == colours
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.jpg", "JPEG"), ("a.jpeg", "PNG"), ("a.JPG", "BMP"), ("a.png", "WebP"), ("a.gif", "TIFF")],
+)
 def test_suffixes_that_lie(dataset_of, tmp_path, name, kind):
     data = dataset_of({name: (picture(0), [])})
     Image.fromarray(picture(0)).save(tmp_path / name, format=kind)
     found = file_findings(data, facts_of(data), "train")
     assert [f.kind for f in found] == ([] if kind == "JPEG" else ["mislabelled image file"])
     assert all(f"is a {kind} file" in f.message for f in found)
+
+
+def test_what_a_record_calls_its_image_is_no_suffix_of_a_file(dataset_of, tmp_path):
+    data = dataset_of({"a.png": (picture(0), [])})
+    part = Slice(str(tmp_path / "a.png"), 0, (tmp_path / "a.png").stat().st_size, "a.jpg")
+    data = replace(data, images=(str(part),))
+    assert file_findings(data, facts_of(data), "train") == []
 
 
 def test_a_size_that_the_annotations_only_state(dataset_of):

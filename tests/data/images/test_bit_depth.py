@@ -136,3 +136,11 @@ def test_all_bits_in_use_need_no_word(write, warnings):
     read_all([write("a.png", deep(65535))], None)
     read_all([write("a.png", deep(65535))], 16)
     assert not warnings
+
+
+def test_tiffs_of_16_bits_are_deep(write):
+    assert is_deep(write("a.tif", deep(300)))
+    assert not is_deep(write("b.tiff", np.zeros((6, 8), np.uint8)))
+    assert depth_of([write("c.tif", deep(1000, (6, 8, 3))), write("d.png", deep(9))]) == Depth(
+        2, 1000
+    )

@@ -4,6 +4,7 @@ import io
 import os
 import re
 import struct
+import time
 import zlib
 
 import cv2
@@ -14,8 +15,16 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from data.images import decode
-from data.images.decode import MAX_PIXELS, decode_image, image_size, in_8_bits, read_header
+from data.images.decode import (
+    IMAGE_TYPES,
+    MAX_PIXELS,
+    decode_image,
+    image_size,
+    in_8_bits,
+    read_header,
+)
 from data.records import DatasetError
+from tests.data.images.tiffs import tiff
 
 pytestmark = pytest.mark.full
 
@@ -140,12 +149,13 @@ def test_decodes_grey_jpeg(write):
     assert abs(int(image[8, 8, 0]) - 200) <= 3
 
 
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_applies_exif_orientation(write, orientation, file_format):
     exif = Image.Exif()
     exif[274] = orientation
-    data = encode(Image.fromarray(QUARTERS), file_format, exif=exif)
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    data = encode(Image.fromarray(QUARTERS), file_format, exif=exif, **options)
     path = write(data)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     image = decode_image(path)
@@ -202,7 +212,9 @@ def test_truncated_files_are_refused_at_every_length(write, kind):
         "bmp-palette": encode(noise.quantize(16), "BMP"),
     }[kind]
     decode_image(write(data))
-    for length in (len(data) - 1, len(data) * 9 // 10, len(data) // 2, len(data) // 10, 20):
+    # A JPEG without its end marker is mended: tests/data/images/test_jpeg.py.
+    last = len(data) - 1 if kind in ("png", "bmp", "bmp-palette") else len(data) - 10
+    for length in (last, len(data) * 9 // 10, len(data) // 2, len(data) // 10, 20):
         path = write(data[:length], "cut.jpg")
         with pytest.raises(DatasetError, match=r"cut\.jpg: ") as caught:
             decode_image(path)
@@ -218,7 +230,8 @@ def test_files_that_are_no_images(write, tmp_path):
         tmp_path / "missing.jpg": "No such file",
         write(b"", "empty.jpg"): "the file is empty",
         write(b"version https://git-lfs", "lfs.jpg"): "found b'version http'",
-        write(b"RIFF\x10\0\0\0WEBPVP8 ", "webp.jpg"): "expected a JPEG, PNG or BMP image",
+        write(b"RIFF\x10\0\0\0WEBPVP8 ", "webp.jpg"): "expected a WebP with a picture, found none",
+        write(b"RIFF\x10\0\0\0WAVEfmt ", "sound.jpg"): f"expected a {IMAGE_TYPES} image",
         write(b"\xff\xd8\xff\xd9", "bare.jpg"): "found 0x0",
     }
     for path, problem in cases.items():
@@ -277,6 +290,49 @@ def test_damaged_files_give_an_image_or_a_dataset_error(tmp_path_factory, data, 
     except DatasetError:
         return
     assert image_size(path) == (image.shape[1], image.shape[0])
+
+
+FRAMES = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
+MUTATED = {
+    "webp": encode(FRAMES[0], "WEBP", quality=80),
+    "webp, lossless": encode(FRAMES[0], "WEBP", lossless=True, exif=exif_block(6)),
+    "webp, animated": encode(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES),
+    "gif": encode(palette_image(), "GIF"),
+    "gif, animated": encode(FRAMES[0], "GIF", save_all=True, append_images=FRAMES),
+    "tiff": encode(FRAMES[0], "TIFF"),
+    "tiff, lzw": encode(FRAMES[0], "TIFF", compression="tiff_lzw"),
+    "tiff, palette": encode(palette_image(), "TIFF", compression="packbits"),
+    "tiff, tiles": tiff(DEEP, 16, 2, compression=8, tile=16, predictor=2, order=">"),
+    "jpeg without its end": JPEG[:-2],
+}
+
+
+@pytest.mark.parametrize("kind", MUTATED)
+def test_300_mutations_each_end_soon_in_pixels_or_a_dataset_error(kind, write):
+    rng = np.random.default_rng(0)
+    values = (b"\0", b"\1", b"\x7f", b"\xff", b"\0\0\0\0", b"\0\0\1\0", b"\xff\xff\xff\xff")
+    outcomes = set()
+    for _ in range(300):
+        data = bytearray(MUTATED[kind])
+        for _ in range(rng.integers(1, 5)):
+            # Containers are mostly at the beginning, TIFF's at the end.
+            at = int(rng.integers(min(len(data), 120 if rng.random() < 0.7 else len(data))))
+            at = len(data) - 1 - at if "tiff" in kind else at
+            if rng.random() < 0.8:
+                value = values[rng.integers(len(values))]
+                data[at : at + len(value)] = value
+            else:
+                del data[at : at + int(rng.integers(1, 40))]
+        path, start = write(bytes(data)), time.process_time()
+        try:
+            image = decode_image(path)
+        except DatasetError:
+            outcomes.add("refused")
+        else:
+            assert image_size(path) == (image.shape[1], image.shape[0])
+            outcomes.add("read")
+        assert time.process_time() - start < 5
+    assert outcomes == {"refused", "read"}
 
 
 def test_sizes_of_real_images_agree_with_pillow_and_the_decoder(shared_data):
