@@ -6,14 +6,8 @@ from pathlib import Path, PureWindowsPath
 from data.doctor.findings import Finding, Shown, image_named
 from data.formats.bad_annotations import Judge
 from data.formats.image_files import ImageFinder, files_in
-from data.formats.voc import (
-    IMAGE_FOLDERS,
-    XML,
-    Annotation,
-    annotations_of,
-    named_images,
-    parse_annotation,
-)
+from data.formats.voc_layout import IMAGE_FOLDERS, XML, annotations_of, named_images
+from data.formats.voc_xml import Annotation, parse_annotation
 from data.records import Dataset
 
 
@@ -41,8 +35,12 @@ def voc_findings(datasets: dict[str, Dataset], reported: Sequence[str]) -> list[
 
 def _annotation_folder(images: Path) -> Path:
     """Where the reader takes the XML of the images in a folder from."""
-    roots = [images.parent, images] if images.name.lower() in IMAGE_FOLDERS else [images]
-    return next((f for f in map(annotations_of, roots) if files_in(f, XML)), images)
+    for top in (images, *images.parents):
+        if top.name.lower() in IMAGE_FOLDERS:
+            inner = images.relative_to(top)
+            folders = (annotations_of(top.parent) / inner, annotations_of(top) / inner)
+            return next((folder for folder in folders if files_in(folder, XML)), images)
+    return annotations_of(images)
 
 
 def _of_annotation(

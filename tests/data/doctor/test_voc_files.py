@@ -35,6 +35,9 @@ LAYOUTS = [
     ("JPEGImages", "Annotations"),
     ("", "labels"),
     ("images", ""),
+    ("train", "train"),
+    ("images/train", "annotations/train"),
+    ("JPEGImages/cam1", "Annotations/cam1"),
 ]
 
 
@@ -43,7 +46,9 @@ def test_every_layout(tmp_path, images, annotations):
     write(tmp_path / images / "a.jpg")
     path = tmp_path / annotations / "a.xml"
     write(path, "<filename>b.jpg</filename>")
-    assert findings_of(tmp_path) == [("another file is named", "filename", str(path))]
+    split = "train" if images.endswith("train") else "all"
+    found = findings_of(tmp_path, split=split)
+    assert found == [("another file is named", "filename", str(path))]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +94,6 @@ def test_files_without_a_partner_unless_they_are_reported(tmp_path):
     (annotations / ".DS_Store").write_text("")
     (annotations / "old").mkdir()
     alone = [
-        ("image without annotation", "", str(images / "b.jpg")),
         ("annotation without image", "", str(annotations / "c.xml")),
     ]
     stray = [("stray file", "", str(annotations / "README.md"))]

@@ -1,5 +1,6 @@
 """The VOC reader: one test a way in which datasets in the wild are odd or wrong."""
 
+import math
 import os
 import time
 
@@ -8,8 +9,9 @@ import pytest
 from PIL import Image
 
 from data.files import read_data
-from data.formats import voc
-from data.formats.voc import FORMAT, parse_annotation, read_voc, voc_classes
+from data.formats import voc_xml
+from data.formats.voc import FORMAT, read_voc, voc_classes
+from data.formats.voc_xml import parse_annotation
 from data.records import DatasetError
 
 pytestmark = pytest.mark.quick
@@ -23,6 +25,19 @@ def obj(name="dog", box=(2, 3, 12, 13), extra="<difficult>0</difficult>"):
         for corner, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
     )
     return f"<object><name>{name}</name>{extra}<bndbox>{corners}</bndbox></object>"
+
+
+def rotated(*values):
+    """An object with a box of roLabelImg: cx, cy, w, h, angle."""
+    names = ("cx", "cy", "w", "h", "angle")
+    fields = "".join(f"<{n}>{v}</{n}>" for n, v in zip(names, values, strict=True))
+    return f"<object><name>dog</name><robndbox>{fields}</robndbox></object>"
+
+
+def polygon(*points):
+    """An object with an outline as RectLabel and Roboflow write it."""
+    fields = "".join(f"<x{i}>{x}</x{i}><y{i}>{y}</y{i}>" for i, (x, y) in enumerate(points, 1))
+    return f"<object><name>dog</name><polygon>{fields}</polygon></object>"
 
 
 def xml(*objects, size=(W, H), extra=""):
@@ -143,7 +158,10 @@ def test_listed_twice(tree):
 
 def test_listed_without_files(tree):
     write_text(tree / "ImageSets/Main/val.txt", "000001\n000007\n")
-    parts = (f"{tree}/Annotations/000007.xml: expected the file", "neither")
+    parts = (
+        f"{tree}/ImageSets/Main/val.txt, line 2: expected the name of an XML file in "
+        f"{tree}/Annotations, found '000007', and no image of that name",
+    )
     assert_defect(tree, "missing annotation", *parts, split="val", num_boxes=1)
 
 
@@ -204,9 +222,10 @@ def test_the_stem_wins_over_filename(flat):
     assert [os.path.basename(image) for image in dataset.images] == ["a.jpg", "b.jpg"]
     assert len(dataset.boxes[dataset.rows(0)]) == 1
     (root / "b.xml").unlink()  # b.jpg is now free, and still not the image of a.xml
-    dataset = read_voc(root, "all", on_bad_annotation="drop")
-    assert dataset.images == (str(root / "a.jpg"),)
-    assert dataset.defects.counts() == {"missing annotation": 1}
+    dataset = read_voc(root, "all")
+    assert dataset.images == (str(root / "a.jpg"), str(root / "b.jpg"))
+    assert dataset.row_splits.tolist() == [0, 1, 1]
+    assert dataset.defects.counts() == {"image without XML": 1}
 
 
 def test_filename_counts_where_no_image_has_the_stem(flat):
@@ -234,14 +253,15 @@ def test_the_name_that_filename_gives_wins_over_its_stem(flat):
 
 def test_an_image_of_another_kind_is_named(flat):
     root = flat(a=xml(obj()))
-    (root / "a.jpg").rename(root / "a.webp")
-    with pytest.raises(DatasetError, match=r"a\.xml: .* found a\.webp, which is no JPEG"):
+    (root / "a.jpg").rename(root / "a.heic")
+    with pytest.raises(DatasetError, match=r"a\.xml: .* found a\.heic, which is no JPEG"):
         read_voc(root, "all")
 
 
-def test_image_without_xml_may_be_unlabelled(flat):
-    root = flat(a=xml(obj()), b=None)
-    assert_defect(root, "missing annotation", "b.xml", "only the image", "b.jpg", num_boxes=1)
+def test_an_image_without_xml_is_one_without_objects(flat):
+    dataset = read_voc(flat(a=xml(obj()), b=None), "all")
+    assert (dataset.image_ids, dataset.row_splits.tolist()) == (("a", "b"), [0, 1, 1])
+    assert dataset.defects.counts() == {"image without XML": 1}
 
 
 def test_two_images_of_one_stem(flat):
@@ -304,7 +324,7 @@ def test_a_file_is_parsed_once_and_again_when_it_has_changed(tree, monkeypatch):
         read.append(path)
         return read_data(path, *args, **options)
 
-    monkeypatch.setattr(voc, "read_data", counted)
+    monkeypatch.setattr(voc_xml, "read_data", counted)
     classes = voc_classes(tree, "train")
     assert read_voc(tree, "train", classes).labels.tolist() == [1, 0]
     assert len(read) == 2
@@ -406,10 +426,22 @@ BAD_OBJECTS = {
     "right": (obj(box=(2, 3, W + 3, 13)), "box outside the image", "in 1..40 x 1..30, found"),
     "left": (obj(box=(-2, 3, 12, 13)), "box outside the image", "found -2 3 12 13"),
     "beside": (obj(box=(W + 1, 3, W + 2, 13)), "box outside the image", "found 41 3 42 13"),
-    "difficult": (
-        obj(extra="<difficult>yes</difficult>"),
-        "bad difficult flag",
-        "object 2 ('dog'), difficult: expected 0 or 1, found 'yes'",
+    "angle": (
+        rotated(20, 15, 10, 4, 90),
+        "bad number",
+        "object 2 ('dog'), robndbox/angle: expected radians, at most 2 pi, found 90",
+    ),
+    "no-height": (
+        rotated(20, 15, 10, 0, 0),
+        "empty or inverted box",
+        "robndbox/h: expected a number > 0, found 0",
+    ),
+    "no-angle": (rotated(20, 15, 10, 4, ""), "bad number", "robndbox/angle: expected a number"),
+    "point": (polygon((2, 3), ("a", 3), (12, 13)), "bad number", "polygon/xmin: .* found 'a'"),
+    "half-a-point": (
+        f"<object><name>dog</name><polygon><x1>2</x1>{'<y1>3</y1>' * 2}</polygon></object>",
+        "bad number",
+        "polygon/xmin: expected a number, found nothing",
     ),
     "unknown": (
         obj(name="dogg"),
@@ -425,12 +457,135 @@ BAD_OBJECTS = {
 def test_bad_object_is_an_error_or_dropped_alone(flat, name):
     bad, kind, part = BAD_OBJECTS[name]
     root = flat(a=xml(obj(), bad, obj()))
-    assert_defect(root, kind, f"{root}/a.xml, object 2 (", part, num_boxes=2)
+    assert_defect(root, kind, f"{root}/a.xml, object 2 (", *part.split(".*"), num_boxes=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("true", True),
+        ("Yes", True),
+        ("2", True),
+        ("1.0", True),
+        ("False", False),
+        ("no", False),
+        ("0.0", False),
+        ("Unspecified", False),
+    ],
+)
+@pytest.mark.parametrize("mode", ["error", "drop"])
+def test_a_difficult_flag_in_words_loses_no_box(flat, text, expected, mode):
+    root = flat(a=xml(obj(extra=f"<difficult>{text}</difficult>"), obj()))
+    dataset = read_voc(root, "all", on_bad_annotation=mode)
+    assert dataset.difficult.tolist() == [expected, False]
+    ((kind, message),) = dataset.defects.messages
+    assert kind == "difficult flag other than 0 or 1"
+    assert message == (
+        f"{root}/a.xml, object 1 ('dog'), difficult: expected 0 or 1, found {text!r}, "
+        f"taken for {int(expected)}"
+    )
+
+
+def test_two_boxes_of_an_object_are_two_objects(flat):
+    second = "<bndbox><xmin>20</xmin><ymin>5</ymin><xmax>30</xmax><ymax>9</ymax></bndbox>"
+    root = flat(a=xml(obj(extra=second), obj("cat"), obj("cat", box=(5, 5, 5, 5))))
+    dataset = read_voc(root, "all", on_bad_annotation="drop")
+    np.testing.assert_array_equal(dataset.boxes, [[19, 4, 30, 9], [1, 2, 12, 13], [1, 2, 12, 13]])
+    assert [dataset.classes[label] for label in dataset.labels] == ["dog", "dog", "cat"]
+    (_, bad), (kind, message) = sorted(dataset.defects.messages)
+    assert kind == "second box in an object"
+    assert message.startswith(f"{root}/a.xml, object 1 ('dog'): expected one <bndbox>, found anot")
+    assert "a.xml, object 3 ('cat')" in bad  # as the file counts them
+
+
+@pytest.mark.parametrize(
+    ("angle", "expected"),
+    [
+        (0, [16, 12, 24, 18]),
+        (math.pi / 2, [17, 11, 23, 19]),
+        (math.atan2(3, 4), [15, 10.2, 25, 19.8]),  # half of 8 * .8 + 6 * .6, of 8 * .6 + 6 * .8
+        (math.pi - math.atan2(3, 4), [15, 10.2, 25, 19.8]),
+    ],
+)
+def test_a_rotated_box_becomes_the_box_around_it(flat, angle, expected):
+    dataset = read_voc(flat(a=xml(rotated(20, 15, 8, 6, angle))), "all")
+    np.testing.assert_allclose(dataset.boxes, [expected], atol=1e-9)
+    assert dataset.defects.counts() == {"rotated box taken as its box": 1}
+
+
+def test_a_polygon_becomes_the_box_around_it_in_the_pixels_of_bndbox(flat):
+    corners = polygon((12, 3), (9, 13), (2, 9))
+    dataset = read_voc(flat(a=xml(corners)), "all")
+    np.testing.assert_array_equal(dataset.boxes, [[1, 2, 12, 13]])
+    assert dataset.defects.counts() == {"polygon taken as its box": 1}
+    outline = "<polygon><x1>1</x1><y1>1</y1><x2>40</x2><y2>30</y2></polygon>"
+    beside = read_voc(flat(a=xml(obj(extra=outline))), "all")  # as Roboflow writes it
+    np.testing.assert_array_equal(beside.boxes, [[1, 2, 12, 13]])
+    assert beside.defects.counts() == {}
+
+
+def test_a_polygon_without_area(flat):
+    root = flat(a=xml(polygon((2, 3), (12, 3)), obj()))
+    with pytest.raises(DatasetError, match=r"polygon/ymax: expected a number > ymin = 3, found '3"):
+        read_voc(root, "all")
+    assert len(read_voc(root, "all", on_bad_annotation="drop").labels) == 1
+
+
+def test_four_named_corners_are_a_polygon(flat):
+    """As DIOR-R has them."""
+    names = ("left_top", "right_top", "right_bottom", "left_bottom")
+    points = zip(names, ((7, 2), (12, 7), (7, 13), (3, 7)), strict=True)
+    fields = "".join(f"<x_{n}>{x}</x_{n}><y_{n}>{y}</y_{n}>" for n, (x, y) in points)
+    text = xml(f"<object><name>dog</name><robndbox>{fields}</robndbox></object>")
+    np.testing.assert_array_equal(read_voc(flat(a=text), "all").boxes, [[2, 1, 12, 13]])
+
+
+def test_polygons_of_labelme_and_what_was_deleted_there(flat):
+    def drawn(name, deleted):
+        points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((4, 5), (20, 5), (9, 17)))
+        return (
+            f"<object><name>\n{name}\n</name><deleted>{deleted}</deleted><parts><hasparts/></parts>"
+            f"<polygon><username>me</username>{points}</polygon></object>"
+        )
+
+    mask = "<segm><box><xmin>1</xmin><ymin>2</ymin><xmax>7</xmax><ymax>8</ymax></box></segm>"
+    root = flat(
+        a=xml(
+            drawn("dog", 0),
+            drawn("ghost", 1),
+            f"<object><name>dog</name><deleted>0</deleted>{mask}</object>",
+            size=None,
+        )
+    )
+    assert voc_classes(root, "all") == ("dog",)
+    dataset = read_voc(root, "all")
+    np.testing.assert_array_equal(dataset.boxes, [[4, 5, 20, 17], [1, 2, 7, 8]])
+    assert dataset.defects.counts() == {
+        "polygon taken as its box": 1,
+        "mask taken as its box": 1,
+        "deleted object left out": 1,
+    }
+
+
+def test_the_name_of_a_part_is_not_the_object_s(flat):
+    part = "<part><name>lid</name><bndbox><xmin>1</xmin><ymin>1</ymin></bndbox></part>"
+    body = obj("crate").removeprefix("<object>")
+    dataset = read_voc(flat(a=xml(f"<object>{part}{body}")), "all")
+    assert dataset.classes == ("crate",)
+    np.testing.assert_array_equal(dataset.boxes, [[1, 2, 12, 13]])
 
 
 def test_an_image_whose_only_object_is_dropped_stays(flat):
     root = flat(a=xml(obj(box=(5, 5, 5, 5))))
     assert_defect(root, "empty or inverted box", "a.xml, object 1", num_images=1, num_boxes=0)
+
+
+@pytest.mark.parametrize("mode", ["error", "drop"])
+def test_widths_and_heights_in_the_place_of_corners_are_refused_as_such(flat, mode):
+    """They are told by the boxes that they turn round: nothing is left out before."""
+    sizes = [obj(box=box) for box in ((20, 15, 8, 6), (12, 9, 10, 5), (3, 2, 9, 9), (30, 8, 5, 9))]
+    with pytest.raises(DatasetError, match=r"found a corner, width and height: .* 3 of 4 boxes"):
+        read_voc(flat(a=xml(*sizes)), "all", on_bad_annotation=mode)
 
 
 @pytest.mark.parametrize("mode", ["error", "drop"])
@@ -529,3 +684,17 @@ def test_plates(shared_data):
     box = dataset.boxes[dataset.rows(dataset.image_ids.index("dayride_type1_001.mp4#t=1092"))][0]
     np.testing.assert_allclose(box, [9.8183, 366.8689, 113.1003, 392.9508], atol=1e-3)
     assert Image.open(dataset.images[0]).mode == "RGBA"
+
+
+def test_images_of_all_types_are_found_and_what_is_left_out_of_them_counted(flat):
+    root = flat(a=xml(obj()), b=xml(obj()), c=xml(obj()))
+    for stem, suffix in (("a", ".webp"), ("b", ".tiff"), ("c", ".GIF")):
+        (root / f"{stem}.jpg").unlink()
+        more = (
+            {"save_all": True, "append_images": [Image.new("RGB", (W, H))]} if stem != "a" else {}
+        )
+        write_image(root / f"{stem}{suffix}", **more)
+    dataset = read_voc(root, "all")
+    assert len(dataset) == len(dataset.labels) == 3
+    assert dataset.sizes.tolist() == [[W, H]] * 3
+    assert dataset.defects.counts() == {"first of several pages": 1, "first of several frames": 1}
