@@ -1,6 +1,6 @@
 """Reads files of detections by what is in them: which format it is, nobody has to say."""
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from data.detections.coco import read_coco_results
 from data.detections.devkit import image_set_name, read_devkit
@@ -18,21 +18,25 @@ def read_detections(path: str | Path, split: str, dataset: Dataset) -> Detection
     Raises DatasetError as the format's reader does.
     """
     path = Path(path)
+    form = None if path.is_dir() else _per_image(path)
+    ids, classes = dataset.image_ids, dataset.classes
     if path.is_dir():
-        return read_devkit(path, image_set_name(split), dataset.image_ids, dataset.classes)
-    if form := _per_image(path):
-        return form.read(path, dataset.image_ids, dataset.classes)
-    return read_coco_results(path, dataset.image_ids, dataset.classes, dataset.category_ids)
+        return read_devkit(path, image_set_name(split), ids, classes, dataset.images)
+    if form:
+        return form.read(path, ids, classes, dataset.images)
+    return read_coco_results(path, ids, classes, dataset.category_ids, dataset.images)
 
 
 def image_sizes(path: str | Path) -> dict[str, tuple[int, int]]:
     """Image id -> (width, height) as far as a file of detections says; nothing for a folder.
 
+    An id that is the name of a file stands for its stem, too.
     Raises DatasetError where there is none.
     """
     path = Path(path)
     form = None if path.is_dir() else _per_image(path)
-    return form.read_sizes(path) if form else {}
+    sizes = form.read_sizes(path) if form else {}
+    return {PureWindowsPath(name).stem: size for name, size in sizes.items()} | sizes
 
 
 def _per_image(path: Path) -> PerImage | None:

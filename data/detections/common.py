@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
+from data.formats.json_text import json_problem
 from data.records import DatasetError
 from utils.detections import DetectionTable
 from utils.files import naming, whole_file
@@ -112,18 +113,11 @@ def parse_json(data: bytes, kind: Any, where: str) -> Any:
     try:
         return msgspec.convert(json.loads(data), kind)
     except msgspec.ValidationError as error:
-        raise DatasetError(f"{where}{_reworded(str(error))}") from None
+        place, problem = json_problem(error)
+        place = re.sub(r"^\[(\d+)\]\.?", r"entry \1.", place).rstrip(".").replace(".", ", ")
+        raise DatasetError(", ".join(filter(None, (where, place))) + f": {problem}") from None
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{where}: expected JSON, found {error}") from None
-
-
-def _reworded(problem: str) -> str:
-    """msgspec's "Expected `float`, got `str` - at `$[3].score`" in the order of our messages."""
-    problem, _, place = problem.partition(" - at `$")
-    place = re.sub(r"^\[(\d+)\]", r".entry \1", place.rstrip("`")).replace(".", ", ")
-    missing = r"expected an object with the field \1, found none"
-    problem = re.sub(r"^Object missing required field (.*)", missing, problem)
-    return f"{place}: " + problem.replace("Expected", "expected").replace(", got", ", found")
 
 
 def json_list(entries: Iterable[object]) -> Iterable[str]:

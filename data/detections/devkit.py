@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data.detections.common import BoxConvention, Row, checked_table, index_of, write_files
+from data.detections.image_names import ids_shown, images_by_name
 from data.formats.text_files import text_lines
 from data.records import DatasetError
 from utils.detections import DetectionTable
@@ -52,11 +53,16 @@ def write_devkit(directory: str | Path, image_set: str, table: DetectionTable) -
 
 
 def read_devkit(
-    directory: str | Path, image_set: str, image_ids: Sequence[str], classes: Sequence[str]
+    directory: str | Path,
+    image_set: str,
+    image_ids: Sequence[str],
+    classes: Sequence[str],
+    files: Sequence[str] = (),
 ) -> DetectionTable:
     """Reads the `comp4_det_<image_set>_<class>.txt` files of a directory, class after class.
 
-    image_ids, classes: what the results are of, usually the ground truth's; they give the indices.
+    image_ids, classes, files: what the results are of, usually the ground truth's; they give the
+        indices. An image may be named by its file, see `images_by_name`.
     A class without a file has no detections. An image set whose name begins with another's and an
     underscore needs a directory of its own.
 
@@ -81,17 +87,20 @@ def read_devkit(
         raise DatasetError(
             f"{directory}: expected only classes of {list(classes)}, found files of {unknown}"
         )
-    images = {image_id: index for index, image_id in enumerate(image_ids)}
-    one_of = f"one of the {len(images)} images"
-    rows = []
+    found_lines = []
     for label, path in enumerate(str(directory / name) for name in names):
         lines = text_lines(path) if Path(path).exists() else []
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 where = f"{path}, line {number}"
                 image_id, score, *box = _parsed(line, where)
-                image = index_of(image_id, images, where, one_of)
-                rows.append(Row(where, image, label, score, box))
+                found_lines.append((image_id, where, label, score, box))
+    images = images_by_name(directory, {line[0]: "" for line in found_lines}, image_ids, files)
+    one_of = f"one of {ids_shown(image_ids)}"
+    rows = [
+        Row(where, index_of(image_id, images, where, one_of), label, score, box)
+        for image_id, where, label, score, box in found_lines
+    ]
     return checked_table(rows, image_ids, classes, INCLUSIVE)
 
 

@@ -22,6 +22,7 @@ from data.detections.common import (
     parse_json,
     write_files,
 )
+from data.detections.image_names import ids_shown, images_by_name
 from data.files import read_data
 from data.formats.text_files import OF_DATASET
 from data.records import DatasetError
@@ -80,19 +81,24 @@ class PerImage:
             yield msgspec.to_builtins(found)
 
     def read(
-        self, path: str | Path, image_ids: Sequence[str], classes: Sequence[str]
+        self,
+        path: str | Path,
+        image_ids: Sequence[str],
+        classes: Sequence[str],
+        files: Sequence[str] = (),
     ) -> DetectionTable:
         """Reads a file, ours or another program's.
 
-        image_ids, classes: what the results are of, usually the ground truth's; they give the
-            indices.
+        image_ids, classes, files: what the results are of, usually the ground truth's; they give
+            the indices. An image may be named by its file, see `images_by_name`.
 
         Raises DatasetError naming file, place, expected and found. Images must be exactly
         `image_ids`: one that is not in the file was not run, which is not the same as having no
         detections.
         """
-        images = {image_id: index for index, image_id in enumerate(image_ids)}
-        one_of = f"{self.image_id} to be one of the {len(images)} images"
+        entries = list(self._read(path))
+        images = images_by_name(path, {e.image_id: "" for _, e in entries}, image_ids, files)
+        one_of = f"{self.image_id} to be one of {ids_shown(image_ids)}"
         known: dict[int | str, int] = {name: label for label, name in enumerate(classes)}
         expected = f"{self.label} to be one of {list(classes)}"
         if self.numbers_too:
@@ -100,7 +106,7 @@ class PerImage:
             expected += f" or a number from 1 to {len(classes)}"
         seen: set[int] = set()
         rows = []
-        for where, entry in self._read(path):
+        for where, entry in entries:
             index = index_of(entry.image_id, images, where, one_of)
             if index in seen:
                 where = f"{where} ({self.image_id} {entry.image_id!r})"
@@ -111,11 +117,12 @@ class PerImage:
                 place = f"{where}, {self.detections}[{number}]"
                 label = index_of(detection.label, known, place, expected)
                 rows.append(Row(place, index, label, detection.score, detection.box))
-        missing = [image_id for image_id, index in images.items() if index not in seen]
+        missing = [name for index, name in enumerate(image_ids) if index not in seen]
         if missing:
             raise DatasetError(
-                f"{path}: expected an entry for each of {len(images)} images, with an empty list "
-                f"if nothing was detected; found none for {len(missing)}, the first {missing[0]!r}"
+                f"{path}: expected an entry for each of {len(image_ids)} images, with an empty "
+                f"list if nothing was detected; found none for {len(missing)}, "
+                f"the first {missing[0]!r}"
             )
         return checked_table(rows, image_ids, classes, self.convention)
 

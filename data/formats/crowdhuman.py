@@ -15,7 +15,7 @@ Letters: T objects.
 import glob
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,10 +24,9 @@ from data.files import open_data
 from data.formats.bad_annotations import Judge, have_area, shown
 from data.formats.format import Format
 from data.formats.image_files import ImageFinder, files_below, first_file
+from data.formats.json_text import decode_json
 from data.images.decode import ImageHeader, read_header
 from data.records import Dataset, DatasetError
-
-Decoded = TypeVar("Decoded")
 
 CLASSES = ("person", "head")
 PERSON_BOXES = {"full": "fbox", "visible": "vbox"}
@@ -167,7 +166,7 @@ def _read_lines(path: Path, judge: Judge) -> dict[str, tuple[str, list[msgspec.R
     for number, data in _raw_lines(path):
         where = f"{path}, line {number}"
         try:
-            line = _decode(_LINES, data, where, "malformed line")
+            line = decode_json(_LINES, data, where, "malformed line")
             where += f" (ID {line.image_id[:MAX_ID]!r})"
             if not 0 < len(line.image_id) <= MAX_ID:
                 message = f"{where}: expected an ID of 1 to {MAX_ID} characters"
@@ -194,20 +193,6 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, data
 
 
-def _decode(decoder: msgspec.json.Decoder[Decoded], data: bytes, where: str, kind: str) -> Decoded:
-    """Decodes JSON; the DatasetError says what was found in msgspec's words, or shows it."""
-    try:
-        return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem, _, place = str(error).partition(" - at `$")
-        problem = problem.replace("Expected", "expected").replace(", got", ", found")
-        if ", found" not in problem:
-            problem += f", found {bytes(data)[:60]!r}"
-        place = place.strip("`.")
-        where = f"{where}, {place}" if place else where
-        raise DatasetError(f"{where}: {problem}", kind) from error
-
-
 def _load(
     image_id: str, where: str, finder: ImageFinder, sizes: Mapping[str, tuple[int, int]] | None
 ) -> tuple[Path, ImageHeader]:
@@ -227,7 +212,7 @@ def _objects(
 ) -> Iterator[_Object]:
     """The objects and regions of one gtbox, a class each; fields: see `_fields`."""
     try:
-        gtbox = _decode(_GTBOXES, raw, where, "malformed gtbox")
+        gtbox = decode_json(_GTBOXES, raw, where, "malformed gtbox")
     except DatasetError as error:
         judge.reject(error)
         return

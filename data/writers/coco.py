@@ -15,7 +15,8 @@ def write_coco(dataset: Dataset, root: str | Path, split: str, names: Sequence[s
     """Writes one split as a COCO file, an image, an object or a category a line.
 
     names: file names in the folder <split>, one for each image, subfolders and all.
-    Image ids that are whole numbers are kept if all are; else the images are numbered from 1.
+    Image ids that are whole numbers are kept if all are, and so are those that were texts in a COCO
+    file; else the images are numbered from 1.
     A region to ignore has `iscrowd` 1; a difficult object the extra key `difficult`, which
     `data.formats.coco` reads and others pass over.
     Returns the losses. Raises ValueError for a name that cannot be used.
@@ -23,7 +24,9 @@ def write_coco(dataset: Dataset, root: str | Path, split: str, names: Sequence[s
     check_names(names, dataset)
     image_ids: Sequence[str | int] = dataset.image_ids
     num_renamed = 0
-    if not all(map(_is_number, dataset.image_ids)):
+    if dataset.text_ids:
+        image_ids = [_text(image_id) for image_id in dataset.image_ids]
+    elif not all(map(_is_number, dataset.image_ids)):
         image_ids, num_renamed = range(1, len(dataset) + 1), len(dataset)
     parts = {
         "images": [
@@ -34,7 +37,7 @@ def write_coco(dataset: Dataset, root: str | Path, split: str, names: Sequence[s
         ],
         "annotations": _objects(dataset, image_ids),
         "categories": [
-            f'{{"id":{number},"name":{_text(name)}}}'
+            f'{{"id":{_text(number)},"name":{_text(name)}}}'
             for number, name in zip(dataset.category_ids, dataset.classes, strict=True)
         ],
     }
@@ -46,11 +49,12 @@ def write_coco(dataset: Dataset, root: str | Path, split: str, names: Sequence[s
 
 def _objects(dataset: Dataset, image_ids: Sequence[str | int]) -> Iterable[str]:
     """One line an object, numbered from 1: pycocotools never matches an annotation of id 0."""
+    category_ids = [_text(category_id) for category_id in dataset.category_ids]
     for row, image in enumerate(dataset.image_index):
         extra = ',"difficult":1' if dataset.difficult[row] else ""
         yield (
             f'{{"id":{row + 1},"image_id":{image_ids[image]},'
-            f'"category_id":{dataset.category_ids[dataset.labels[row]]},'
+            f'"category_id":{category_ids[dataset.labels[row]]},'
             f'"bbox":[{",".join(_xywh(dataset.boxes[row]))}],'
             f'"area":{number(dataset.areas[row])},"iscrowd":{int(dataset.ignore[row])}{extra}}}'
         )
@@ -68,5 +72,5 @@ def _is_number(image_id: str) -> bool:
     return is_short and image_id == str(int(image_id))
 
 
-def _text(text: str) -> str:
+def _text(text: str | int) -> str:
     return json.dumps(text, ensure_ascii=False)

@@ -138,7 +138,7 @@ NAN = float("nan")
         ([], "line 2: expected `object`, found `array`"),
         ({"ID": "b"}, "line 2: expected an object with the field `width`, found none"),
         (line(ID=5), "line 2, ID: expected `str`, found `int`"),
-        (line(ID="c"), "line 2: expected ID to be one of the 2 images, found 'c'"),
+        (line(ID="c"), "line 2: expected ID to be one of the 2 images .a, b., found 'c'"),
         (line(ID="a"), r"line 2 \(ID 'a'\): expected each image once, found it twice"),
         (line(width="30"), "line 2, width: expected `int`, found `str`"),
         (line(width=0), r"line 2 \(ID 'b'\): expected width and height in pixels, found 0 x 40"),

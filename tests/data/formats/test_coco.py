@@ -2,15 +2,17 @@
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask
 from pycocotools.coco import COCO
 
 from data.formats import coco
-from data.formats.coco import coco_classes, read_coco
-from data.records import DatasetError
+from data.formats.coco import FORMAT, coco_classes, read_coco
+from data.records import DatasetError, concatenate
 
 pytestmark = pytest.mark.quick
 
@@ -23,7 +25,8 @@ def image(image_id, name, width=W, height=H, **fields):
 
 
 def box(image_id=1, category_id=DOG, bbox=(2, 3, 10, 12), **fields):
-    found = {"id": 42, "image_id": image_id, "category_id": category_id, "bbox": list(bbox)}
+    bbox = bbox if bbox is ... else list(bbox)
+    found = {"id": 42, "image_id": image_id, "category_id": category_id, "bbox": bbox}
     return {key: value for key, value in (found | fields).items() if value is not ...}
 
 
@@ -202,6 +205,199 @@ def test_small_overshoot_is_kept_and_counted(folder, policy):
 
 
 # ------------------------------------------------------------------------------------------------
+# What is mended
+# ------------------------------------------------------------------------------------------------
+
+
+def mended(root, *kinds, **options):
+    """The dataset, of which just these (kind, count, part of the first message) were counted."""
+    dataset = read_coco(root, "val", **options)
+    assert dataset.defects.counts() == {kind: count for kind, count, _ in kinds}
+    for kind, _, part in kinds:
+        assert part in next(message for of, message in dataset.defects.messages if of == kind)
+    return dataset
+
+
+def test_text_ids_are_ids_and_a_number_is_its_text(folder):
+    content = instances(
+        [box("a"), box(7, "x9"), box("7", 3), box("b")],
+        [image("a", "a.jpg"), image("7", "b.jpg"), image("b", "c.jpg")],
+        categories=[
+            {"id": "x9", "name": "cat"},
+            {"id": "10", "name": "cow"},
+            {"id": "3", "name": "dog"},
+        ],
+    )
+    content["annotations"][0]["id"] = "first"
+    dataset = read_coco(folder(content, "a.jpg", "b.jpg", "c.jpg"), "val")
+    assert (dataset.image_ids, dataset.text_ids) == (("a", "7", "b"), True)
+    assert (dataset.classes, dataset.category_ids) == (("dog", "cow", "cat"), ("3", "10", "x9"))
+    assert dataset.row_splits.tolist() == [0, 1, 3, 4]
+    assert dataset.labels.tolist() == [0, 2, 0, 0]
+    assert dataset.defects.counts() == {}
+
+
+def test_text_ids_survive_being_joined(folder):
+    root = folder(instances([box("a")], [image("a", "a.jpg")]))
+    write(root / "train.json", instances([box(1)], [image(1, "val/b.jpg")]))
+    parts = [read_coco(root, split) for split in ("val", "train")]
+    assert [part.text_ids for part in parts] == [True, False]
+    assert concatenate(parts).text_ids
+
+
+def test_ids_of_numbers_are_written_as_pandas_does(folder):
+    root = folder(
+        instances([box(1.0), box(2, float(CAT))], [image(1.0, "a.jpg"), image(2, "b.jpg")])
+    )
+    dataset = read_coco(root, "val")
+    assert (dataset.image_ids, dataset.text_ids) == (("1", "2"), False)
+    assert dataset.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("check_images", [True, False])
+@pytest.mark.parametrize("width", [..., None, 0, -3, "40", "wide", 10**9, True, 40.5, [40]])
+def test_a_size_that_is_none_is_the_images(folder, width, check_images):
+    odd = image(1, "a.jpg", width)
+    if width is ...:
+        del odd["width"]
+    root = folder(instances([box(bbox=(2, 3, W - 2, 5))], [odd, image(2, "b.jpg", float(W))]))
+    found = "None" if width is ... else repr(width)
+    part = f"val.json, images[0] (id 1): expected width and height, found {found} and 30: took the"
+    dataset = mended(root, ("size not stated", 1, part), check_images=check_images)
+    np.testing.assert_array_equal(dataset.sizes, [[W, H]] * 2)
+
+
+def test_a_size_of_detections_serves_where_file_and_image_have_none(folder):
+    root = folder(instances([box()], [{"id": 1, "file_name": "gone.jpg"}]))
+    dataset = read_coco(root, "val", image_sizes={"1": (80, 60)})
+    np.testing.assert_array_equal(dataset.sizes, [[80, 60]])
+    with pytest.raises(DatasetError, match=r"gone\.jpg"):
+        read_coco(root, "val", image_sizes={})
+
+
+def test_a_name_of_lvis_is_that_of_its_url(folder):
+    url = "http://images.cocodataset.org/val/b.jpg"
+    unnamed = {"id": 2, "coco_url": url, "width": W, "height": H}
+    root = folder(instances([box(2)], [image(1, "a.jpg", coco_url="http://x/val/c.jpg"), unnamed]))
+    part = "images[1] (id 2): file_name: expected a name, found none: took 'val/b.jpg' of coco_url"
+    dataset = mended(root, ("image name of coco_url", 1, part))
+    assert dataset.images[1] == str(root / "val" / "b.jpg")
+    write(root / "val.json", instances([box(2)], [image(1, "a.jpg"), {**unnamed, "file_name": ""}]))
+    assert read_coco(root, "val").images == dataset.images
+
+
+RUNS = [7 * 30 + 5, 6] + [24, 6] * 11 + [40 * 30 - 19 * 30 + 19]  # rows 5..10 of columns 7..18
+RUNS[-1] = 40 * 30 - sum(RUNS[:-1])
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[7, 5, 19, 5, 19, 11], [7, 10, 8.5, 9]],
+        {"size": [30, 40], "counts": RUNS},
+        mask.frPyObjects({"size": [30, 40], "counts": RUNS}, 30, 40),
+    ],
+)
+def test_a_segmentation_without_bbox_gives_its_hull(folder, segmentation):
+    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], bytes):
+        segmentation["counts"] = segmentation["counts"].decode()
+    root = folder(instances([box(2), box(1, CAT, bbox=..., segmentation=segmentation, area=50)]))
+    part = "annotations[1] (id 42, 'cat'): bbox: expected one, found none"
+    dataset = mended(root, ("box of the segmentation", 1, part))
+    assert (dataset.boxes[0].tolist(), dataset.areas[0]) == ([7, 5, 19, 11], 50)
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[]],
+        [[1, 2, 3, 4, 5]],
+        [["1", "2", "3", "4"]],
+        [[1, 2, 3, 1e400]],
+        "polygon",
+        {"size": [0, 40], "counts": [5, 6]},
+        {"size": [30, 40], "counts": [1200]},
+        {"size": [30, 40], "counts": [-1, 3]},
+        {"size": [30, 40], "counts": "o"},  # which pycocotools would read past its end
+        {"size": [30, 40], "counts": "é0"},
+    ],
+)
+def test_a_segmentation_without_a_hull_is_none(folder, segmentation):
+    text = json.dumps(instances([box(2), box(bbox=..., segmentation=segmentation)]))
+    root = folder(text.replace("Infinity", "1e400").encode())
+    assert_defect(
+        root,
+        "missing field",
+        "annotations[1]",
+        num_boxes=1,
+    )
+
+
+def test_numbers_as_text_are_read(folder):
+    root = folder(instances([box(2), box(1, bbox=("2", 3, " 10.5", "1e1"), area="77.5")]))
+    part = "annotations[1] (id 42, 'dog'): bbox: expected numbers, found ['2', 3, ' 10.5', '1e1']"
+    root_kinds = read_coco(root, "val").defects.messages
+    assert [kind for kind, _ in root_kinds] == ["number as text"] * 2
+    assert part in root_kinds[0][1]
+    dataset = read_coco(root, "val")
+    assert (dataset.boxes[0].tolist(), dataset.areas[0]) == ([2, 3, 12.5, 13], 77.5)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "counted"),
+    [
+        (0.0, 0, 0),
+        (1.0, 1, 0),
+        (None, 0, 1),
+        ("0", 0, 1),
+        ("1", 1, 1),
+        ("true", 1, 1),
+        ("False", 0, 1),
+    ],
+)
+def test_flags_of_other_types(folder, flag, value, counted):
+    root = folder(instances([box(1, iscrowd=flag), box(2, difficult=flag)]))
+    dataset = read_coco(root, "val")
+    assert dataset.ignore.tolist() == [value, 0]
+    assert dataset.difficult.tolist() == [0, value]
+    kinds = {"flag that is no number": 2} if counted else {}
+    assert dataset.defects.counts() == kinds
+
+
+def test_ignore_makes_a_region_but_not_for_judging_detections(folder):
+    """pycocotools overwrites `ignore` with `iscrowd`: there such an object has to be found."""
+    annotations = [box(1, ignore=1), box(1, iscrowd=1, ignore=1), box(2, ignore=0)]
+    root = folder(instances([*annotations, box(2, ignore="true")]))
+    flags = ("flag that is no number", 1, "annotations[3] (id 42, 'dog'): ignore: expected 0 or 1")
+    part = "annotations[0] (id 42, 'dog'): ignore: found 1: "
+    region = ("ignore flag", 2, part + "taken as a region to ignore")
+    assert mended(root, flags, region).ignore.tolist() == [True, True, False, True]
+    passed = ("ignore flag", 2, part + "passed over, as by pycocotools")
+    dataset = mended(root, flags, passed, image_sizes={})
+    assert dataset.ignore.tolist() == [False, True, False, False]
+
+
+def test_boxes_that_look_like_corners_or_fractions_are_refused_but_not_for_judging(folder):
+    corners = [box(n % 2 + 1, bbox=(18, 12, 30, 28)) for n in range(6)]
+    root = folder(instances([*corners, box(1)]))
+    assert_refused(root, "val.json: expected width and height, found a second corner", "6 of 7")
+    assert len(read_coco(root, "val", image_sizes={}).labels) == 7
+    write(root / "val.json", instances([box(1, bbox=(0.1, 0.2, 0.3, 0.4))]))
+    assert_refused(root, "val.json: expected pixels, found fractions of the image", "1 of 1")
+
+
+def test_categories_of_other_types(folder):
+    content = instances([box(1, 0), box(2, 4)])
+    content["categories"] = [
+        {"id": 0, "name": 5, "supercategory": ["a"]},
+        {"id": 4.0, "name": "cat", "supercategory": None},
+    ]
+    part = "categories[0] (id 0): name: expected text, found 5: taken as text"
+    dataset = mended(folder(content), ("class name as number", 1, part))
+    assert (dataset.classes, dataset.category_ids) == (("5", "cat"), (0, 4))
+
+
+# ------------------------------------------------------------------------------------------------
 # Which files
 # ------------------------------------------------------------------------------------------------
 
@@ -228,6 +424,55 @@ def test_layouts(tmp_path, name, images):
         dataset = read_coco(tmp_path, split)
         assert dataset.images[0] == str(tmp_path / images / "a.jpg")
     assert read_coco(tmp_path, "val").name == f"{tmp_path.name}/val"
+
+
+def test_a_file_whose_name_ends_with_the_split(tmp_path):
+    write(tmp_path / "lvis_v1_val.json", instances([box()]))
+    write(tmp_path / "lvis_v1_train.json", instances([box(2)]))
+    for name in ("a.jpg", "b.jpg"):
+        write_image(tmp_path / "images" / name)
+    assert read_coco(tmp_path, "train").row_splits.tolist() == [0, 0, 1]
+    assert FORMAT.find_splits(tmp_path) == ["lvis_v1_train.json", "lvis_v1_val.json"]
+    write(tmp_path / "other-val.json", instances())
+    with pytest.raises(DatasetError, match=r"found lvis_v1_train.json, lvis_v1_val.json, other"):
+        read_coco(tmp_path, "val")
+
+
+@pytest.mark.parametrize(
+    ("name", "images"),
+    [
+        ("annotations/instances_default.json", "images/default"),  # CVAT
+        ("result.json", "images"),  # Label Studio
+        ("_annotations.coco.json", "."),
+        ("annotations/labels.json", "images"),
+    ],
+)
+def test_one_file_of_all_images_is_shared_out(tmp_path, name, images):
+    for root in (tmp_path, tmp_path / "far/part"):
+        names = [f"{n}.jpg" for n in range(10)]
+        content = instances(
+            [box(n) for n in range(10)], [image(*pair) for pair in enumerate(names)]
+        )
+        write(root / name, content)
+        for image_name in names:
+            write_image(root / images / image_name)
+    write(tmp_path / "package.json", {"name": "x"})
+    assert FORMAT.undivided(tmp_path) == name
+    assert FORMAT.find_splits(tmp_path)[0] == name
+    for folder in ("", "far/part/"):
+        parts = [
+            FORMAT.read_split(tmp_path, folder + split, None, "error", {"val_fraction": 0.3})
+            for split in ("train", "val", "all")
+        ]
+        assert [len(part) for part in parts] == [7, 3, 10]
+        place = tmp_path / folder / images
+        assert {Path(image) for part in parts for image in part.images} == set(place.glob("*.jpg"))
+
+
+@pytest.mark.parametrize("name", ["train/_annotations.coco.json", "val.json", "set-Test.json"])
+def test_a_file_of_one_split_is_not_shared_out(tmp_path, name):
+    write(tmp_path / name, instances())
+    assert FORMAT.undivided(tmp_path) is None
 
 
 def test_a_path_stands_for_the_split_of_its_stem(tmp_path):
@@ -330,27 +575,20 @@ BAD_IMAGES = {
         "duplicate id",
         "file_name: expected one of its own, found 'a.jpg'",
     ),
-    "zero-width": (
-        image(3, "c.jpg", 0),
-        "bad number",
-        "(id 3): width: Expected `int` >= 1, found 0",
+    "same-id-as-text": (
+        image("1", "c.jpg"),
+        "duplicate id",
+        "(id '1'): id: expected one of its own, found '1' of",
     ),
-    "negative": (
-        image(3, "c.jpg", W, -H),
-        "bad number",
-        "(id 3): height: Expected `int` >= 1, found",
-    ),
-    "huge": (image(3, "c.jpg", 10**9), "bad number", "width: Expected `int` <= 268435456"),
-    "text": (image(3, "c.jpg", "40"), "bad number", "width: Expected `int`, got `str`, found '40'"),
-    "id": (image("x3", "c.jpg"), "bad number", "(id 'x3'): id: Expected `int`, got `str`"),
-    "no-name": (NAMELESS, "missing name", "file_name: Object missing required field"),
-    "no-string": (image(3, None), "missing name", "file_name: Expected `str`, got `null`, found"),
+    "id": (image(1.5, "c.jpg"), "bad number", "(id 1.5): id: expected `int | str`, found `float`"),
+    "no-name": (NAMELESS, "missing name", "file_name: expected an object with the field"),
+    "no-string": (image(3, None), "missing name", "file_name: expected `str`, found `null`: "),
     "empty-name": (
         image(3, ""),
         "missing name",
-        "file_name: Expected `str` of length >= 1, found ''",
+        "file_name: expected `str` of length >= 1, found ''",
     ),
-    "null": (None, "malformed entry", "images[2]: entry: Expected `object`, got `null`"),
+    "null": (None, "malformed entry", "images[2]: entry: expected `object`, found `null`"),
     "missing": (image(3, "x.jpg"), "missing image", "(id 3): expected the image x.jpg in"),
     "zero-byte": (image(3, "x\0.jpg"), "missing image", "images[2] (id 3): "),
     "zero-byte-folder": (image(3, "x\0/d.jpg"), "missing image", "images[2] (id 3): "),
@@ -411,6 +649,7 @@ def test_nothing_left_says_what_was_dropped(folder):
 # ------------------------------------------------------------------------------------------------
 
 BIG = 2**63
+NO_BBOX = "bbox: expected an object with the field `bbox`, found none"
 BAD_OBJECTS = {
     "zero-width": (box(bbox=(2, 3, 0, 5)), "empty or inverted box", "found 2 3 2 8"),
     "tiny": (box(bbox=(20, 3, 1e-9, 5)), "empty or inverted box", "found 20 3 20 8"),
@@ -425,40 +664,56 @@ BAD_OBJECTS = {
     "three": (
         box(bbox=(2, 3, 5)),
         "bad number",
-        "bbox: Expected `array` of length 4, found [2, 3, 5]",
+        "bbox: expected `array` of length 4, found 3: [2, 3, 5]",
     ),
     "text": (
-        box(bbox=(2, 3, "5", 5)),
+        box(bbox=(2, 3, "5px", 5)),
         "bad number",
-        "bbox: Expected `float`, got `str`, found [2, 3",
+        "bbox: expected `float`, found `str`: [2, 3, '5px', 5]",
     ),
-    "null": (box(bbox=(2, 3, None, 5)), "bad number", "bbox: Expected `float`, got `null`, found"),
-    "no-bbox": ({"image_id": 1, "category_id": DOG}, "missing field", "bbox: Object missing"),
-    "area": (box(area=-1), "bad number", "area: Expected `float` >= 0.0, found -1"),
+    "null": (box(bbox=(2, 3, None, 5)), "bad number", "bbox: expected `float`, found `null`: "),
+    "no-numbers": (box(bbox=()), "bad number", "bbox: expected `array` of length 4, found 0"),
+    "null-bbox": (
+        {"image_id": 1, "category_id": DOG, "bbox": None, "segmentation": [[1, 1, 5, 5]]},
+        "bad number",
+        "bbox: expected `array`, found `null`: None",
+    ),
+    "no-bbox": (
+        {"image_id": 1, "category_id": DOG},
+        "missing field",
+        NO_BBOX,
+    ),
+    "no-polygon": (
+        box(bbox=..., segmentation=[]),
+        "missing field",
+        NO_BBOX,
+    ),
+    "area": (box(area=-1), "bad number", "area: expected `float` >= 0.0, found -1"),
     "area-text": (
-        box(area="1"),
+        box(area="nan"),
         "bad number",
-        "area: Expected `float | null`, got `str`, found '1'",
+        "area: expected `float | null`, found `str`: 'nan'",
     ),
-    "crowd": (box(iscrowd=2), "bad crowd flag", "iscrowd: Expected `int` <= 1, found 2"),
-    "crowd-null": (
-        box(iscrowd=None),
+    "crowd": (box(iscrowd=2), "bad crowd flag", "iscrowd: expected `int` <= 1, found 2"),
+    "crowd-half": (
+        box(iscrowd=0.5),
         "bad crowd flag",
-        "iscrowd: Expected `bool | int`, got `null`",
+        "iscrowd: expected `bool | int`, found `float`: 0.5",
     ),
+    "ignore": (box(ignore="some"), "bad ignore flag", "ignore: expected `bool | int`, found `str`"),
     "difficult": (
         box(difficult=-1),
         "bad difficult flag",
-        "difficult: Expected `int` >= 0, found -1",
+        "difficult: expected `int` >= 0, found -1",
     ),
     "image": (box(9), "unknown image", "image id: expected one the file has, found 9"),
-    "image-text": (box("1"), "bad number", "image_id: Expected `int`, got `str`, found '1'"),
-    "image-big": (box(BIG), "bad number", f"image_id: Expected `int` <= {BIG - 1}, found {BIG}"),
-    "image-vast": (box(10**3000), "bad number", "image_id: Expected `int` <="),
+    "image-text": (box("01"), "unknown image", "image id: expected one the file has, found '01'"),
+    "image-big": (box(BIG), "bad number", f"image_id: expected `int` <= {BIG - 1}, found {BIG}"),
+    "image-vast": (box(10**3000), "bad number", "image_id: expected `int` <="),
     "class": (box(1, 8), "unknown class", "class id: expected one the file has, found 8"),
-    "class-big": (box(1, BIG), "bad number", "category_id: Expected `int` <="),
-    "list": ([1], "malformed entry", "entry: Expected `object`, got `array`"),
-    "number": (5, "malformed entry", "entry: Expected `object`, got `int`"),
+    "class-big": (box(1, BIG), "bad number", "category_id: expected `int` <="),
+    "list": ([1], "malformed entry", "entry: expected `object`, found `array`"),
+    "number": (5, "malformed entry", "entry: expected `object`, found `int`"),
 }
 
 
@@ -467,6 +722,13 @@ def test_bad_object_is_an_error_or_dropped_alone(folder, name):
     bad, kind, part = BAD_OBJECTS[name]
     root = folder(instances([box(), bad, box(2, CAT)]))
     assert_defect(root, kind, f"{root}/val.json, annotations[1]", part, num_boxes=2)
+
+
+def test_an_unknown_class_beside_a_single_one(folder):
+    root = folder(instances([box(1, 5), box(2, 6)], categories=[{"id": 5, "name": "dog"}]))
+    assert_defect(
+        root, "unknown class", "class id: expected one the file has, found 6", num_boxes=1
+    )
 
 
 def test_the_culprit_is_named_by_its_id_and_class(folder):
@@ -491,7 +753,7 @@ def test_bytes_that_are_no_text(folder):
     root = folder(text.replace(b"b.jpg", b"\xff.jpg"))
     assert_defect(root, "malformed entry", "images[1]: entry: 'utf-8'", num_images=1, num_boxes=1)
     write(root / "val.json", text.replace(b"cow", b"\xff\xff"))
-    assert_refused(root, "val.json: not a COCO instances file: 'utf-8' codec")
+    assert_refused(root, "val.json, categories[2]: entry: 'utf-8' codec can't decode")
     write(root / "val.json", text.replace(b"b.jpg", b"\\ud800"))
     assert_refused(root, "val.json: not a COCO instances file: JSON is malformed")
 
@@ -507,11 +769,11 @@ WHOLE = {
     "truncated": (json.dumps(instances([box()])).encode()[:-30], "truncated"),
     "trailing": (json.dumps(instances()).encode() + b"{}", "trailing characters"),
     "utf-16": (json.dumps(instances()).encode("utf-16"), "JSON is malformed"),
-    "null": (None, "Expected `object`, got `null`"),
-    "list": ([], "Expected `object`, got `array`"),
-    "results": ([box(score=0.5)], "Expected `object`, got `array`"),
-    "empty-object": ({}, "missing required field `images`"),
-    "images": (instances(images={}), "Expected `array`, got `object` - at `$.images`"),
+    "null": (None, "expected `object`, found `null`"),
+    "list": ([], "expected `object`, found `array`"),
+    "results": ([box(score=0.5)], "expected `object`, found `array`"),
+    "empty-object": ({}, "expected an object with the field `images`"),
+    "images": (instances(images={}), "images: expected `array`, found `object`"),
     "no-truth": (
         {key: value for key, value in instances().items() if key != "annotations"},
         "expected 'annotations', found none: no ground truth",
@@ -526,9 +788,12 @@ WHOLE = {
         instances(categories=[{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]),
         "expected categories of different names, found 'a' twice",
     ),
-    "category-null": (instances(categories=[{"id": 1, "name": None}]), "$.categories[0].name"),
+    "category-null": (
+        instances(categories=[{"id": 1, "name": None}]),
+        "categories[0] (id 1): name: expected",
+    ),
     "no-images": (instances(images=[]), "no images left"),
-    "deep": (DEEP, "got `array`"),
+    "deep": (DEEP, "found `array`"),
     "deep-images": (b'{"images":' + DEEP, "recursion"),
     "deep-segmentation": (
         json.dumps(instances([box(segmentation=12345)])).encode().replace(b"12345", DEEP),
@@ -616,3 +881,13 @@ def test_tiny_coco_of_one_class(shared_data):
     of_others = int((every.labels != every.classes.index("person")).sum())
     assert person.defects.counts() == {"class left out": of_others}
     assert len(person.labels) == 382 - of_others
+
+
+def test_mended_images_are_counted_where_headers_are_read(folder):
+    root = folder(instances([box()]))
+    data = (root / "val/b.jpg").read_bytes()
+    (root / "val/b.jpg").write_bytes(b"\n" + data[:-2])
+    dataset = read_coco(root, "val")
+    kinds = ["line break before a JPEG", "JPEG without its end marker"]
+    assert dataset.defects.messages == [(kind, f"{root / 'val/b.jpg'}: {kind}") for kind in kinds]
+    assert read_coco(root, "val", check_images=False).defects.messages == []

@@ -250,11 +250,11 @@ BAD_LINES = {
     "deep": (f'{{"ID": "b", "x": {DEEP}', "line 3: maximum recursion depth exceeded"),
     "deep-box": (f'{{"ID": "b", "gtboxes": [{DEEP}', "line 3: maximum recursion depth exceeded"),
     "array": ("[]", "line 3: expected `object`, found `array`"),
-    "no-id": ('{"gtboxes": []}', "line 3: Object missing required field `ID`, found b'{"),
+    "no-id": ('{"gtboxes": []}', "line 3: expected an object with the field `ID`, found none"),
     "number-id": ('{"ID": 7, "gtboxes": []}', "line 3, ID: expected `str`, found `int`"),
     "empty-id": ('{"ID": "", "gtboxes": []}', "(ID ''): expected an ID of 1 to 200 characters, f"),
     "long-id": (odgt(**{"x" * 5000: []}), "expected an ID of 1 to 200 characters, found 5000"),
-    "no-gtboxes": ('{"ID": "b"}', "line 3: Object missing required field `gtboxes`"),
+    "no-gtboxes": ('{"ID": "b"}', "line 3: expected an object with the field `gtboxes`"),
     "gtboxes": ('{"ID": "b", "gtboxes": {}}', "gtboxes: expected `array`, found `object`"),
     "latin-1": (b'{"ID": "\xe2", "gtboxes": []}', "line 3: 'utf-8' codec can't decode byte 0xe2"),
 }
@@ -325,7 +325,11 @@ BAD_GTBOXES = {
         "malformed gtbox",
         "fbox[0]: Number out of range, foun",
     ),
-    "no-tag": ({"fbox": [1, 2, 3, 4]}, "malformed gtbox", "Object missing required field `tag`, f"),
+    "no-tag": (
+        {"fbox": [1, 2, 3, 4]},
+        "malformed gtbox",
+        "object with the field `tag`, found",
+    ),
     "tag": (person(tag=1), "malformed gtbox", ", tag: expected `str`, found `int`"),
     "ignore": (
         person(extra={"ignore": "0"}),

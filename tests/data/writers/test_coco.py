@@ -53,6 +53,21 @@ def test_pycocotools_reads_it(toolbox):
     assert [image["file_name"] for image in coco.loadImgs([1, 2, 3])] == list(toolbox.names)
 
 
+def test_text_ids_of_a_coco_file_stay_texts(toolbox):
+    changes = {"category_ids": (3, "x", "4", 1), "text_ids": True}
+    dataset = toolbox.dataset(ROWS, image_ids=("7", "a b", "007"), **changes)
+    root, losses = toolbox.written(write_coco, dataset, "train")
+    assert losses == []
+    contents = json.loads((root / "annotations/instances_train.json").read_text("utf-8"))
+    assert [entry["id"] for entry in contents["images"]] == ["7", "a b", "007"]
+    assert [entry["id"] for entry in contents["categories"]] == [3, "x", "4", 1]
+    owners = [(entry["image_id"], entry["category_id"]) for entry in contents["annotations"]]
+    assert owners == [("7", "x"), ("007", 3), ("007", 1)]
+    found = read_coco(root, "train")
+    assert (found.image_ids, found.text_ids) == (("7", "a b", "007"), True)
+    assert found.category_ids == (1, 3, "4", "x")
+
+
 @pytest.mark.parametrize("odd", ["007", "-3", "x", "٣", "9" * 19, ""])
 def test_ids_that_are_no_numbers_are_replaced_and_told(toolbox, odd):
     dataset = toolbox.dataset(ROWS, image_ids=("1", "2", odd))
