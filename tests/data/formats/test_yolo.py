@@ -7,6 +7,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from data.formats import FORMATS
+from data.formats.recognition import found_splits, recognise
 from data.formats.yolo import read_yolo, yolo_classes
 from data.records import DatasetError
 
@@ -110,7 +112,67 @@ def test_a_polygon_is_taken_as_its_box(folder):
     expected = [PIXELS, [10, 2, 30, 12], [4, 2, 8, 6]]
     np.testing.assert_allclose(dataset.boxes, expected, atol=1e-6)
     assert dataset.defects.counts() == {"polygon taken as its box": 2}
-    assert "a.txt: expected boxes, found polygons" in dataset.defects.messages[0][1]
+    assert "a.txt: expected class and box, found polygons" in dataset.defects.messages[0][1]
+
+
+KEYPOINTS = f"{LINE.strip()} 0.4 0.3 0.6 0.7\n"  # as a polygon 10 6 24 14
+
+
+@pytest.mark.parametrize("shape", ["kpt_shape: [2, 2]", "kpt_shape:\n- 2\n- 2", "task: pose"])
+def test_the_yaml_file_says_that_keypoints_follow_a_box(folder, shape):
+    root = folder(a=f"{KEYPOINTS}{LINE}", b=KEYPOINTS)
+    write(root / "data.yaml", f"names: [dog, cat]\n{shape}")
+    dataset = read_yolo(root, "val")
+    np.testing.assert_allclose(dataset.boxes, [PIXELS] * 3)
+    (kind, message), *_ = dataset.defects.messages
+    assert dataset.defects.counts() == {kind: 2}
+    assert kind == ("keypoints left out" if "kpt" in shape else "numbers after the box left out")
+    assert "a.txt: expected class and box, found " in message
+
+
+def test_another_count_than_kpt_shape_says(folder):
+    root = folder(a=f"{KEYPOINTS}{LINE.strip()} 0.4 0.3\n")
+    write(root / "data.yaml", NAMES | {"kpt_shape": [2, 2]})
+    expected = (
+        "a.txt, line 2: expected class, box and 2 points of 2 (kpt_shape), 9 numbers, found 7"
+    )
+    with pytest.raises(DatasetError) as caught:
+        read_yolo(root, "val")
+    assert str(caught.value).endswith(f"{expected} numbers")
+    dropped = read_yolo(root, "val", on_bad_annotation="drop")
+    assert dropped.defects.counts() == {"keypoints left out": 1, "wrong number of columns": 1}
+    assert dropped.boxes.tolist() == [PIXELS]
+
+
+@pytest.mark.parametrize("task", ["segment", "OBB"])
+def test_the_yaml_file_says_that_points_are_a_polygon(folder, task):
+    root = folder(a=KEYPOINTS)
+    write(root / "data.yaml", NAMES | {"task": task})
+    dataset = read_yolo(root, "val")
+    np.testing.assert_allclose(dataset.boxes, [[10, 6, 24, 14]])
+    kinds = {"segment": "polygon taken as its box", "OBB": "oriented box taken as its upright box"}
+    assert dataset.defects.counts() == {kinds[task]: 1}
+
+
+@pytest.mark.parametrize(("lines", "box"), [("boxes", PIXELS), ("polygons", [10, 6, 24, 14])])
+def test_the_user_says_what_lines_hold(folder, lines, box):
+    """Against the YAML file, too; without a word from either they are refused."""
+    root = folder(a=KEYPOINTS)
+    assert_refused(root, "a.txt, line 1: expected lines of one meaning", "box and keypoints, or")
+    np.testing.assert_allclose(read_yolo(root, "val", lines=lines).boxes, [box])
+    other = {"task": "segment"} if lines == "boxes" else {"kpt_shape": [2, 2]}
+    write(root / "data.yaml", NAMES | other)
+    np.testing.assert_allclose(read_yolo(root, "val", lines=lines).boxes, [box])
+    with pytest.raises(ValueError, match="lines: expected 'boxes', 'polygons' or '', found 'x'"):
+        read_yolo(root, "val", lines="x")
+
+
+def test_predictions_are_read_as_boxes_where_the_user_says_so(folder):
+    line = LINE.strip()
+    root = folder(a=f"{line} 0.9\n{line} 0.8 7\n{LINE}", b=f"{line} 700")
+    dataset = read_yolo(root, "val", lines="boxes")
+    assert dataset.boxes.tolist() == [PIXELS] * 4
+    assert dataset.defects.counts() == {"numbers after the box left out": 3}
 
 
 def test_some_classes_in_an_order_of_their_own(folder):
@@ -191,7 +253,13 @@ YAMLS = {
     "nothing": ("names:", "expected class names"),
     "empty-name": ("names: [a, '']", "expected class names"),
     "nested": ("names: [a, [b]]", "expected class names"),
-    "gap": ("names: {0: a, 2: b}", "expected class names"),
+    "gap": ("names: {0: a, 2: b}", "all numbers from 0, without gaps, found none for 1"),
+    "from-1": ("names: {1: a, 2: b}", "all numbers from 0, without gaps, found none for 0"),
+    "huge-gap": (f"names: {{0: a, {'9' * 900}: b}}", "found none for 1"),
+    "kpt": ("names: [a]\nkpt_shape: [5]", "kpt_shape: expected how many points, and 2 or 3"),
+    "kpt-4": ("names: [a]\nkpt_shape: [5, 4]", "as [17, 3], found \"['5', '4']\""),
+    "kpt-text": ("names: [a]\nkpt_shape: 5", "kpt_shape: expected"),
+    "kpt-huge": ("names: [a]\nkpt_shape: [99999, 2]", "kpt_shape: expected"),
     "keys": ("names: {a: 0, b: 1}", "expected class names"),
     "twice": ("names: [a, b, a]", "expected different class names, found 'a' twice"),
     "unclosed": ("names: [a, b", "not a YAML file to read: "),
@@ -254,6 +322,11 @@ LAYOUTS = {  # entry in the YAML file, image, label
     "no-entry-roboflow": (None, "val/images/sub/a.jpg", "val/labels/sub/a.txt"),
     "no-entry-beside": (None, "val/sub/a.jpg", "val/sub/a.txt"),
     "images-twice": ("images/images", "images/images/sub/a.jpg", "images/labels/sub/a.txt"),
+    "colab": ("/content/drive/val/images", "val/images/sub/a.jpg", "val/labels/sub/a.txt"),
+    "windows": ("C:\\data\\val\\images\\", "val/images/sub/a.jpg", "val/labels/sub/a.txt"),
+    "folder-above": ("../../set/val/images", "val/images/sub/a.jpg", "val/labels/sub/a.txt"),
+    "no-entry-valid": (None, "valid/images/sub/a.jpg", "valid/labels/sub/a.txt"),
+    "cvat": (None, "obj_val_data/sub/a.jpg", "obj_val_data/sub/a.txt"),
 }
 
 
@@ -280,6 +353,174 @@ def test_the_path_of_the_yaml_file_is_where_its_entries_are(tmp_path):
     assert len(read_yolo(tmp_path / "set", "val").labels) == 1
 
 
+@pytest.mark.parametrize("path", ["/content/datasets/inner", "C:\\sets\\inner", "../../sets/inner"])
+def test_the_path_of_the_yaml_file_is_found_by_its_last_parts(tmp_path, path):
+    write(tmp_path / "set" / "data.yaml", NAMES | {"path": path, "val": "images/val"})
+    write_image(tmp_path / "set" / "inner" / "images" / "val" / "a.jpg")
+    write(tmp_path / "set" / "inner" / "labels" / "val" / "a.txt", LINE)
+    assert read_yolo(tmp_path / "set", "val").boxes.tolist() == [PIXELS]
+
+
+@pytest.mark.parametrize("key", ["valid", "validation"])
+def test_other_names_of_the_entry_val(folder, key):
+    root = folder(a=LINE)
+    for place in ("images", "labels"):
+        (root / place / "val").rename(root / place / "mine")
+    write(root / "data.yaml", NAMES | {key: "images/mine"})
+    assert read_yolo(root, "val").image_ids == ("a",)
+
+
+def test_one_folder_is_not_found_for_two_splits(tmp_path):
+    """Nor anything above the YAML file by a path that is not there."""
+    root = tmp_path / "set"
+    write_image(root / "images" / "a.jpg")
+    write(root / "labels" / "a.txt", LINE)
+    entries = {"train": "/x/train/images", "val": "/x/valid/images"}
+    write(root / "data.yaml", NAMES | entries)
+    assert_refused(root, "data.yaml, val: expected one of /x/valid/images, found no such")
+    write(root / "data.yaml", NAMES | {"val": "/x/valid/images"})
+    assert read_yolo(root, "val").image_ids == ("a",)
+    write_image(tmp_path / "other" / "b.jpg")
+    write(root / "data.yaml", NAMES | {"val": "/x/../../other"})
+    assert_refused(root, "data.yaml, val: expected one of /x/../../other, found no such")
+
+
+@pytest.mark.parametrize("place", [".ipynb_checkpoints", "__MACOSX", ".cache/images"])
+def test_hidden_folders_are_passed_over(folder, place):
+    root = folder(a=LINE)
+    for inside in ("images/val", "images/val/sub"):
+        write_image(root / inside / place / "b-checkpoint.jpg")
+        write(root / inside.replace("images", "labels") / place / "c-checkpoint.txt", LINE)
+    dataset = read_yolo(root, "val")
+    assert dataset.image_ids == ("a",)
+    assert dataset.defects.counts() == {}
+
+
+def test_a_dataset_in_a_hidden_folder_is_read(tmp_path):
+    write(tmp_path / ".cache" / "data.yaml", NAMES)
+    write_image(tmp_path / ".cache" / "val" / "images" / "a.jpg")
+    write(tmp_path / ".cache" / "val" / "labels" / "a.txt", LINE)
+    assert len(read_yolo(tmp_path / ".cache", "val")) == 1
+
+
+# ------------------------------------------------------------------------------------------------
+# Datasets without splits
+# ------------------------------------------------------------------------------------------------
+
+UNDIVIDED = {  # files beside images and labels, their places, names of the images in the whole
+    "yaml-with-one-entry": ({"data.yaml": "names: [dog, cat]\ntrain: images"}, "images", "labels"),
+    "yaml-without": ({"data.yaml": "names: [dog, cat]"}, "images", "labels"),
+    "classes": ({"classes.txt": "dog\ncat"}, "images", "labels"),
+    "beside": ({"classes.txt": "dog\ncat"}, "images", "images"),
+    "flat": ({"classes.txt": "dog\ncat"}, ".", "."),
+    "train-only": ({"classes.txt": "dog\ncat"}, "train/images", "train/labels"),
+    "cvat": (
+        {
+            "obj.names": "dog\ncat\n",
+            "obj.data": "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = x/",
+            "train.txt": "".join(f"data/obj_train_data/{n}.jpg\n" for n in range(10)),
+        },
+        "obj_train_data",
+        "obj_train_data",
+    ),
+}
+
+
+def make_undivided(root, name):
+    files, images, labels = UNDIVIDED[name]
+    for file, text in files.items():
+        write(root / file, text)
+    for number in range(10):
+        write_image(root / images / f"{number}.jpg")
+        write(root / labels / f"{number}.txt", LINE)
+
+
+@pytest.mark.parametrize("name", UNDIVIDED)
+def test_one_folder_is_shared_out(tmp_path, name):
+    make_undivided(tmp_path / "set", name)
+    form, root = FORMATS["yolo"], tmp_path / "set"
+    parts = {
+        split: form.read_split(root, split, None, "error", {"val_fraction": 0.3})
+        for split in ("train", "val", "all")
+    }
+    assert [len(part) for part in parts.values()] == [7, 3, 10]
+    assert set(parts["train"].images) | set(parts["val"].images) == set(parts["all"].images)
+    assert parts["all"].boxes.tolist() == [PIXELS] * 10
+    assert not any(part.defects.messages for part in parts.values())
+    assert recognise(root) == "yolo"
+    (split,) = found_splits(root, "yolo").values()
+    assert len(read_yolo(root, split)) == 10
+
+
+DIVIDED = {
+    "val": ("val/images/a.jpg", "val/labels/a.txt"),
+    "valid": ("valid/images/a.jpg", "valid/labels/a.txt"),
+    "test": ("test/images/a.jpg", "test/labels/a.txt"),
+    "of-another-name": ("minival/images/a.jpg", "minival/labels/a.txt"),
+}
+
+
+def num_train(root):
+    return len(FORMATS["yolo"].read_split(root, "train", None, "error", {"val_fraction": 0.3}))
+
+
+@pytest.mark.parametrize("has_entry", [True, False])
+@pytest.mark.parametrize("name", DIVIDED)
+def test_a_folder_beside_others_is_not_shared_out(tmp_path, name, has_entry):
+    make_undivided(tmp_path, "train-only")
+    if has_entry:
+        write(tmp_path / "data.yaml", "names: [dog, cat]\ntrain: train/images")
+    assert num_train(tmp_path) == 7
+    image, label = DIVIDED[name]
+    write_image(tmp_path / image)
+    write(tmp_path / label, LINE)
+    assert num_train(tmp_path) == 10
+
+
+def test_a_folder_beside_a_list_for_val_is_not_shared_out(tmp_path):
+    make_undivided(tmp_path, "cvat")
+    assert num_train(tmp_path) == 7
+    write(tmp_path / "valid.txt", "data/obj_train_data/0.jpg\n")
+    assert num_train(tmp_path) == 10
+
+
+def test_a_missing_folder_of_the_yaml_file_is_no_reason_to_share_out(tmp_path):
+    make_undivided(tmp_path, "train-only")
+    (tmp_path / "classes.txt").unlink()
+    entries = {"train": "../train/images", "val": "../valid/images"}
+    write(tmp_path / "data.yaml", {"names": ["dog", "cat"]} | entries)
+    form = FORMATS["yolo"]
+    assert len(form.read_split(tmp_path, "train", None, "error", {})) == 10
+    with pytest.raises(DatasetError, match=r"data\.yaml, val: expected one of \.\./valid/images"):
+        form.read_split(tmp_path, "val", None, "error", {})
+
+
+def test_the_splits_of_darknet(tmp_path):
+    write(tmp_path / "x.names", "dog\ncat\n")
+    write(tmp_path / "x.data", "# mine\nclasses=2\ntrain = /home/me/a.txt\nvalid= data/b.txt\n")
+    for name in "ab":
+        write(tmp_path / f"{name}.txt", f"/home/me/{name}/0.jpg")
+        write_image(tmp_path / name / "0.jpg")
+        write(tmp_path / name / "0.txt", LINE)
+    assert found_splits(tmp_path, "yolo") == {"train": "train", "val": "val"}
+    assert read_yolo(tmp_path, "train").image_ids == ("a/0",)
+    assert read_yolo(tmp_path, "val").image_ids == ("b/0",)
+    (tmp_path / "b.txt").unlink()
+    assert_refused(tmp_path, "x.data, val: expected one of data/b.txt, found no such")
+
+
+def test_roboflows_darknet_export(tmp_path):
+    for split in ("train", "valid"):
+        write(tmp_path / split / "_darknet.labels", "dog\ncat\n")
+        write_image(tmp_path / split / "a.jpg")
+        write(tmp_path / split / "a.txt", LINE)
+    assert recognise(tmp_path) == "yolo"
+    assert found_splits(tmp_path, "yolo") == {"train": "train", "valid": "valid"}
+    for split in ("train", "val"):
+        dataset = FORMATS["yolo"].read_split(tmp_path, split, None, "error", {})
+        assert (len(dataset), dataset.classes) == (1, ("dog", "cat"))
+
+
 def test_several_folders_have_ids_below_the_root(folder):
     root = folder(a=LINE)
     write_image(root / "images" / "more" / "a.jpg")
@@ -304,6 +545,19 @@ def test_a_list_file(folder, entry):
     assert dataset.image_ids == ("images/all/c", "images/all/a")
     np.testing.assert_array_equal(dataset.boxes, [PIXELS] * 2)
     assert dataset.defects.counts() == {}  # b's label is no orphan
+
+
+@pytest.mark.parametrize("line", ["C:\\me\\images\\val\\a.jpg", "/content/images/val/a.jpg"])
+def test_a_list_of_another_machine(folder, line):
+    root = folder(a=LINE)
+    write(root / "data.yaml", NAMES | {"val": "D:\\x\\val.txt"})
+    write_image(root / "images" / "other" / "a.jpg")
+    other = line.replace("a.jpg", "A.jpg")
+    for text, counted in ((line, {}), (other, {"image under another spelling": 1})):
+        write(root / "val.txt", text)
+        dataset = read_yolo(root, "val")
+        assert dataset.images == (str(root / "images/val/a.jpg"),)
+        assert dataset.defects.counts() == counted
 
 
 def test_paths_relative_to_the_list(folder, tmp_path):
@@ -385,6 +639,30 @@ def test_label_without_image(folder, place):
     assert_defect(root, "missing image", f"{root}/{place}: expected the image b.*", num_boxes=1)
 
 
+NFC, NFD = "gr\u00fcn", "gru\u0308n"
+
+
+@pytest.mark.parametrize(("image", "label"), [(NFC, NFD), (NFD, NFC), ("IMG_1", "img_1")])
+def test_labels_that_are_spelt_in_another_way(folder, image, label):
+    root = folder(a=LINE, **{image: None})
+    write(root / "labels" / "val" / f"{label}.txt", LINE * 2)
+    dataset = read_yolo(root, "val")
+    assert dict(zip(dataset.image_ids, np.diff(dataset.row_splits), strict=True)) == {
+        "a": 1, image: 2,
+    }  # fmt: skip
+    assert dataset.defects.counts() == {"labels under another spelling": 1}
+    write(root / "labels" / "val" / f"{image}.txt", LINE)
+    expected = f"{label}.txt: expected an image without labels, found {root}/images/val/{image}.jpg"
+    assert_defect(root, "missing image", expected, num_images=2, num_boxes=2)
+
+
+def test_an_image_that_lies_there_in_another_format_is_named(folder):
+    root = folder(a=LINE)
+    write(root / "labels" / "val" / "b.txt", LINE)
+    write(root / "images" / "val" / "b.heic", b"x")
+    assert_defect(root, "missing image", "b.txt: expected the image b.*", "b.heic", num_boxes=1)
+
+
 def test_texts_that_are_no_labels(folder):
     root = folder(a=LINE, test="")
     for name in ("classes.txt", "README.roboflow.txt", "train.txt", ".b.txt", "x.json"):
@@ -416,26 +694,33 @@ BAD_LINES = {
     "negative": ("-1 .5 .5 .1 .1", "unknown class", "found -1"),
     "half": ("0.5 .5 .5 .1 .1", "unknown class", "found 0.5"),
     "vast": ("1e300 .5 .5 .1 .1", "unknown class", "found 1e+300"),
-    "name": ("dog .5 .5 .1 .1", "bad number", "expected finite numbers, found 'dog .5 .5 .1 .1'"),
+    "from-1": ("3 .5 .5 .1 .1", "unknown class", "found 3: counted from 1?"),
+    "name": (
+        "dog .5 .5 .1 .1",
+        "unknown class",
+        "expected a whole number from 0 to 2, found 'dog'",
+    ),
+    "word": ("0 .5 .5 .1 x", "bad number", "expected finite numbers, found '0 .5 .5 .1 x'"),
     "nan": ("0 nan .5 .1 .1", "bad number", "found '0 nan"),
     "inf": ("0 .5 .5 inf .1", "bad number", "found '0 .5 .5 inf"),
     "overflow": ("0 .5 .5 1e400 .1", "bad number", "found '0 .5 .5 1e400"),
-    "comma": ("0,.5,.5,.1,.1", "bad number", "found '0,.5"),
+    "comma": ("0,.5,.5,.1,.1", "bad number", "found '0,.5,.5,.1,.1': separated by commas?"),
     "underscore": ("0 0.5 0.5 0.1 1_0", "bad number", "found '0 0.5"),
     "confidence": (
         "0 .5 .5 .1 .1 .9",
         "wrong number of columns",
-        f"{COLUMNS} 6 numbers (with a conf",
+        f"{COLUMNS} 6 numbers (a prediction, with confidence or track id?",
     ),
-    "four": ("0 .5 .5 .1", "wrong number of columns", f"{COLUMNS} 4 numbers"),
-    "class-only": ("0", "wrong number of columns", f"{COLUMNS} 1 numbers"),
+    "four": ("0 .5 .5 .1", "wrong number of columns", "class and 4 numbers, found 4 numbers"),
+    "class-only": ("0", "wrong number of columns", "class and 4 numbers, found 1 numbers"),
     "odd-polygon": ("0 .1 .1 .2 .1 .2 .2 .3", "wrong number of columns", f"{COLUMNS} 8 numbers"),
     "empty": ("0 .5 .5 0 .1", "empty or inverted box", "found 20 9 20 11"),
     "inverted": ("0 .5 .5 .1 -.1", "empty or inverted box", "found 18 11 22 9"),
-    "pixels": ("0 20 10 10 10", "bad number", "found '0 20 10 10 10': are these pixels?"),
+    "pixels": ("0 20 10 10 10", "box outside the image", "found 600 100 1000 300"),
     "outside": ("0 2 1 1 1", "box outside the image", "inside 0 0 40 20, found 60 10 100 30"),
     "right": ("0 .5 .5 1.2 .1", "box outside the image", "found -4 9 44 11"),
-    "absurd": ("0 .5 .5 1e300 .1", "bad number", "expected fractions of the image, found"),
+    "absurd": ("0 .5 .5 1e300 .1", "box outside the image", "found -inf 9 inf 11"),
+    "overflowing": ("0 1.7e308 .5 1.7e308 .1", "empty or inverted box", "found inf 9 inf 11"),
 }
 
 
