@@ -87,6 +87,25 @@ HEADERS = {
     "mixed": ('"X_Min","Y-Min",XMAX,ymax,IMAGE_ID,"Name"', '2,3,"12",13,a.jpg,"dog"'),
     "unknown-columns": (",img,x1,y1,x2,y2,class,score", "0,a.jpg,2,3,12,13,dog,x"),
     "two-of-a-kind": ("image_id,filename,x1,y1,x2,y2,name,class", "7,a.jpg,2,3,12,13,Rex,dog"),
+    "xywh": ("image_name,label,x,y,width,height", "a.jpg,dog,2,3,10,10"),
+    "short": ("img,x,y,w,h,class", "a.jpg,2,3,10,10,dog"),
+    "short-and-size": ("img,x,y,w,h,class,width,height", "a.jpg,2,3,10,10,dog,40,30"),
+    "corner-and-sides": ("filename,xmin,ymin,width,height,class", "a.jpg,2,3,10,10,dog"),
+    "sides-and-size": (
+        "filename,xmin,ymin,width,height,class,image_width,image_height",
+        "a.jpg,2,3,10,10,dog,40,30",
+    ),
+    "corners-and-two-sizes": (
+        "filename,width,height,class,xmin,ymin,xmax,ymax,image_width,image_height",
+        "a.jpg,10,10,dog,2,3,12,13,40,30",
+    ),
+    "corners-and-a-point": ("filename,x,y,xmin,ymin,xmax,ymax,class", "a.jpg,7,8,2,3,12,13,dog"),
+    "center": ("image,x_center,y_center,width,height,class", "a.jpg,7,8,10,10,dog"),
+    "makesense": (
+        "label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name,image_width,image_height",
+        "dog,2,3,10,10,a.jpg,40,30",
+    ),
+    "traffic-signs": ("Filename,Roi.X1,Roi.Y1,Roi.X2,Roi.Y2,ClassId", "a.jpg,2,3,12,13,dog"),
     "width-only": ("filename,width,x1,y1,x2,y2,class", "a.jpg,40,2,3,12,13,dog"),
 }
 
@@ -128,6 +147,7 @@ def test_a_class_called_like_a_column_makes_no_header(folder):
     assert read_csv(root, "train").classes == ("left", "right")
     with pytest.raises(DatasetError, match=r"line 1: expected columns for image \(filename, file,"):
         read_csv(root, "train", header=True)
+    assert read_csv(folder("img,1,2,9,9,left", "img.jpg"), "train").image_ids == ("img",)
 
 
 def test_blanks_between_fields_and_in_paths(folder):
@@ -177,6 +197,76 @@ def test_images_without_objects(folder):
         read_csv(folder("a.jpg,,,,,\nb.jpg,0,0,0,0,dog"), "train")
     assert read_csv(folder("a.jpg,,,,,"), "train", ["dog"]).boxes.shape == (0, 4)
     assert csv_classes(folder("a.jpg,,,,,cat\nb.jpg,0,0,0,0,dog\n" + BOX), "train") == ("dog",)
+
+
+NOTHING = ["nan", "NaN", "None", "none", "null", "NULL", "NA", "N/A", "<NA>", ""]
+
+
+@pytest.mark.parametrize("policy", ["error", "drop"])
+@pytest.mark.parametrize("text", NOTHING)
+def test_nothing_is_no_object_whatever_it_is_called(folder, text, policy):
+    """In corners, in the class or in both."""
+    lines = [f"b.jpg,{text},{text},{text},{text},{text}", f"c.jpg,,,,,{text}"]
+    lines += [f"d.jpg,{text},{text},{text},{text},", f"e.jpg,0,0,0,0,{text}"]
+    for first in ([], ["filename,xmin,ymin,xmax,ymax,class"]):
+        root = folder("\n".join([*first, *lines, BOX]), "c.jpg", "d.jpg", "e.jpg")
+        dataset = read_csv(root, "train", on_bad_annotation=policy)
+        assert dataset.classes == csv_classes(root, "train") == ("dog",)
+        assert dataset.image_ids == ("b", "c", "d", "e", "a")
+        np.testing.assert_array_equal(dataset.row_splits, [0, 0, 0, 0, 0, 1])
+        assert dataset.defects.counts() == {"zero box taken as no object": 1}
+
+
+def test_a_box_without_a_class_is_an_error_and_none_may_be_a_class(folder):
+    root = folder(f"{BOX}\nb.jpg,2,3,12,13,none")
+    part = "line 2, class: expected a class name, found none but 'none'; if that is a class, put it"
+    assert_defect(root, "missing name", part, num_images=2)
+    assert csv_classes(root, "train") == ("dog",)
+    assert read_csv(root, "train", ["dog", "none"]).labels.tolist() == [0, 1]
+
+
+def test_a_class_without_a_box(folder):
+    """An object that lost its box is an error; a class that never has one says there is none."""
+    root = folder(f"{BOX}\nb.jpg,,,,,dog\nc.jpg,nan,nan,nan,nan,No finding", "c.jpg")
+    with pytest.raises(DatasetError, match=r"line 2 \('dog'\): expected coordinates for a class"):
+        read_csv(root, "train")
+    dataset = read_csv(root, "train", on_bad_annotation="drop")
+    assert dataset.classes == ("dog",)
+    assert dataset.defects.counts() == {
+        "class without coordinates": 1,
+        "class without coordinates taken as no object": 1,
+    }
+    assert len(dataset) == 3
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;", "sep=;;;;;;", "sep=;\r"])
+@pytest.mark.parametrize("policy", ["error", "drop"])
+def test_the_first_line_of_excel_names_the_delimiter(folder, first, policy):
+    lines = [first, "filename;xmin;ymin;xmax;ymax;class", BOX.replace(",", ";")]
+    dataset = read_csv(folder("\n".join(lines)), "train", on_bad_annotation=policy)
+    np.testing.assert_array_equal(dataset.boxes, [[2, 3, 12, 13]])
+    assert dataset.image_ids == ("a",)
+    assert dataset.classes == ("dog",)
+    assert dataset.defects.counts() == {}
+    with pytest.raises(DatasetError, match="expected a box a line, found an empty file"):
+        read_csv(folder("sep=,\n"), "train")
+
+
+@pytest.mark.parametrize("line", ["a.jpg;2,5;3;12,25;13;dog", 'a.jpg,"2,5",3,"12,25",13,dog'])
+def test_decimal_commas_are_read_and_counted(folder, line):
+    root = folder(f"{line}\n{line}")
+    dataset = read_csv(root, "train")
+    np.testing.assert_array_equal(dataset.boxes, [[2.5, 3, 12.25, 13]] * 2)
+    assert dataset.defects.counts() == {"decimal comma": 2}
+    root = folder(f"{line}\n{line.replace('2,5', '2,5,1')}")
+    with pytest.raises(DatasetError, match=r"line 2 \('dog'\), x1: expected a number, found '2,5,"):
+        read_csv(root, "train")
+
+
+def test_a_header_in_the_middle_of_a_file_makes_no_class(folder):
+    root = folder(f"filename,xmin,ymin,xmax,ymax,class\n{BOX}\nfilename,xmin,ymin,xmax,ymax,class")
+    assert csv_classes(root, "train") == ("dog",)
+    assert_defect(root, "missing image", "line 3: expected the image filename")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -319,9 +409,40 @@ def test_an_image_under_another_suffix_is_taken_and_counted(folder):
     assert dataset.defects.messages == [("image under another suffix", message)]
 
 
-def test_one_image_by_two_names(folder):
-    root = folder(f"{BOX}\n./a.jpg,1,2,9,9,dog")
-    parts = (f"train.csv, line 2: './a.jpg' is {root}/a.jpg, as is 'a.jpg'",)
+SAME = [
+    "./c.jpg",
+    "sub/c.jpg",
+    "Sub\\c.jpg",
+    "%63.jpg",
+    "C.JPG",
+    "D:\\data\\sub\\c.jpg",
+    "/data/set/sub/c.jpg",
+    "c",
+]
+
+
+@pytest.mark.parametrize("second", SAME)
+def test_two_names_of_one_image_are_one(folder, second):
+    root = folder(f"c.jpg,2,3,12,13,dog\na.jpg,,,,,\n{second},1,2,9,9,cat", "sub/c.jpg")
+    if second == "./c.jpg":
+        (root / "sub/c.jpg").rename(root / "c.jpg")
+    dataset = read_csv(root, "train", images=["sub"])
+    assert dataset.image_ids == ("c", "a")
+    np.testing.assert_array_equal(dataset.boxes, [[2, 3, 12, 13], [1, 2, 9, 9]])
+    np.testing.assert_array_equal(dataset.row_splits, [0, 2, 2])
+    message = f"{root}/train.csv, line 3: {second!r} is the file of 'c.jpg'"
+    assert dataset.defects.messages == [("image under two names, taken as one", message)]
+
+
+def test_names_alike_of_two_files_are_two_images(folder):
+    root = folder(f"{BOX}\nsub/a.jpg,1,2,9,9,dog", "sub/a.jpg")
+    assert read_csv(root, "train").image_ids == ("a", "sub/a")
+
+
+def test_two_images_once_are_not_taken_for_one(folder):
+    """Of x/a.jpg and y/a.jpg only one is left, in another folder: nobody knows which."""
+    root = folder("x/a.jpg,2,3,12,13,dog\ny/a.jpg,1,2,9,9,dog")
+    parts = (f"train.csv, line 2: 'y/a.jpg' is {root}/a.jpg, as is 'x/a.jpg'",)
     assert_defect(root, "ambiguous image", *parts)
 
 
@@ -339,7 +460,7 @@ def test_images_that_are_missing_or_broken(folder):
 SIZED = "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,40,30,dog,2,3,12,13\n"
 
 
-@pytest.mark.parametrize("size", [",", "0,0", "40.0,3e1", ",0"])
+@pytest.mark.parametrize("size", [",", "0,0", "40.0,3e1", ",0", "nan,nan", "None,"])
 def test_sizes_may_be_left_out(folder, size):
     assert len(read_csv(folder(f"{SIZED}b.jpg,{size},dog,1,2,3,4"), "train").labels) == 2
 
@@ -368,6 +489,7 @@ BAD_LINES = {
     "path-alone": ("a.jpg", "malformed line", "found 1: found 'a.jpg'"),
     "many": ("x,y.jpg,1,2,3,4,dog", "malformed line", "found 7: found 'x,y.jpg,1,2,3,4,dog'"),
     "open-quote": ('"a.jpg,1,2,3,4,dog', "malformed line", "unexpected end of data"),
+    "nul": ("a.jpg,1,\0,3,4,dog", "malformed line", "expected text, found a NUL character"),
     "inner-quote": ('"a"b.jpg,1,2,3,4,dog', "malformed line", "',' expected after '\"'"),
     "endless": ("a" * 200_000 + ",1,2,3,4,dog", "malformed line", "field larger than field limit"),
     "no-image": (",1,2,3,4,dog", "missing image", "expected the path of an image, of at most 1000"),
@@ -447,15 +569,18 @@ WHOLE_FILES = {
         "line 2: expected text in UTF-8, found the",
     ),
     "utf-16": (BOX.encode("utf-16"), "line 1: expected text in UTF-8, found the byte 0xff"),
-    "nul": (f"{BOX}\na\0.jpg,,,,,", "line 2: expected text, found a NUL character"),
     "no-class-column": (
         "filename,xmin,ymin,xmax,ymax,id\na.jpg,1,2,3,4,dog",
         "line 1: expected columns for class (class, classname, label, labelname, category, "
-        "categoryname, name), found filename, xmin, ymin, xmax, ymax, id",
+        "categoryname, name, classid), found filename, xmin, ymin, xmax, ymax, id; a single class",
     ),
-    "xywh": (
-        "filename,class,x,y,width,height\na.jpg,dog,1,2,3,4",
-        "line 1: expected columns for x1 (xmin, x1, left), y1 (ymin, y1, top), x2 (xmax,",
+    "no-height": (
+        "filename,class,x,y,width\na.jpg,dog,1,2,3",
+        "line 1: expected columns for h (bboxheight, boxheight, bboxh, bh, h), found filename, cl",
+    ),
+    "one-corner": (
+        "filename,class,xmin,ymin\na.jpg,dog,1,2",
+        "line 1: expected columns for x2 (xmax, x2, right, bboxxmax, roix2), y2 (ymax, y2, bot",
     ),
     "header-only": ("filename,class,x1,y1,x2,y2\n", "set/train: no images left to read"),
 }

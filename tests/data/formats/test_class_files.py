@@ -35,9 +35,22 @@ def test_odd_names(classes):
     assert read_class_file(classes("dog,0\rcat,1\r")) == ("dog", "cat")
 
 
+MAP = "item {\n  id: 7\n  name: 'dog'\n}\nitem { id: 2 name: 'cat' }\n"
+
+
+@pytest.mark.parametrize("name", ["label_map.pbtxt", "LABELS.PBTXT", "classes.txt"])
+def test_label_map(tmp_path, name):
+    (tmp_path / name).write_text(MAP)
+    assert read_class_file(tmp_path / name) == ("cat", "dog")
+
+
 BAD = {
     "gap": ("dog,0\ncat,2", "line 2 ('cat'): expected an id from 0 to 1, each once, found '2'"),
-    "from-one": ("dog,1\ncat,2", "line 2 ('cat'): expected an id from 0 to 1, each once, found"),
+    "from-one": (
+        "dog,2\ncat,1",
+        "line 1 ('dog'): expected an id from 0 to 1, each once, found '2'; all count from 1: "
+        "subtract 1 from each, or write the names alone, a line each",
+    ),
     "twice": ("dog,0\ncat,0", "line 2 ('cat'): expected an id from 0 to 1, each once, found '0'"),
     "negative": ("dog,-1", "line 1 ('dog'): expected an id from 0 to 0, each once, found '-1'"),
     "float": ("dog,0.0", "found '0.0'"),

@@ -11,6 +11,7 @@ from data.formats.text_files import (
     quoted,
     text_lines,
 )
+from data.records import DatasetError
 
 pytestmark = pytest.mark.quick
 
@@ -35,9 +36,21 @@ def test_lines_end_with_lf_crlf_or_cr_only(classes):
     ]
 
 
+def test_a_line_with_a_nul_may_be_rejected_alone(classes):
+    rejected = []
+    path = classes("a\nb\0\nc\n\0")
+    assert text_lines(path, reject=rejected.append) == ["a", "", "c", ""]
+    ends = [f"{path}, line {line}: expected text, found a NUL character" for line in (2, 4)]
+    assert [str(error) for error in rejected] == ends
+    with pytest.raises(DatasetError, match=r"line 2: expected text, found a NUL"):
+        text_lines(path)
+
+
 def test_fields_are_trimmed_after_quotes_are_taken_off():
     assert csv_fields(' a b , "c, d",,"e""f" ') == ["a b", "c, d", "", 'e"f']
     assert csv_fields("a,b;c", ";") == ["a,b", "c"]
+    assert csv_fields("a , b,, c ") == ["a", "b", "", "c"]
+    assert csv_fields("\ta\t", "\t") == ["", "a", ""]
 
 
 def test_blank_lines_keep_their_numbers(classes):
