@@ -42,6 +42,7 @@ bench: .venv-parity/.installed
 	.venv-parity/bin/python -m benchmarks.startup $(BENCH)
 	.venv-parity/bin/python -m benchmarks.growth $(BENCH)
 	.venv-parity/bin/python -m benchmarks.annotations $(BENCH)
+	.venv-parity/bin/python -m benchmarks.tfrecord $(BENCH)
 	.venv-parity/bin/python -m benchmarks.metrics $(BENCH)
 
 # What each choice is worth in mAP on BCCD, a table: hours. Stopped, it goes on where it was.
@@ -73,7 +74,7 @@ images: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-.venv-parity/.installed: requirements-parity.txt requirements.txt
+.venv-parity/.installed: requirements-parity.txt requirements-tfds.txt requirements.txt
 	test -x .venv-parity/bin/python || $(PYTHON) -m venv .venv-parity
 	.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

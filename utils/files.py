@@ -27,6 +27,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)  # what systems say of a rename onto a filled folder
 
 
+def cache_folder() -> Path:
+    """Where what can be made again goes: $RETINANET_CACHE, else a folder in the user's cache."""
+    if chosen := os.environ.get("RETINANET_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retinanet-tensorflow"
+
+
 class WriteError(OSError):
     """A file or folder that could not be written, in one line: why, what is there, what to do.
 

@@ -45,7 +45,7 @@ def open_regular(path: str | Path, most: int | None = None) -> Iterator[Buffered
             kind = next((name for is_kind, name in KINDS if is_kind(found.st_mode)), "another")
             raise ReadError(f"{path}: expected a regular file, found {kind}")
         if most is not None and found.st_size > most:
-            raise _too_large(path, most, _size(found.st_size))
+            raise too_large(path, most, found.st_size)
         with open(path, "rb") as file:
             yield file
     except OSError as error:
@@ -60,13 +60,15 @@ def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
         if len(data) > size:  # it grows, or is one of /proc, which have no size
             data += file.read(most + 1 - len(data))
     if len(data) > most:
-        raise _too_large(path, most, "more")
+        raise too_large(path, most)
     return data
 
 
-def _too_large(path: str | Path, most: int, found: str) -> ReadError:
+def too_large(path: str | Path, most: int, found: int | None = None) -> ReadError:
+    """The error of a file of more than `most` bytes; found: how many, None: not known."""
     limit = f"{most / 2**20:g} MiB" if most >= 2**16 else f"{most} bytes"
-    return ReadError(f"{path}: expected at most {limit}, found {found}")
+    size = "more" if found is None else _size(found)
+    return ReadError(f"{path}: expected at most {limit}, found {size}")
 
 
 def _size(count: int) -> str:
@@ -75,7 +77,11 @@ def _size(count: int) -> str:
 
 def read_text(path: str | Path, most: int = MOST_BYTES) -> str:
     """Returns a regular file's text. Raises ReadError naming it, and the line that is no UTF-8."""
-    data = read_bytes(path, most)
+    return decoded(read_bytes(path, most), path)
+
+
+def decoded(data: bytes, path: str | Path) -> str:
+    """Returns the text of a file's bytes. Raises ReadError as `read_text`."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

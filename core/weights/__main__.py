@@ -20,9 +20,10 @@ from rich.table import Table
 from configs.checked import assignment, to_dict
 from core.weights.formats import FORMATS
 from core.weights.npz_files import OF_BACKBONE, Weights
-from core.weights.published import PUBLISHED, SHORT, cache_folder, open_weights
+from core.weights.published import PUBLISHED, SHORT, open_weights
 from core.weights.torch_and_keras_files import WeightsError
 from utils.diary import diary
+from utils.files import cache_folder
 
 NOT_IN_THE_FILE = (
     "no file holds bn_epsilon, normalization, coder, anchors, resize, detect: they are the "

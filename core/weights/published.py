@@ -1,7 +1,6 @@
 """Published weights: names, addresses, what is known of their hashes, the cache they come to."""
 
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from core.weights.importing import import_file
 from core.weights.npz_files import Weights
 from core.weights.torch_and_keras_files import INSTALL, WeightsError
 from utils.download import fetch
+from utils.files import cache_folder
 
 TORCH = "https://download.pytorch.org/models/"
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
@@ -82,13 +82,6 @@ PUBLISHED = (
 )  # fmt: skip
 
 SHORT = {"coco": "coco-torchvision-v2", "imagenet": "imagenet-{backbone}"}
-
-
-def cache_folder() -> Path:
-    """Where downloads go: $RETINANET_CACHE, or retinanet-tensorflow in the user's cache folder."""
-    if chosen := os.environ.get("RETINANET_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retinanet-tensorflow"
 
 
 def find(name: str, backbone: object = "resnet50") -> Published | None:

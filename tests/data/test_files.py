@@ -4,17 +4,20 @@ import ast
 import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from data.detections.any_format import read_detections
 from data.detections.project_json import JSON
-from data.files import open_data, read_data, read_data_text
+from data.files import map_data, open_data, read_data, read_data_text
 from data.formats.coco import read_coco
 from data.formats.text_files import text_lines
-from data.formats.voc import parse_annotation
+from data.formats.voc_xml import parse_annotation
 from data.images.bit_depth import is_deep
-from data.images.decode import read_header, read_image
+from data.images.decode import decode_image, read_header, read_image
 from data.records import DatasetError
+from data.slices import Slice, find_slice
 from data.stratify import same_content
 
 pytestmark = pytest.mark.quick
@@ -24,6 +27,7 @@ READERS = {
     "open_data": lambda path: open_data(path).__enter__(),
     "read_data": lambda path: read_data(path, 9),
     "read_data_text": lambda path: read_data_text(path, 9),
+    "map_data": lambda path: map_data(path, 9).__enter__(),
     "text_lines": text_lines,
     "read_image": read_image,
     "read_header": read_header,
@@ -103,6 +107,84 @@ def test_an_instances_file_without_a_byte(tmp_path):
     (tmp_path / "train.json").touch()
     with pytest.raises(DatasetError, match=r"train\.json: not a COCO instances file"):
         read_coco(tmp_path, "train")
+
+
+# ------------------------------------------------------------------------------------------------
+# Images inside larger files
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def image(tmp_path):
+    """A PNG of 16 bits as a slice of a file, and the same as a file."""
+    plain = tmp_path / "a.png"
+    assert cv2.imwrite(str(plain), np.arange(12, dtype=np.uint16).reshape(3, 4))
+    data = plain.read_bytes()
+    (tmp_path / "shard").write_bytes(b"before" + data + b"behind")
+    return str(Slice(str(tmp_path / "shard"), 6, len(data), "b c.png")), str(plain)
+
+
+def test_a_slice_is_read_as_the_file_it_holds(image, tmp_path):
+    part, plain = image
+    assert part == f"{tmp_path}/shard#6+{os.path.getsize(plain)}/b c.png"
+    data = Path(plain).read_bytes()
+    assert read_data(part, 1000) == data
+    with open_data(part) as file, map_data(part, 1000) as mapped:
+        assert file.read() == data == mapped[:]
+        assert file.seek(-4, os.SEEK_END) == len(data) - 4
+        assert file.read(9) == data[-4:]
+        assert file.seek(2) == 2
+        assert file.read(3) == data[2:5]
+        assert file.seek(1, os.SEEK_CUR) == file.tell() == 6
+        assert file.seek(10**6) == 10**6
+        assert file.read() == b""
+    assert read_header(part) == read_header(plain)
+    assert is_deep(part)
+    np.testing.assert_array_equal(decode_image(part), decode_image(plain))
+    assert same_content([part, plain]) == [[0, 1]]
+
+
+def test_a_slice_of_a_text(tmp_path):
+    (tmp_path / "shard").write_bytes(b"ab\ncd\xff")
+    assert read_data_text(f"{tmp_path}/shard#0+4/a.txt", 9) == "ab\nc"
+    with pytest.raises(DatasetError, match="line 2: expected text in UTF-8"):
+        read_data_text(f"{tmp_path}/shard#0+6/a.txt", 9)
+
+
+@pytest.mark.parametrize("read", [lambda path: read_data(path, 9), READERS["open_data"]])
+def test_slices_that_do_not_fit(tmp_path, read):
+    (tmp_path / "shard").write_bytes(b"12345")
+    for place, found in (("3+3", 2), ("5+1", 0), ("99+1", 0)):
+        message = rf"shard: expected \d bytes from byte \d+ on \(a\), found {found}: the file has"
+        with pytest.raises(DatasetError, match=message):
+            read(f"{tmp_path}/shard#{place}/a")
+    with pytest.raises(DatasetError, match=r"none: cannot be read \(No such file"):
+        read(f"{tmp_path}/none#0+1/a")
+    with pytest.raises(DatasetError, match=": expected a regular file, found a folder"):
+        read(f"{tmp_path}#0+1/a")
+
+
+def test_a_slice_may_be_as_large_as_is_said_and_no_larger(tmp_path):
+    (tmp_path / "shard").write_bytes(b"123456789")
+    assert read_data(f"{tmp_path}/shard#1+8/a", 8) == b"23456789"
+    for read in (read_data, lambda *args: open_data(*args).__enter__()):
+        with pytest.raises(DatasetError, match=r"/a: expected at most 7 bytes, found 8 bytes"):
+            read(f"{tmp_path}/shard#1+8/a", 7)
+
+
+def test_a_real_file_of_the_whole_name_comes_first(tmp_path):
+    (tmp_path / "shard").write_bytes(b"12345")
+    (tmp_path / "shard#1+2").mkdir()
+    real = tmp_path / "shard#1+2/a.png"
+    assert read_data(real, 9) == b"23"
+    real.write_bytes(b"real")
+    assert read_data(real, 9) == b"real"
+    assert find_slice(real) is None
+
+
+@pytest.mark.parametrize("name", ["a#1.png", "a#1+2.png", "#1+2/a", "a#-1+2/b", "a#1+2/b/c", "a"])
+def test_paths_that_are_no_slices(name):
+    assert find_slice(name) is None
 
 
 def test_readers_open_files_by_this_module_only():
