@@ -15,7 +15,7 @@ config = preset(
     "shapes",
     {
         # "name": "my-run",                       # outputs go to runs/<name>
-        # "data.format": "voc",                   # voc, coco, csv, yolo, crowdhuman, shapes
+        # "data.format": "voc",                   # or coco, csv, yolo, labelme, ...; see docs
         # "data.root": "datasets/mine",           # voc: Annotations/, JPEGImages/, ImageSets/, or
         #                                         # simply images and their .xml files
         # "data.train": "train",                  # splits; a flat folder is split by itself

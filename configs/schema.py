@@ -118,10 +118,20 @@ class Csv(Checked):
 
 
 @dataclass(frozen=True)
+class Yolo(Checked):
+    """What YOLO's label files hold, where data.yaml and they themselves do not tell."""
+
+    # Of lines of more than 5 numbers. boxes: numbers 2 to 5, and keypoints, a confidence or a track
+    # id to leave out; polygons: points, of which the box is taken; empty: found out or refused.
+    lines: Literal["", "boxes", "polygons"] = ""
+
+
+@dataclass(frozen=True)
 class Data(Checked):
     """Which images and boxes, and how they are read: docs/datasets.md."""
 
-    # voc, coco, csv, yolo, crowdhuman; shapes: VOC too, generated at `root` if absent.
+    # voc, coco, csv, yolo, crowdhuman, labelme, cvat, tfrecord, tfds; shapes: VOC too, generated at
+    # `root` if absent.
     format: str = "voc"
     root: str = "datasets/VOCdevkit"  # the folder of the dataset
     images: tuple[str, ...] = ()  # folders of images elsewhere than usual, below root or absolute
@@ -133,6 +143,7 @@ class Data(Checked):
     classes: Annotated[tuple[str, ...], Rule("each class once", _are_different)] = ()
     class_file: str = ""  # or they stand in a file below root: "name,id" lines, or a name a line
     csv: Csv = Csv()
+    yolo: Yolo = Yolo()
     person_box: Literal["full", "visible"] = "full"  # of CrowdHuman's persons
     check_images: bool = True  # read every image's header; False: trust a COCO file, start faster
     on_bad_annotation: Literal["error", "drop"] = "error"  # drop: leave out, count and report

@@ -59,6 +59,7 @@ from data.doctor.pixels import (
 )
 from data.doctor.unlisted import unlisted_images
 from data.doctor.voc_files import voc_findings
+from data.images.decode import UNREADABLE
 from data.images.resize import objects_at_input
 from data.pipeline import steps_per_epoch
 from data.records import Dataset, DatasetError, learnable
@@ -157,6 +158,8 @@ def examine(
         for split, dataset in datasets.items():
             found += file_findings(dataset, facts[split], split)
             found += same_within(dataset, whole[split], split)
+        broken = {finding.file for finding in found if finding.kind == UNREADABLE}
+        found = [f for f in found if f.severity != "note" or f.file not in broken]
         if val is not None:
             found += same_across(train, val, whole["train"], whole["val"])
     elif val is not None:

@@ -21,6 +21,7 @@ SETTINGS = {
     "images": "images",
     "val_fraction": "val_fraction",
     "csv": "delimiter",
+    "yolo": "lines",
     "person_box": "person_box",
     "check_images": "check_images",
 }
@@ -118,4 +119,5 @@ def _options(data: Data) -> dict[str, Any]:
     """The settings that readers take as keywords."""
     delimiter = DELIMITERS.get(data.csv.delimiter, "")
     settings = {name: getattr(data, name) for name in SETTINGS}
-    return settings | {"delimiter": delimiter, "header": data.csv.header}
+    settings |= {"delimiter": delimiter, "header": data.csv.header, "lines": data.yolo.lines}
+    return settings | {"class_file": data.class_file}

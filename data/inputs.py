@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from data.images.decode import ImageHeader, exif_orientation, image_size, orient
+from data.images.decode import ImageHeader, image_size, orient
+from data.images.exif import exif_orientation
 from data.images.render import Decoded, Reader, image_reader
 from data.records import Dataset, Defects, assemble
 

@@ -23,7 +23,7 @@ from loguru import logger
 import configs
 from configs import Config
 from configs.schema import Augment, Data, Mixing
-from core.weights.published import cache_folder, find, open_weights
+from core.weights.published import find, open_weights
 from data.datasets import class_names, read_split
 from data.images.bit_depth import depth_of
 from data.images.render import pad
@@ -32,6 +32,7 @@ from data.records import Dataset
 from utils.boxes import IGNORE
 from utils.diary import diary
 from utils.draw import class_colors, contact_sheet, draw_boxes, write_image
+from utils.files import cache_folder
 
 MOST = 640  # px, the longer side of a picture on the sheet
 

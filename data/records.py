@@ -59,8 +59,10 @@ class Dataset:
       is counted: COCO's crowds, what CrowdHuman ignores.
     areas: (T,) float64, what COCO's size classes go by: the `area` of a COCO file, else the box's.
     row_splits: (M + 1,) int64; the objects of image i are rows row_splits[i]:row_splits[i + 1].
-    category_ids: (K) numbers the classes have in COCO's files and results; else 1 to K.
+    category_ids: (K) ids, mostly numbers, of the classes in COCO's files and results; else 1 to K.
     defects: what the reader dropped or mended.
+    text_ids: whether image ids stay texts in COCO's files and results, "139" not 139, because they
+      are in the file that was read.
     bits: how many of the 16 of a value are in use in image files that have so many, see
       `data.images.bit_depth`; None: all. A program sets it, as the model says; readers leave it.
     """
@@ -76,8 +78,9 @@ class Dataset:
     ignore: np.ndarray
     areas: np.ndarray
     row_splits: np.ndarray
-    category_ids: tuple[int, ...]
+    category_ids: tuple[int | str, ...]
     defects: Defects
+    text_ids: bool = False
     bits: int | None = None
 
     def __len__(self) -> int:
@@ -107,7 +110,8 @@ def assemble(
     difficult: ArrayLike | None = None,
     ignore: ArrayLike | None = None,
     areas: ArrayLike | None = None,
-    category_ids: Sequence[int] | None = None,
+    category_ids: Sequence[int | str] | None = None,
+    text_ids: bool = False,
 ) -> Dataset:
     """A `Dataset` of objects in any order; those of an image keep the order they have.
 
@@ -146,6 +150,7 @@ def assemble(
         row_splits=splits.astype(np.int64),
         category_ids=tuple(category_ids or range(1, len(classes) + 1)),
         defects=defects,
+        text_ids=text_ids,
     )
 
 
@@ -187,6 +192,7 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
             [d.image_index + first for d, first in zip(datasets, first_image, strict=False)]
         ),
         category_ids=datasets[0].category_ids,
+        text_ids=any(dataset.text_ids for dataset in datasets),
         defects=Defects([message for dataset in datasets for message in dataset.defects.messages]),
         **{
             name: np.concatenate([getattr(dataset, name) for dataset in datasets])

@@ -25,7 +25,7 @@ def write_all(out: Path, split: str, scores: Scores) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "metrics.json", json.dumps(scores.report, indent=1))
     JSON.write(out / "detections.json", table, dataset.sizes)
-    write_coco_results(out / "coco_results.json", table, dataset.category_ids)
+    write_coco_results(out / "coco_results.json", table, dataset.category_ids, dataset.text_ids)
     write_devkit(out / "devkit", image_set_name(split), table)
     if scores.config.data.format == "crowdhuman":
         ODGT.write(out / "detections.odgt", table, dataset.sizes)

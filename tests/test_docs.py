@@ -15,7 +15,7 @@ pytestmark = pytest.mark.quick
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-FILES = (".py", ".json", ".odgt", ".txt", ".csv", ".yaml")
+FILES = (".py", ".json", ".odgt", ".txt", ".csv", ".yaml", ".xml", ".tfrecord", ".record")
 GROUPS = [field.name for field in dataclasses.fields(Config)]
 
 

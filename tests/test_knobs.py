@@ -125,6 +125,7 @@ def world(tmp_path_factory):
         make_crowd(Path("crowd"))
         make_coco(Path("coco"))
         make_any(Path("any"))
+        make_yolo(Path("yolo"))
         keras.utils.set_random_seed(5)
         Detector(build_model(BASE.model, len(CLASSES)), CLASSES, BASE.model).save("start.npz")
         yield folder
@@ -165,6 +166,14 @@ def make_coco(root):
         ],
     }
     (root / "train.json").write_text(json.dumps(content))
+
+
+def make_yolo(root):
+    """A line that is a box with two keypoints or a polygon of four points."""
+    (root / "train").mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(root / "train" / "a.jpg")
+    (root / "data.yaml").write_text("train: train\nval: train\nnames: [cat]\n")
+    (root / "train" / "a.txt").write_text("0 0.5 0.5 0.5 0.5 0.4 0.4 0.6 0.5\n")
 
 
 def make_any(root):
@@ -449,6 +458,7 @@ MAY_FAIL = {  # setting -> the value that shows itself by an error, and why
     "Data.format": "shapes",  # it would make 1600 images
     "Data.check_images": True,  # what is no image is found
     "Data.on_bad_annotation": "error",
+    "Yolo.lines": "",  # refused where lines leave two meanings
 }
 CASES = {
     "Config.name": case(run, "shapes", "b", **BRIEF),
@@ -483,6 +493,10 @@ CASES = {
     "Data.cache": case(reread, False, True),
     "Csv.delimiter": case(tables, "", *DELIMITERS, **CSV),
     "Csv.header": case(tables, None, True, False, **CSV),
+    "Yolo.lines": case(
+        records, "", "boxes", "polygons",
+        data__format="yolo", data__root="yolo", data__val="train",
+    ),
     **{
         f"Augment.{name}": case(batches, 0.0, 0.5)
         for name in ("brightness", "contrast", "saturation", "hue", "translate")

@@ -45,7 +45,8 @@ ALWAYS = ("write", "open", "rename", "mkdir")
 PLACES = {
     "train": 1, "resume": 14, "evaluate": 9, "images": 3, "split": 5, "video": 2,
     "savedmodel": 4, "onnx": 1, "tflite": 1, "voc": 8, "coco": 5, "csv": 6, "yolo": 7,
-    "class files": 2, "check": 2, "preview": 1, "compare": 2, "shapes": 9, "download": 5,
+    "tfrecord": 3, "class files": 2, "check": 2, "preview": 1, "compare": 2, "shapes": 9,
+    "download": 5,
 }  # fmt: skip
 
 
@@ -465,6 +466,7 @@ def others(work: Path, disk: Path, shapes: Path, config: Path) -> list[Scenario]
     from data import check, preview
     from data.convert import __main__ as convert
     from data.detections.project_json import JSON
+    from data.formats import TARGETS
     from data.formats.shapes import make_shapes
     from data.formats.voc import read_voc
     from utils.detections import DetectionTable
@@ -494,7 +496,9 @@ def others(work: Path, disk: Path, shapes: Path, config: Path) -> list[Scenario]
     fewer = ("write", "mkdir")  # of programs that draw for a second each time
     return [
         Scenario("evaluate", evaluates, kinds=fewer),
-        *(Scenario(form, converts(form)) for form in ("voc", "coco", "csv", "yolo")),
+        *(Scenario(form, converts(form)) for form in TARGETS if form != "tfrecord"),
+        # A shard is renamed once it is known of how many it is one.
+        Scenario("tfrecord", converts("tfrecord"), known=lambda name: name.partition("-of-")[0]),
         Scenario("class files", class_files),
         Scenario("check", lambda: check.main([*own, *out]), kinds=fewer),
         Scenario("preview", lambda: preview.main([*own, "--out", str(disk / "a.png")])),

@@ -1,4 +1,6 @@
-"""Turns a dataset of one format into another: VOC, COCO, CSV, YOLO, and from CrowdHuman.
+"""Turns a dataset of one format into another: VOC, COCO, CSV, YOLO, labelme, TFRecord.
+
+CrowdHuman's, CVAT's and TFDS's are read, too.
 
     python -m data.convert datasets/VOC2007 --to coco --out datasets/voc_coco
     python -m data.convert datasets/mine --to voc --out datasets/new \\
@@ -25,8 +27,8 @@ A dataset with defects stops at the first; to leave out and count what is defect
 What the target cannot hold is said, with counts. What no reader takes is not kept: VOC's truncated
 and pose, COCO's segmentations, keypoints and licences. DIR appears complete or not at all. Images
 are hard links where the disk allows, else symbolic ones: who changes the pixels of one changes the
-other, and symbolic links end with their source; --images copy keeps them apart. New splits keep
-images of the same bytes together.
+other, and symbolic links end with their source; --images copy keeps them apart. TFRecord holds
+them in its own files, byte for byte. New splits keep images of the same bytes together.
 """
 
 import argparse
@@ -56,6 +58,7 @@ from data.formats.recognition import (
     recognise,
 )
 from data.records import Dataset
+from data.storage import address, is_remote
 from data.stratify import make_whole
 from data.writers.boxes_csv import write_classes, write_rows
 from data.writers.images import image_names
@@ -135,6 +138,8 @@ def _check_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error("--make-class-map converts nothing: it takes SOURCE, --from and --splits")
     if not args.make_class_map and not (args.to and args.out):
         parser.error("expected --to and --out")
+    if args.to and args.images == "none" and TARGETS[args.to].image_folder is None:
+        parser.error(f"--images none: the images of {args.to} lie in its own files")
     if args.seed is not None and not args.split_fractions:
         parser.error("--seed is of --split-fractions")
 
@@ -162,7 +167,8 @@ def check_shares(shares: Sequence[tuple[str, float]]) -> None:
 def open_source(args: argparse.Namespace) -> Source:
     """Raises ValueError for a folder whose format or splits are not clear."""
     root = Path(args.source)
-    require_folder(root)
+    if not is_remote(address(root)):
+        require_folder(root)
     format_name = args.format or recognise(root)
     for option, given, name in (
         ("--images-from", args.images_from, "images"),

@@ -44,7 +44,7 @@ def read_source(source: Source, mapping: dict[str, str]) -> tuple[dict[str, Data
         if FORMATS[source.format].default_classes and unread:  # only what is chosen was counted
             parts.append(_read(replace(source, on_bad_annotation="drop"), split, unread))
         losses += [f"{name}: {loss}" for part in parts for loss in _left_out(part, mapping)]
-    numbers = None
+    numbers: tuple[int | str, ...] | None = None
     if FORMATS[source.format].numbers_classes:
         numbers = _category_ids(datasets.values(), mapping, classes)
         losses += [] if numbers else ["category ids: the splits disagree, counted from 1 instead"]
@@ -88,7 +88,7 @@ def _read(source: Source, split: str, mapping: dict[str, str]) -> Dataset:
 
 def _category_ids(
     datasets: Iterable[Dataset], mapping: dict[str, str], classes: Sequence[str]
-) -> tuple[int, ...] | None:
+) -> tuple[int | str, ...] | None:
     """The COCO ids of the new classes, of several made one the first; None if splits disagree."""
     pairs = {pair for d in datasets for pair in zip(d.classes, d.category_ids, strict=True)}
     number_of = dict(pairs)
@@ -99,7 +99,10 @@ def _category_ids(
 
 
 def _relabeled(
-    dataset: Dataset, mapping: dict[str, str], classes: tuple[str, ...], numbers: tuple[int, ...]
+    dataset: Dataset,
+    mapping: dict[str, str],
+    classes: tuple[str, ...],
+    numbers: tuple[int | str, ...],
 ) -> Dataset:
     """The dataset with new classes, without the objects of those left out."""
     label_of = {name: label for label, name in enumerate(classes)}

@@ -1,6 +1,7 @@
 """Writes datasets into a new folder."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 from data.formats import TARGETS
@@ -20,13 +21,17 @@ def write(
         task = bar.add_task("writing", total=num_images, text="")
         for split, dataset in datasets.items():
             of_images = [names[image] for image in dataset.images]
-            found = target.write(dataset, part, split, of_images)
+            advance = partial(bar.advance, task)
+            if target.image_folder is None:
+                found = target.write(dataset, part, split, of_images, advance)
+            else:
+                found = target.write(dataset, part, split, of_images)
+                folder = part / target.image_folder.format(split=split)
+                for image, name in zip(dataset.images, of_images, strict=True):
+                    if how != "none":
+                        place(image, folder / name, is_copy=how == "copy")
+                    advance()
             losses += [f"{split}: {loss}" for loss in found]
-            folder = part / target.image_folder.format(split=split)
-            for image, name in zip(dataset.images, of_images, strict=True):
-                if how != "none":
-                    place(image, folder / name, is_copy=how == "copy")
-                bar.advance(task)
     return losses
 
 

@@ -14,6 +14,9 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from data.images.decode import IMAGE_SUFFIXES
+from data.images.gif import FIRST_FRAME
+from data.images.jpeg import NO_END, STRAY_BREAK
+from data.images.tiff import FIRST_PAGE
 from data.records import Dataset
 
 SEVERITIES = ("error", "warning", "note")
@@ -26,23 +29,63 @@ MAX_PAIRS = 2_000_000  # compared at a time
 
 # What readers mend or leave out on purpose; whatever else they report, stops training.
 MENDED = {
+    FIRST_FRAME: "note",
+    FIRST_PAGE: "note",
+    NO_END: "note",
+    STRAY_BREAK: "note",
     "box clipped to the image": "note",
+    "box counted from the bottom, turned over": "note",
     "box slightly beyond the image": "note",
+    "circle taken as its box": "note",
     "class left out": "note",
     "class not declared": "warning",
+    "class of another number than its text": "warning",
+    "class without coordinates taken as no object": "warning",
     "corner counted from 0, clipped": "warning",
+    "corner counted from 1, moved by a pixel": "note",
+    "cuboid taken as its box": "note",
+    "decimal comma": "note",
+    "deleted object left out": "note",
+    "difficult flag other than 0 or 1": "note",
+    "ellipse taken as its box": "note",
+    "empty file of records": "warning",
+    "flag that is neither 0 nor 1, taken as 0": "note",
+    "flags of an image not read": "note",
+    "group taken as region to ignore": "note",
     "gtbox tagged background": "note",
+    "ignore flag other than 0 or 1": "note",
+    "ignore flag": "note",
     "ignored box without area": "note",
     "ignored without a box": "note",
+    "image found by its file's name": "note",
+    "image id given twice": "warning",
+    "image under another spelling": "note",
     "image under another suffix": "note",
+    "image under two names, taken as one": "note",
+    "image without JSON file left out": "note",
+    "image without XML": "warning",
     "image without label file": "note",
+    "labels under another spelling": "note",
+    "line of no set taken for train": "warning",
+    "line taken as its box": "note",
+    "mask taken as its box": "note",
     "person without head box": "note",
+    "point or line left out": "note",
     "polygon taken as its box": "note",
+    "region ignored for all classes": "note",
+    "rotated box taken as its box": "note",
+    "second box in an object": "note",
+    "shape beyond the image, cut off": "note",
+    "shape hidden in the image left out": "note",
+    "shape without a box left out": "note",
+    "shapes of a group taken as one object": "note",
+    "size not stated": "note",
     "zero box taken as no object": "note",
 }
 _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _OBJECT = re.compile(
-    r"(?:, |: )((?:object|line|row|entry) \d+|(?:images|annotations|categories)\[\d+\])"
+    r"(?:, |: )((?:record \d+, )?(?:object|line|row|entry|shape|image) \d+|record \d+|"
+    r"(?:images|annotations|categories|shapes)\[\d+\])"
     rf"( \((?:{_QUOTED}|[^()'\"])*\))?(, gtboxes\[\d+\])?"
 )
 OF_ONE_IMAGE = (".xml", ".txt")  # annotation files; others hold those of many images

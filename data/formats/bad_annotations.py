@@ -48,6 +48,11 @@ class Judge:
             raise error
         self.defects.add(error.kind, str(error))
 
+    def note(self, image: str | Path, header: ImageHeader) -> None:
+        """Counts what was mended in an image file, or is left out of it."""
+        for note in header.notes:
+            self.defects.add(note, f"{image}: {note}")
+
     def load(self, function: Callable[[Item], Result], items: Iterable[Item]) -> dict[Item, Result]:
         """{item: function(item)}, in order, without those whose DatasetError is rejected.
 
@@ -148,6 +153,8 @@ class Judge:
         """
         if images and not classes:
             raise DatasetError(f"{name}: no object in the split to take the classes from")
+        for image, header in images.values():
+            self.note(image, header)
         sizes = np.array([(header.width, header.height) for _, header in images.values()])
         index = np.asarray(image_index, np.int64)
         of_boxes = sizes.reshape(-1, 2)[index]

@@ -1,14 +1,16 @@
 """How a format of annotations is recognised, read and written: one record each, see FORMATS."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data.formats.foreign import hint
 from data.records import Dataset, DatasetError
 from data.stratify import shared_out
 
-LAYOUT = ("delimiter", "header")  # options that decide which objects a split has
+LAYOUT = ("delimiter", "header", "class_file")  # options that decide which objects a split has
 SHARES = ("train", "val", "all")  # splits that a dataset has which is not divided itself
 
 
@@ -18,13 +20,14 @@ class Target:
 
     write: (dataset, root, split, names of the images) writes the annotations of a split and returns
         what the format could not hold, in words with counts. The images are the caller's to place.
-    image_folder: where its images lie below root, with {split} in it.
+    image_folder: where its images lie below root, with {split} in it; None: in what `write` writes,
+        which takes a function, too, and calls it after each image.
     by_stem: whether two images may not differ in the suffix alone. flat: no subfolders.
     needed: splits that the format's own tools do not train without.
     """
 
-    write: Callable[[Dataset, Path, str, Sequence[str]], list[str]]
-    image_folder: str
+    write: Callable[..., list[str]]
+    image_folder: str | None
     by_stem: bool = False
     flat: bool = False
     needed: tuple[str, ...] = ()
@@ -48,12 +51,14 @@ class Format:
     undivided: root -> the split, for `read`, of all images of a dataset without train and val of
         its own, None where it has its own. `data.val_fraction` shares it out, see `read_split`.
     uses: keywords of `read`, by the names they have in configs.schema.Data; `delimiter` and
-        `header` are those of Data.csv, `image_sizes` the sizes in a file of detections.
+        `header` are those of Data.csv, `image_sizes` the sizes in a file of detections. All formats
+        take the names in a class file; one that uses `class_file` their numbers, too.
     declares_classes: its files list all classes, in the order of their labels.
     numbers_classes: its classes have numbers of their own (`Dataset.category_ids`).
     default_classes: the classes that are read unless others are asked for; empty: all.
     prepare: makes the dataset at root if it is not there.
     target: None where datasets cannot be converted to it.
+    name: what it is called in `FORMATS`, which sets it.
     """
 
     read: Callable[..., Dataset]
@@ -66,6 +71,7 @@ class Format:
     default_classes: tuple[str, ...] = ()
     prepare: Callable[[Path], object] | None = None
     target: Target | None = None
+    name: str = ""
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -88,9 +94,10 @@ class Format:
         self._make(root)
         used = {name: options[name] for name in self.uses if name in options}
         whole = self._whole(root, split)
-        dataset = self.read(
-            root, whole or split, classes, on_bad_annotation=on_bad_annotation, **used
-        )
+        with self._hinting(root):
+            dataset = self.read(
+                root, whole or split, classes, on_bad_annotation=on_bad_annotation, **used
+            )
         if whole is None:
             return dataset
         dataset = replace(dataset, name=f"{root.resolve().name}/{split}")
@@ -113,12 +120,24 @@ class Format:
         found: dict[str, None] = {}
         for split in dict.fromkeys(splits):
             try:
-                split = self._whole(root, split) or split
-                found |= dict.fromkeys(self.find_classes(root, split, **used))
+                with self._hinting(root):
+                    split = self._whole(root, split) or split
+                    found |= dict.fromkeys(self.find_classes(root, split, **used))
             except DatasetError:
                 if split not in optional:
                     raise
         return tuple(found if self.declares_classes or self.default_classes else sorted(found))
+
+    @contextlib.contextmanager
+    def _hinting(self, root: Path) -> Iterator[None]:
+        """Adds to a DatasetError whose files lie there, if they are of other formats only."""
+        try:
+            yield
+        except DatasetError as error:
+            words = hint(root, self.name) if self.prepare is None else ""
+            if not words:
+                raise
+            raise DatasetError(f"{error}; {words}", error.kind) from error
 
     def _whole(self, root: Path, split: str) -> str | None:
         """All of the dataset of which a split names a share, where it is not divided itself."""

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from data.formats.bad_annotations import Judge
-from data.images.decode import IMAGE_SUFFIXES, ImageHeader
+from data.images.decode import IMAGE_SUFFIXES, IMAGE_TYPES, ImageHeader
 from data.records import DatasetError
 
 Key = TypeVar("Key", bound=Hashable)
 
-NO_IMAGES = (".webp", ".tif", ".tiff", ".gif", ".heic", ".avif")  # that are none to our decoder
+NO_IMAGES = (".heic", ".avif", ".jp2", ".dng")  # that are none to our decoder
 
 
 def check_size(stated: tuple[float, float], header: ImageHeader, where: str) -> None:
@@ -63,7 +63,7 @@ class ImageFinder:
         looked, name = ", ".join(self.folders), name if len(name) <= 200 else f"{name[:197]}..."
         others = [n for place in self._places(inner) for n in names_in(place, NO_IMAGES)]
         other = next((n for n in others if os.path.splitext(n)[0] == stem), "none")
-        hint = "" if other == "none" else ", which is no JPEG, PNG or BMP"
+        hint = "" if other == "none" else f", which is no {IMAGE_TYPES}"
         message = f"{_text(where)}: expected the image {name} in {looked}, found {other}{hint}"
         raise DatasetError(message, "missing image")
 
@@ -202,6 +202,28 @@ def files_below(root: Path, *patterns: str) -> list[str]:
 def files_in(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
     """Paths of `names_in` a folder."""
     return [folder / name for name in names_in(folder, suffixes)]
+
+
+def folders_in(folder: str | Path) -> list[Path]:
+    """The folders in one, in order, without hidden ones; none where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:  # of a flat dataset, perhaps 100,000 files
+            names = [entry.name for entry in entries if entry.is_dir()]
+    except (OSError, ValueError):
+        return []
+    return [Path(folder, name) for name in sorted(names) if not _is_hidden(name)]
+
+
+def folders_below(folder: str | Path) -> Iterator[str]:
+    """The folder and all below it, the upper ones first, without hidden ones."""
+    for place, names, _ in os.walk(folder):
+        names[:] = sorted(name for name in names if not _is_hidden(name))
+        yield place
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a folder is none of a dataset's: .ipynb_checkpoints, what macOS adds to archives."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def names_in(folder: str | Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from data.formats import FORMATS
+from data.formats.foreign import hint
 from data.records import DatasetError
 
 SOURCES = tuple(name for name, form in FORMATS.items() if form.prepare is None)
@@ -19,10 +20,12 @@ def recognise(root: Path) -> str:
             found += [name] if FORMATS[name].find_splits(root) else []
         except DatasetError as error:  # another format's YAML file, or the only one and broken
             problems.append(f" ({error})")
+    if "cvat" in found:  # whose XML files any reader of a flat folder takes for VOC's
+        found = [name for name in found if name != "voc"]
     if len(found) != 1:
         what = ", ".join(found) or "".join(["none", *problems])
-        expected = "expected annotations of one format"
-        raise DatasetError(f"{root}: {expected}, found {what}; say it: --from")
+        advice = (not found and hint(root)) or "say it: --from"
+        raise DatasetError(f"{root}: expected annotations of one format, found {what}; {advice}")
     return found[0]
 
 
@@ -37,7 +40,8 @@ def found_splits(root: Path, format_name: str) -> dict[str, str]:
 def named_splits(splits: Sequence[str]) -> dict[str, str]:
     """{name in the target: split}; of an annotation file its stem, less what formats add to it.
 
-    Where tools give all files the same name, the folder's counts. A single folder `images` is all.
+    Where tools give all files the same name, the folder's counts. A single folder "images" or
+    "." is all.
     Raises ValueError for two of one name.
     """
     named: dict[str, str] = {}
@@ -45,9 +49,9 @@ def named_splits(splits: Sequence[str]) -> dict[str, str]:
         path = PurePosixPath(split)
         if path.name in ("_annotations.coco.json", "_annotations.csv") and path.parent.name:
             path = path.parent
-        stem = path.stem if path.suffix in (".json", ".csv", ".odgt", ".txt") else path.name
+        stem = path.stem if path.suffix in (".json", ".csv", ".odgt", ".txt", ".xml") else path.name
         name = re.sub(r"^(instances|annotation)_|_labels$", "", stem)
-        name = "all" if name == "images" else name
+        name = "all" if name in ("images", "") else name
         if not re.fullmatch(SPLIT_NAME, name):
             raise ValueError(f"--splits: expected a name or a file, found {split!r}")
         if name in named:

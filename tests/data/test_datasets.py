@@ -8,7 +8,7 @@ from loguru import logger
 from PIL import Image
 
 from configs.checked import ConfigError
-from configs.schema import Csv, Data
+from configs.schema import Csv, Data, Yolo
 from data.datasets import SETTINGS, class_names, log_defects, read_split
 from data.formats import FORMATS
 from data.formats.shapes import make_shapes
@@ -170,6 +170,12 @@ ODGT = (
     '{"ID": "a", "gtboxes": [{"tag": "person", "fbox": [2, 3, 10, 8], "vbox": [2, 3, 5, 5], '
     '"hbox": [20, 3, 10, 8]}]}'
 )
+LABELME = """{"shapes": [{"label": "person", "points": [[12, 11], [2, 3]],
+"shape_type": "rectangle"}, {"label": "head", "points": [[20, 3], [30, 11]],
+"shape_type": "rectangle"}], "imagePath": "../../a.png"}"""
+CVAT = """<annotations><image id="0" name="a.png" width="40" height="30"><box label="person"
+xtl="2" ytl="3" xbr="12" ybr="11"/><box label="head" xtl="20" ytl="3" xbr="30" ybr="11"/></image>
+</annotations>"""
 FILES = {
     "coco": {"train.json": COCO},
     "csv": {"train.csv": "a.png;2;3;12;11;person\na.png;20;3;30;11;head\n"},
@@ -179,6 +185,8 @@ FILES = {
         "data.yaml": "names: [head, person]\ntrain: images/train\nval: images/train\n",
     },
     "crowdhuman": {"train.odgt": ODGT},
+    "labelme": {"train/a.json": LABELME},
+    "cvat": {"train.xml": CVAT},
 }
 
 
@@ -208,6 +216,8 @@ def test_every_format_is_read_as_the_config_says(other):
             "csv": ("head", "person"),  # sorted
             "yolo": ("head", "person"),  # as declared
             "crowdhuman": ("person",),
+            "labelme": ("head", "person"),  # sorted
+            "cvat": ("head", "person"),  # sorted, as the file lists none
         }[other.format]
     )
     for chosen in (classes, ("person", "head")):
@@ -222,8 +232,8 @@ def test_every_format_is_read_as_the_config_says(other):
 
 
 def test_of_declared_classes_some_may_be_left_out(other):
-    if other.format == "csv":
-        with pytest.raises(DatasetError, match=r"line 2, class: expected one of person, found"):
+    if other.format in ("csv", "labelme"):
+        with pytest.raises(DatasetError, match=r"(class|label): expected one of person, found"):
             read_split(other, "train", ("person",))
         return
     found = read_split(other, "train", ("person",))
@@ -290,7 +300,7 @@ def test_only_the_split_that_is_judged_need_be_there(other):
         return
     assert class_names(absent, "train") == ("head", "person")
     if other.format != "yolo":  # whose classes stand elsewhere
-        with pytest.raises(DatasetError, match=r"none\.(csv|json)"):
+        with pytest.raises(DatasetError, match=r"none\.(csv|json)|(folder|subset) none"):
             class_names(absent)
 
 
@@ -302,7 +312,7 @@ def test_no_class_found_says_what_hid_them(tmp_path):
 
 
 def test_a_root_that_is_not_there(tmp_path):
-    for data_format in ("voc", "coco", "csv", "yolo", "crowdhuman"):
+    for data_format in ("voc", "coco", "csv", "yolo", "crowdhuman", "labelme", "cvat"):
         data = Data(format=data_format, root=str(tmp_path / "none"), classes=("person",))
         with pytest.raises(DatasetError, match="none: no such folder"):
             read_split(data, "train", ("person",))
@@ -329,7 +339,7 @@ def test_defects_are_listed_in_the_diary(tmp_path):
 def test_an_unknown_format_lists_those_there_are(tmp_path):
     with pytest.raises(ConfigError) as caught:
         class_names(Data(format="vocx", root=str(tmp_path)))
-    expected = "voc, coco, csv, yolo, crowdhuman, shapes"
+    expected = "voc, coco, csv, yolo, crowdhuman, labelme, cvat, tfrecord, tfds, shapes"
     assert str(caught.value) == f"data.format: expected one of {expected}, found 'vocx'"
 
 
@@ -337,6 +347,7 @@ OF_A_FORMAT = {
     "images": ("pictures",),
     "val_fraction": 0.3,
     "csv": Csv(header=False),
+    "yolo": Yolo(lines="boxes"),
     "person_box": "visible",
     "check_images": False,
 }
@@ -362,8 +373,8 @@ def test_a_setting_that_a_format_has_no_use_for_is_refused(name, setting, tmp_pa
     if SETTINGS[setting] in fake.options:
         with pytest.raises(DatasetError, match=r"^read$"):
             read_split(data, "train", ())
-        expected = False if setting == "csv" else OF_A_FORMAT[setting]
-        name = "header" if setting == "csv" else setting
+        nested = {"csv": ("header", False), "yolo": ("lines", "boxes")}
+        name, expected = nested.get(setting, (setting, OF_A_FORMAT[setting]))
         assert setting == "val_fraction" or taken[name] == expected, "that is tried above"
     else:
         with pytest.raises(ConfigError, match=rf"^data\.{setting}: expected .* unless format is "):

@@ -14,7 +14,7 @@ from data.datasets import class_names, read_split
 from data.detections.devkit import read_devkit
 from data.detections.project_json import JSON
 from data.formats.class_files import read_class_file
-from data.formats.voc import parse_annotation
+from data.formats.voc_xml import parse_annotation
 from data.records import DatasetError, Defects, assemble
 
 pytestmark = pytest.mark.quick

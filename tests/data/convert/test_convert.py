@@ -11,13 +11,17 @@ from PIL import Image
 
 from data.convert import writing
 from data.convert.__main__ import keep_inside, main, remarks
-from data.formats import TARGETS, recognition, voc
+from data.formats import FORMATS, TARGETS, recognition
 from data.formats.boxes_csv import read_csv
 from data.formats.class_files import read_class_file
 from data.formats.coco import read_coco
+from data.formats.labelme import read_labelme
+from data.formats.tfrecord import read_tfrecord
 from data.formats.voc import read_voc
 from data.formats.yolo import read_yolo
 from data.records import Defects, assemble
+from data.writers import tfrecord
+from tests.records import example, png, write_records
 
 pytestmark = pytest.mark.full
 
@@ -53,7 +57,9 @@ def source(tmp_path):
         root, target = tmp_path / f"source_{format_name}", TARGETS[format_name]
         for split, num in (("train", 4), ("val", 2)):
             names = [f"{split}{i}.png" for i in range(num)]
-            folder = root / target.image_folder.format(split=split)
+            folder = tmp_path / "records" / split
+            if target.image_folder is not None:
+                folder = root / target.image_folder.format(split=split)
             objects = [(i, (i, 2, 20.5, 12), i % 3) for i in range(num - (split == "train"))]
             dataset = make_dataset(folder, objects, names, **changes)
             target.write(dataset, root, split, names)
@@ -114,7 +120,8 @@ def test_bccd_comes_back_from_a_round_trip(shared_data, tmp_path, capsys):
 @pytest.mark.parametrize("to", TARGETS)
 def test_each_format_to_each(source, tmp_path, of, to):
     run(source(of), "--to", to, "--out", tmp_path / "out")
-    readers = {"voc": read_voc, "coco": read_coco, "csv": read_csv, "yolo": read_yolo}
+    readers = {"voc": read_voc, "coco": read_coco, "csv": read_csv, "yolo": read_yolo,
+               "tfrecord": read_tfrecord, "labelme": read_labelme}  # fmt: skip
     for split, num in (("train", 4), ("val", 2)):
         found = readers[to](tmp_path / "out", split, CLASSES)
         assert [Path(p).name for p in found.images] == [f"{split}{i}.png" for i in range(num)]
@@ -276,7 +283,7 @@ def test_an_image_set_comes_before_a_folder_of_its_name(source):
     root = source("voc")
     (root / "train").mkdir()
     (root / "train/train0.xml").write_text("<annotation/>")
-    assert voc._located(root, "train") == (root, "train")
+    assert len(read_voc(root, "train")) == 4
 
 
 def test_real_folders_of_voc(shared_data, tmp_path):
@@ -301,7 +308,10 @@ def test_real_folders_of_voc(shared_data, tmp_path):
 def test_coco_files(tmp_path, files, splits):
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).write_text("{}")
+        content = (
+            "{}" if "settings" in file else '{"images": [], "categories": [], "annotations": []}'
+        )
+        (tmp_path / file).write_text(content)
     assert list(recognition.found_splits(tmp_path, "coco")) == splits
 
 
@@ -406,7 +416,7 @@ def test_images_from_elsewhere(source, tmp_path):
     run(root, "--to", "voc", "--out", tmp_path / "out", *words)
     assert len(read_voc(tmp_path / "out", "val")) == 2
     with pytest.raises(
-        ValueError, match=r"--images-from: is for coco, csv, yolo, crowdhuman; .* is voc"
+        ValueError, match=r"--images-from: is for coco, csv, yolo, crowdhuman, labelme.*; .* is voc"
     ):
         run(tmp_path / "out", "--to", "csv", "--out", tmp_path / "x", "--images-from", ".")
 
@@ -605,6 +615,56 @@ def split_ids(folder, *splits):
     return [(folder / f"ImageSets/Main/{split}.txt").read_text().split() for split in splits]
 
 
+@pytest.fixture
+def records(tmp_path):
+    """Splits of two images each, one of them a JPEG called as if it were a PNG."""
+    names = ["a.png", "b/A.jpg", "x", "a.png"]
+    images = [png(0), png(1), png(2, suffix="JPEG"), png(3)]
+    examples = [
+        example(image, [(1, 2, 20, 12, "cat")], filename=[name.encode()], source_id=[b"%d" % n])
+        for n, (image, name) in enumerate(zip(images, names, strict=True))
+    ]
+    write_records(tmp_path / "records/train.record", examples[:2])
+    write_records(tmp_path / "records/val.record", examples[2:])
+    return tmp_path / "records", images
+
+
+@pytest.mark.parametrize("to", ["voc", "coco", "csv", "yolo"])
+@pytest.mark.parametrize("how", ["link", "copy"])
+def test_images_in_records_become_files(records, tmp_path, to, how):
+    """By their names, with a number where two would have one, and the suffix of what they are."""
+    root, images = records
+    main([str(root), "--to", to, "--out", str(tmp_path / "out"), "--images", how])
+    folders = [TARGETS[to].image_folder.format(split=split) for split in ("train", "val")]
+    # Only where splits have folders of their own may an image of each have one name.
+    last = "a.png" if folders[0] != folders[1] else "a-3.png"
+    places = zip(
+        [folders[0]] * 2 + [folders[1]] * 2, ["a.png", "A-2.png", "x.jpg", last], strict=True
+    )
+    for (folder, name), image in zip(places, images, strict=True):
+        path = tmp_path / "out" / folder / name
+        assert path.read_bytes() == image
+        assert not path.is_symlink()
+    form = FORMATS[to]
+    dataset = form.read_split(tmp_path / "out", "train", None, "error", {})
+    assert dataset.boxes.tolist() == [[1, 2, 20, 12]] * 2
+
+
+def test_records_in_a_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETINANET_CACHE", str(tmp_path / "cache"))  # no file there has a time
+    write_records("ram://convert/train.record", [example(png(4), [(1, 2, 20, 12, "cat")])])
+    main(["ram://convert", "--to", "voc", "--out", str(tmp_path / "out")])
+    assert (tmp_path / "out/JPEGImages/a.png").read_bytes() == png(4)
+
+
+def test_new_splits_of_records(records, tmp_path):
+    root, images = records
+    shares = ["--split-fractions", "train=.5", "val=.5"]
+    main([str(root), "--to", "coco", "--out", str(tmp_path / "out"), *shares])
+    found = {path.read_bytes() for path in (tmp_path / "out").rglob("*.[jp][pn]g")}
+    assert found == set(images)
+
+
 def test_new_splits_hold_every_image_once(source, tmp_path):
     root, words = source("csv"), ("--to", "voc", "--split-fractions", "a=.5", "b=.5")
     run(root, *words, "--out", tmp_path / "one")
@@ -732,6 +792,7 @@ def test_a_run_that_fails_leaves_nothing(source, tmp_path, monkeypatch, to):
         raise OSError("disk full")
 
     monkeypatch.setattr(writing, "place", fail)
+    monkeypatch.setattr(tfrecord, "_serialized", fail)
     with pytest.raises(OSError, match="disk full"):
         run(root, "--to", to, "--out", tmp_path / "out")
     assert files_below(tmp_path) == before
@@ -791,6 +852,7 @@ def test_the_summary_counts(source, tmp_path, capsys):
         (["x", "--split-fractions", "..=1"], "expected NAME=SHARE, found '..=1'"),
         (["x", "--split-fractions", "a=much"], "expected NAME=SHARE, found 'a=much'"),
         (["x", "--classes", "a", "--class-map", "b"], "not allowed with argument"),
+        (["x", "--to", "tfrecord", "--out", "y", "--images", "none"], "lie in its own files"),
     ],
 )
 def test_options_that_do_not_go_together(words, message, capsys):

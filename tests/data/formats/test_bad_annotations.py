@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data.formats.bad_annotations import Judge
+from data.images.decode import ImageHeader
 from data.records import DatasetError
 
 pytestmark = pytest.mark.quick
@@ -97,3 +98,14 @@ def test_what_is_loaded_keeps_its_order_without_what_is_rejected(policy):
     else:
         assert judge.load(halve, [4, 3, 2]) == {4: 2, 2: 1}
         assert judge.defects.messages == [("odd", "3 is odd")]
+
+
+def test_what_was_mended_in_an_image_is_counted_once_each():
+    judge = Judge("error")
+    headers = {
+        "1": ("a.jpg", ImageHeader(40, 30, 1, notes=("one", "other"))),
+        "2": ("b.jpg", ImageHeader(40, 30, 1)),
+    }
+    objects = {"image_index": [0, 0], "boxes": [[1, 1, 9, 9]] * 2, "labels": [0, 0]}
+    dataset = judge.assemble("x", ["dog"], headers, str, **objects)
+    assert dataset.defects.messages == [("one", "a.jpg: one"), ("other", "a.jpg: other")]

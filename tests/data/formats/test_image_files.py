@@ -120,8 +120,10 @@ def test_ever_fewer_of_the_last_folders_count(tmp_path):
 
 
 def test_an_image_of_another_kind_is_named(tmp_path):
-    touch(tmp_path / "x.webp")
-    with pytest.raises(DatasetError, match=r"found x\.webp, which is no JPEG, PNG or BMP"):
+    touch(tmp_path / "x.heic")
+    with pytest.raises(
+        DatasetError, match=r"found x\.heic, which is no JPEG, PNG, BMP, WebP, TIFF or GIF"
+    ):
         ImageFinder([tmp_path]).find("x.jpg", PLACE)
 
 
