@@ -34,7 +34,7 @@ from data.formats.csv_layouts import (
     told_by_header,
     told_by_line,
 )
-from data.formats.format import SHARES, Format, Target
+from data.formats.format import SHARES, Format, Target, names_of
 from data.formats.image_files import (
     ImageFinder,
     check_size,
@@ -128,6 +128,7 @@ def read_csv(
         boxes=boxes,
         written=layout.written,
         labels=labels,
+        difficult=[row.is_difficult for row in rows],
         ignore=[row.is_group for row in rows],
     )
 
@@ -233,9 +234,10 @@ def _name(split: str) -> str:
 
 
 def _file_names(split: str) -> Iterator[str]:
-    for suffix in (".csv", ".txt"):
-        for name in NAMES:
-            yield name.format(split).removesuffix(".csv") + suffix
+    for alias in names_of(split):
+        for suffix in (".csv", ".txt"):
+            for name in NAMES:
+                yield name.format(alias).removesuffix(".csv") + suffix
 
 
 def _is_classes(path: Path) -> bool:
@@ -249,7 +251,7 @@ def _is_classes(path: Path) -> bool:
 
 
 def _listing(root: Path) -> str:
-    names = [path.name for path in files_in(root, (".csv", ".txt"))]
+    names = files_below(root, "*.csv", "*.txt", "*/*.csv")
     return f"there are {', '.join(names)}" if names else "there is no .csv or .txt"
 
 
@@ -283,7 +285,7 @@ def _read_file(
                 rows.append(layout.row(number + 1, fields))
         except DatasetError as error:
             judge.reject(DatasetError(f"{path}, line {number + 1}: {error}", error.kind))
-    if "group" in layout.columns:
+    if layout.is_fractions and "group" in layout.columns:
         names = _descriptions(path.parent)
         rows = [row._replace(name=names.get(row.name, row.name)) for row in rows]
     return _File(path, layout, rows)

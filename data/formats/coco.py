@@ -30,7 +30,7 @@ from data.files import open_data
 from data.formats.bad_annotations import Judge
 from data.formats.class_names import choose_classes, count_left_out
 from data.formats.coco_entries import MENDERS, Annotation, Category, Change, Image
-from data.formats.format import Format, Target
+from data.formats.format import Format, Target, names_of
 from data.formats.image_files import ImageFinder, check_size, files_below, find_images, first_file
 from data.formats.json_text import json_problem
 from data.formats.plausibility import require_plausible
@@ -211,12 +211,13 @@ def _find_file(root: Path, split: str) -> Path:
     if split.lower().endswith(".json"):
         names = [split]
     else:
-        instances = f"instances_{split}.json"
-        names = [f"annotations/{instances}", f"annotations/{split}.json", f"{split}.json"]
-        names += [f"{split}/_annotations.coco.json", instances]
-        others = files_below(root, "annotations/*.json", "*.json")
-        of_split = [file for file in others if re.split("[_-]", Path(file).stem)[-1] == split]
-        names += of_split if len(of_split) == 1 else []
+        names, others = [], files_below(root, "annotations/*.json", "*.json")
+        for name in names_of(split):
+            instances = f"instances_{name}.json"
+            names += [f"annotations/{instances}", f"annotations/{name}.json", f"{name}.json"]
+            names += [f"{name}/_annotations.coco.json", instances]
+            of_split = [file for file in others if re.split("[_-]", Path(file).stem)[-1] == name]
+            names += of_split if len(of_split) == 1 else []
     return first_file(root, names, "no JSON file", "*.json", "*/*.json")
 
 
@@ -559,7 +560,7 @@ def _undivided(root: Path) -> str | None:
     """The only file, where no name is that of a split: CVAT's, Label Studio's result.json."""
     if any(_SPLIT.search(file.lower()) for file in _candidates(root)):
         return None
-    found = _find_splits(root)
+    found = _find_splits(root) or _candidates(root)  # reading says what is wrong with the only one
     return found[0] if len(found) == 1 else None
 
 

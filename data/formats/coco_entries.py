@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Meta, Struct
 from pycocotools import mask
 
-from data.formats.text_files import decimal
+from data.formats.text_files import decimal, flag
 from data.images.decode import MAX_PIXELS
 
 Change = tuple[str, str]
@@ -142,9 +142,8 @@ def _number(value: Any) -> Any:
 
 def _flag(value: Any) -> Any:
     """0 or 1 for what says it in another type, null for 0; anything else as it is."""
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return int(value.lower() == "true")
-    return 0 if value is None else _whole(_number(value))
+    is_set = flag(value) if value is None or isinstance(value, str) else None
+    return _whole(value) if is_set is None else int(is_set)
 
 
 def segmentation_box(segmentation: object) -> list[float] | None:

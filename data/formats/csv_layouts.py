@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from data.formats.plausibility import Written
-from data.formats.text_files import decimal, quoted
+from data.formats.text_files import decimal, flag, quoted
 from data.images.decode import IMAGE_SUFFIXES
 from data.records import DatasetError
 
@@ -36,6 +36,9 @@ COLUMNS = {
     "h": ("bboxheight", "boxheight", "bboxh", "bh", "h"),
     "bbox": ("bbox",),
     "class": tuple(_CLASS.split()),
+    "set": ("set", "split", "subset", "partition", "mlusage"),
+    "difficult": ("difficult", "isdifficult"),
+    "group": ("isgroupof", "iscrowd", "ignore"),
     "width": ("imagewidth", "imgwidth", "width"),
     "height": ("imageheight", "imgheight", "height"),
 }  # what header rows call them, less case and all but letters and digits; the first there counts
@@ -43,11 +46,12 @@ CORNERS, SIDES, CENTER = ("x1", "y1", "x2", "y2"), ("x1", "y1", "w", "h"), ("cx"
 MAX_PATH = 1000  # characters of an image's path
 NO_VALUE = frozenset(("", "nan", "none", "null", "na", "n/a", "<na>", "#n/a"))  # less case
 SETS = {
-    "TRAIN": "train", "TRAINING": "train", "VALIDATE": "val", "VALIDATION": "val", "TEST": "test",
-    "UNASSIGNED": "", "": "",
+    "TRAIN": "train", "TRAINING": "train", "VALIDATE": "val", "VALIDATION": "val", "VALID": "val",
+    "VAL": "val", "TEST": "test", "TESTING": "test", "UNASSIGNED": "", "": "",
 }  # fmt: skip
 
 _VIA = ("filename", "regionshapeattributes", "regionattributes")
+_FLAGS = ("set", "difficult", "group")
 _OPEN_IMAGES = frozenset(("imageid", "labelname", "xmin", "xmax", "ymin", "ymax", "isgroupof"))
 _NOT_READ = {  # columns that tell a layout: whose it is, and the way out
     ("filelist", "spatialcoordinates"): ("VIA 3", "export COCO there"),
@@ -67,7 +71,8 @@ class Row(NamedTuple):
     texts: of the box, as they stand. box: x1, y1, x2, y2, nan where a text is no number; empty if
     the line states none. size: the texts of the image's width and height, where there are such
     columns. part: train, val or test where the file says it. shape: of a region that is no
-    rectangle. has_comma: whether a number has a decimal comma.
+    rectangle. is_group: whether it is a group or a region to ignore. has_comma: whether a number
+    has a decimal comma.
     """
 
     line: int
@@ -78,6 +83,7 @@ class Row(NamedTuple):
     size: tuple[str, ...]
     part: str
     is_group: bool
+    is_difficult: bool
     shape: str
     has_comma: bool
 
@@ -127,7 +133,7 @@ class Layout:
         if box and self.form is not CORNERS:
             box = _corners(box, self.form)
         part = fields[at["set"]].upper() if "set" in at else ""
-        if part not in SETS:
+        if part not in SETS and self is _AUTOML:  # under a header it may be anything
             message = f"expected a set of {', '.join(SETS)}, found {quoted(part)}"
             raise DatasetError(message, "malformed line")
         return Row(
@@ -137,8 +143,9 @@ class Layout:
             box,
             name,
             (fields[at["width"]], fields[at["height"]]) if "width" in at else (),
-            SETS[part],
-            "group" in at and fields[at["group"]] == "1",
+            SETS.get(part, ""),
+            "group" in at and bool(flag(fields[at["group"]])),
+            "difficult" in at and bool(flag(fields[at["difficult"]])),
             shape,
             has_comma,
         )
@@ -250,9 +257,8 @@ def told_by_header(fields: Sequence[str], where: str, needs_class: bool = True) 
             message += "; a single class of all boxes is named by data.classes"
         raise DatasetError(f"{where}: {message}")
     if not {"width", "height"} <= columns.keys():
-        columns = {column: at for column, at in columns.items() if column in (*needed, "class")}
+        columns = {c: at for c, at in columns.items() if c in (*needed, "class", *_FLAGS)}
     if set(names).issuperset(_OPEN_IMAGES):
-        columns["group"] = names.index("isgroupof")
         return Layout(columns, len(names), is_fractions=True)
     return Layout(columns, len(names), form, _listed(columns) if is_listed else None)
 

@@ -4,7 +4,8 @@
 rotation><attribute name="difficult">...; see https://docs.cvat.ai/docs/other/xml_format. Corners
 are continuous pixels, 0 at the left edge of the first pixel. Of a rotated box, polygon, ellipse,
 cuboid and mask the box around it is taken and counted; points, polylines, skeletons and tags have
-none and are counted. A checkbox "difficult" is VOC's flag, as in CVAT's own export to VOC.
+none and are counted. A checkbox "difficult" is VOC's flag, as in CVAT's own export to VOC;
+"ignore" makes a region to ignore.
 """
 
 import math
@@ -24,7 +25,7 @@ from data.formats.bad_annotations import Judge
 from data.formats.class_names import choose_classes, class_label, count_left_out, fit_names
 from data.formats.format import Format
 from data.formats.image_files import ImageFinder, check_size, files_below, find_images, first_file
-from data.formats.text_files import OF_DATASET, number_in, quoted
+from data.formats.text_files import OF_DATASET, flag, number_in, quoted
 from data.images.decode import ImageHeader, read_header
 from data.records import Dataset, DatasetError
 
@@ -57,6 +58,7 @@ class _Object(NamedTuple):
     label: str | None
     corners: tuple[float, float, float, float]
     difficult: str
+    ignore: str
 
 
 class _Contents(NamedTuple):
@@ -131,6 +133,7 @@ def read_cvat(
         boxes=boxes,
         labels=labels[rows["label"]],
         difficult=rows["difficult"],
+        ignore=rows["ignore"],
     )
 
 
@@ -204,7 +207,9 @@ def find_splits(root: Path) -> list[str]:
         return files
     if files:
         subsets = [name for name in _subsets(root / files[0]) if name]
-        return subsets if len(subsets) > 1 else ["all"]
+        held_out = SPLITS[1] | SPLITS[2]
+        is_part = len(subsets) > 1 or any(name.lower() in held_out for name in subsets)
+        return subsets if is_part else ["all"]
     below = files_below(root, f"[!.]*/{FILE}")
     return [Path(name).parent.name for name in below if is_cvat(root / name)]
 
@@ -323,16 +328,17 @@ def _read_image(element: etree._Element, contents: _Contents) -> None:
             continue
         if kind == BOX and _rotation(shape, where):
             kind = ROTATED
-        contents.objects.append(_Object(index, number, kind, label, corners, _difficult(shape)))
+        flags = _attribute(shape, "difficult"), _attribute(shape, "ignore")
+        contents.objects.append(_Object(index, number, kind, label, corners, *flags))
 
 
 def _where(path: Path, image: str, number: int, kind: str, label: str | None) -> str:
     return f"{path}, shape {number} ({kind} {quoted(label)} of {quoted(image)})"
 
 
-def _difficult(shape: etree._Element) -> str:
+def _attribute(shape: etree._Element, name: str) -> str:
     for attribute in shape.iterchildren("attribute"):
-        if (attribute.get("name") or "").lower() == "difficult":
+        if (attribute.get("name") or "").lower() == name:
             return sys.intern((attribute.text or "").strip().lower())
     return ""
 
@@ -463,6 +469,7 @@ _ROW = np.dtype(
         ("label", np.int64),
         ("corners", np.float64, 4),
         ("difficult", bool),
+        ("ignore", bool),
         ("is_hull", bool),
     ]
 )
@@ -485,14 +492,16 @@ def _objects(
         if item.kind != BOX:
             message = f"{contents.where(item)}: took the box around it"
             judge.defects.add(f"{item.kind} taken as its box", message)
-        if item.difficult not in ("", "0", "1", "false", "true"):
-            found = f"expected true or false, found {quoted(item.difficult)}: taken for false"
-            message = f"{contents.where(item)}, difficult: {found}"
-            judge.defects.add("difficult flag other than 0 or 1", message)
-        difficult = item.difficult in ("1", "true")
+        flags = []
+        for name, text in (("difficult", item.difficult), ("ignore", item.ignore)):
+            flags.append(bool(flag(text)))
+            if text not in ("", "0", "1", "false", "true"):
+                found = f"found {quoted(text)}: taken for {str(flags[-1]).lower()}"
+                message = f"{contents.where(item)}, {name}: expected true or false, {found}"
+                judge.defects.add(f"{name} flag other than 0 or 1", message)
         is_hull = item.kind in (ROTATED, ELLIPSE)
         objects.append(item)
-        rows.append((index_of[item.image], label, item.corners, difficult, is_hull))
+        rows.append((index_of[item.image], label, item.corners, *flags, is_hull))
     return objects, np.array(rows, _ROW)
 
 

@@ -11,7 +11,13 @@ from data.records import Dataset, DatasetError
 from data.stratify import shared_out
 
 LAYOUT = ("delimiter", "header", "class_file")  # options that decide which objects a split has
+VAL = ("val", "valid", "validation")  # names of one split
 SHARES = ("train", "val", "all")  # splits that a dataset has which is not divided itself
+
+
+def names_of(split: str) -> tuple[str, ...]:
+    """The names under which a split is looked for, its own first."""
+    return (split, *(name for name in VAL if name != split)) if split == "val" else (split,)
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,8 @@ def find_images(
         found[key] = path
         suffix = os.path.splitext(name)[1]
         if not _composed(name).endswith(_composed(path.name)) and suffix:
-            what = "spelling" if name.endswith(path.suffix) else "suffix"
+            is_same = name.lower().endswith(path.suffix.lower())
+            what = "spelling" if is_same else "suffix"
             message = f"{where()}: expected the image {name}, took {path}"
             judge.defects.add(f"image under another {what}", message)
     return found

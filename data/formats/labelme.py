@@ -39,7 +39,7 @@ from data.formats.image_files import (
     require_folder,
 )
 from data.formats.json_text import decode_json
-from data.formats.text_files import quoted
+from data.formats.text_files import flag, quoted
 from data.images.decode import ImageHeader, read_header
 from data.records import Dataset, DatasetError
 from data.writers.labelme import IGNORED, write_labelme
@@ -330,7 +330,7 @@ def _parse(path: str, *stamp: int) -> Annotation:
 def _box(number: int, shape: _Shape, where: str) -> _Box:
     kind = shape.shape_type or "polygon"
     label = shape.label if shape.label is None else str(shape.label)
-    flags = shape.flags or {}
+    flags = {name.lower(): value for name, value in (shape.flags or {}).items()}
     corners, group = _corners(kind, shape.points, f"{where} ({quoted(label)})"), None
     if kind == RECTANGLE and len({x for x, _ in shape.points}) > 2:
         kind = "rotation"
@@ -523,12 +523,12 @@ def _boxes(
 
 
 def _flag(name: str, value: object, where: str, judge: Judge) -> bool:
+    is_set = bool(flag(value))
     if value not in (None, False, True, 0, 1):
-        found = quoted(str(value))
-        message = f"{where}, flags: expected {name} to be true or false, found {found}: not set"
+        found = f"found {quoted(str(value))}: taken for {str(is_set).lower()}"
+        message = f"{where}, flags: expected {name} to be true or false, {found}"
         judge.defects.add(f"{name} flag other than 0 or 1", message)
-        return False
-    return bool(value)
+    return is_set
 
 
 FORMAT = Format(

@@ -11,6 +11,7 @@ from data.records import DatasetError
 
 SHOWN = 60  # characters of a text of the file in a message
 OF_ONE_IMAGE, OF_DATASET = 2**26, 2**31  # bytes of an annotation file at most
+_TRUE, _FALSE = ("true", "yes", "t", "y"), ("false", "no", "f", "n", "none", "null", "nan", "")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
@@ -54,6 +55,18 @@ def csv_fields(line: str, delimiter: str = ",") -> list[str]:
         return [field.strip() for field in line.split(delimiter)]  # csv takes five times as long
     reader = csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True)
     return [field.strip() for field in next(reader)]
+
+
+def flag(value: object) -> bool | None:
+    """Whether a flag is set: true, yes and numbers but 0 are, false, no and nothing are not.
+
+    None for what is none of them.
+    """
+    if isinstance(value, str):
+        text, number = value.strip().lower(), decimal(value.strip())
+        is_set = True if text in _TRUE else False if text in _FALSE else None
+        return is_set if math.isnan(number) else number != 0
+    return bool(value) if value is None or isinstance(value, (bool, int, float)) else None
 
 
 def decimal(text: str | None) -> float:

@@ -17,7 +17,7 @@ from data.formats.class_names import class_label, fit_names
 from data.formats.format import Format, Target
 from data.formats.image_files import check_size
 from data.formats.plausibility import require_plausible
-from data.formats.text_files import decimal, number_in, quoted
+from data.formats.text_files import decimal, flag, number_in, quoted
 from data.formats.voc_layout import VocFiles, find_files, find_splits, undivided
 from data.formats.voc_xml import CORNERS, ROTATED, Annotation, VocObject, parse_annotation
 from data.images.decode import MAX_PIXELS, ImageHeader, read_header
@@ -279,11 +279,10 @@ def _note_shape(objects: Sequence[VocObject], number: int, where: str, judge: Ju
 
 
 def _difficult(text: str | None, where: str, judge: Judge) -> bool:
-    """Reads true, yes and numbers but 0 as difficult; a text other than 0 and 1 is counted."""
+    """A text other than 0 and 1 is counted; what is neither true nor false is not difficult."""
     if text in (None, "", "0", "1"):
         return text == "1"
-    number = decimal(text)
-    is_difficult = text.lower() in ("true", "yes") if math.isnan(number) else number != 0
+    is_difficult = bool(flag(text))
     message = f"{where}: expected 0 or 1, found {quoted(text)}, taken for {int(is_difficult)}"
     judge.defects.add("difficult flag other than 0 or 1", message)
     return is_difficult

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from data.files import open_data
 from data.formats.bad_annotations import Judge
+from data.formats.format import VAL
 from data.formats.image_files import (
     NO_IMAGES,
     ImageFinder,
@@ -28,7 +29,6 @@ from data.records import DatasetError
 XML = (".xml",)
 IMAGE_FOLDERS = ("jpegimages", "images")
 ANNOTATION_FOLDERS = ("annotations", "annots", "labels")
-VAL = ("val", "valid", "validation")
 DIVIDED = ("train", "training", *VAL, "test", "testing")  # names of a part of a dataset
 
 _SUFFIXES = (*IMAGE_SUFFIXES, *NO_IMAGES, *XML)  # that lists add to an id

@@ -226,7 +226,9 @@ def _parse_yaml(path: Path) -> Description:
     base, splits = content.get("path"), _splits(content, path)
     if base is not None and not isinstance(base, str):
         raise DatasetError(f"{path}, path: expected a path, found {type(base).__name__}")
-    names = _class_names(content["names"], path)
+    names, count = _class_names(content["names"], path), content.get("nc")
+    if isinstance(count, str) and count.strip().isdigit() and int(count) != len(names):
+        raise DatasetError(f"{path}, nc: expected {len(names)} as there are names, found {count}")
     wanted = (path.parent / place for place in (base or ".", *_tails(base or "")))
     base = next(filter(os.path.isdir, wanted), path.parent)
     return Description(path, names, base, splits, _declared(content, path))
