@@ -49,7 +49,7 @@ MENDED = {
     "difficult flag other than 0 or 1": "note",
     "ellipse taken as its box": "note",
     "empty file of records": "warning",
-    "flag that is neither 0 nor 1, taken as 0": "note",
+    "flag that is neither 0 nor 1, taken as 1": "note",
     "flags of an image not read": "note",
     "group taken as region to ignore": "note",
     "gtbox tagged background": "note",

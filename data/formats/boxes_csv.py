@@ -28,8 +28,8 @@ from data.formats.csv_layouts import (
     PLAIN,
     Layout,
     Row,
-    has_no_value,
     is_header,
+    is_image,
     require_readable,
     told_by_header,
     told_by_line,
@@ -43,7 +43,7 @@ from data.formats.image_files import (
     find_images,
     require_folder,
 )
-from data.formats.text_files import csv_fields, decimal, number_in, quoted, text_lines
+from data.formats.text_files import csv_fields, decimal, has_no_value, number_in, quoted, text_lines
 from data.images.decode import ImageHeader, read_header
 from data.records import Dataset, DatasetError
 from data.writers.boxes_csv import write_csv
@@ -280,7 +280,7 @@ def _read_file(
     rows = []
     for number in numbers:
         try:
-            fields = _fields(lines[number], delimiter, layout.width)
+            fields = _fields(lines[number], delimiter, layout)
             if any(fields):
                 rows.append(layout.row(number + 1, fields))
         except DatasetError as error:
@@ -324,13 +324,15 @@ def _split(line: str, delimiter: str, width: int) -> list[str]:
     return line.strip().rsplit(None, width - 1) if delimiter == " " else csv_fields(line, delimiter)
 
 
-def _fields(line: str, delimiter: str, width: int) -> list[str]:
-    """The fields of a line, as many as `width`."""
-    problem = f"found {line[:60]!r}"
+def _fields(line: str, delimiter: str, layout: Layout) -> list[str]:
+    """The fields of a line, as many as the layout has; of a mere path all others are empty."""
+    width, problem = layout.width, f"found {line[:60]!r}"
     try:
         fields = _split(line, delimiter, width)
     except csv.Error as error:
         fields, problem = [], f"{error}, {problem}"
+    if fields and layout.columns["image"] == 0 and not any(fields[1:]) and is_image(fields[0]):
+        fields = (fields + [""] * width)[:width]
     if len(fields) != width:
         message = f"expected {width} fields between {delimiter!r}, found {len(fields)}: {problem}"
         raise DatasetError(message, "malformed line")

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from data.formats.plausibility import Written
-from data.formats.text_files import decimal, flag, quoted
+from data.formats.text_files import decimal, flag, has_no_value, quoted
 from data.images.decode import IMAGE_SUFFIXES
 from data.records import DatasetError
 
 Cells = tuple[Sequence[str], str, str]  # the texts of a box, its class, its shape: see Row
 
 _IMAGE = "filename file imagepath imagename image imgpath imgname img filepath path imageid imgid"
-_CLASS = "class classname label labelname category categoryname name classid"
+_CLASS = "classname labelname categoryname class label category name classid"
 COLUMNS = {
     "image": tuple(_IMAGE.split()),
     "x1": ("xmin", "x1", "left", "bboxxmin", "roix1", "x", "bboxx"),
@@ -44,7 +44,6 @@ COLUMNS = {
 }  # what header rows call them, less case and all but letters and digits; the first there counts
 CORNERS, SIDES, CENTER = ("x1", "y1", "x2", "y2"), ("x1", "y1", "w", "h"), ("cx", "cy", "w", "h")
 MAX_PATH = 1000  # characters of an image's path
-NO_VALUE = frozenset(("", "nan", "none", "null", "na", "n/a", "<na>", "#n/a"))  # less case
 SETS = {
     "TRAIN": "train", "TRAINING": "train", "VALIDATE": "val", "VALIDATION": "val", "VALID": "val",
     "VAL": "val", "TEST": "test", "TESTING": "test", "UNASSIGNED": "", "": "",
@@ -57,6 +56,7 @@ _NOT_READ = {  # columns that tell a layout: whose it is, and the way out
     ("filelist", "spatialcoordinates"): ("VIA 3", "export COCO there"),
     ("annotator", "leadtime"): ("Label Studio", "export COCO, YOLO or Pascal VOC there"),
     ("boxesstring",): ("Global Wheat 2021", "write a line a box"),
+    ("x3", "y3"): ("polygons of four corners", "write the box around each"),
 }
 _CLASS_ATTRIBUTES = (*COLUMNS["class"], "type", "object")  # what users of VIA call a class
 _BAD_JSON = (msgspec.MsgspecError, UnicodeEncodeError, RecursionError)
@@ -151,11 +151,6 @@ class Layout:
         )
 
 
-def has_no_value(text: str) -> bool:
-    """Whether a text is empty or what tools write for nothing, such as nan."""
-    return text.casefold() in NO_VALUE
-
-
 def _corners(box: tuple[float, ...], form: tuple[str, ...]) -> tuple[float, ...]:
     x, y, w, h = box
     if form is CENTER:
@@ -191,7 +186,7 @@ def _makes_sense(fields: Sequence[str], layout: Layout) -> bool:
     columns = layout.columns
     if "set" in columns and fields[columns["set"]].upper() not in SETS:
         return False
-    if layout is not PLAIN and not _is_image(fields[columns["image"]]):
+    if layout is not PLAIN and not is_image(fields[columns["image"]]):
         return False
     box = [fields[columns[column]] for column in layout.form]
     size = [fields[columns[column]] for column in ("width", "height") if column in columns]
@@ -206,7 +201,7 @@ def _is_none(texts: Sequence[str]) -> bool:
     return all(map(has_no_value, texts))
 
 
-def _is_image(text: str) -> bool:
+def is_image(text: str) -> bool:
     return text.lower().endswith(IMAGE_SUFFIXES)
 
 

@@ -328,7 +328,7 @@ def _read_image(element: etree._Element, contents: _Contents) -> None:
             continue
         if kind == BOX and _rotation(shape, where):
             kind = ROTATED
-        flags = _attribute(shape, "difficult"), _attribute(shape, "ignore")
+        flags = _attribute(shape, "difficult"), _attribute(shape, "ignore", "iscrowd", "is_crowd")
         contents.objects.append(_Object(index, number, kind, label, corners, *flags))
 
 
@@ -336,9 +336,9 @@ def _where(path: Path, image: str, number: int, kind: str, label: str | None) ->
     return f"{path}, shape {number} ({kind} {quoted(label)} of {quoted(image)})"
 
 
-def _attribute(shape: etree._Element, name: str) -> str:
+def _attribute(shape: etree._Element, *names: str) -> str:
     for attribute in shape.iterchildren("attribute"):
-        if (attribute.get("name") or "").lower() == name:
+        if (attribute.get("name") or "").lower() in names:
             return sys.intern((attribute.text or "").strip().lower())
     return ""
 

@@ -1,6 +1,7 @@
 """Image files: found by the names that annotations give, listed, of the size that is stated."""
 
 import os
+import re
 import unicodedata
 import urllib.parse
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -12,6 +13,9 @@ from data.images.decode import IMAGE_SUFFIXES, IMAGE_TYPES, ImageHeader
 from data.records import DatasetError
 
 Key = TypeVar("Key", bound=Hashable)
+
+_UPLOADED = re.compile("^[0-9a-f]{8}-")
+_HIDDEN = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")  # of macOS, Synology and Windows
 
 NO_IMAGES = (".heic", ".avif", ".jp2", ".dng")  # that are none to our decoder
 
@@ -128,12 +132,16 @@ def _composed(name: str) -> str:
 def _spellings(name: str) -> Iterator[str]:
     """A name as it stands; if it is an address, without its escapes and without its query.
 
-    Label Studio's "/data/local-files/?d=folder/a.jpg" names a file in the query.
+    Label Studio's "/data/local-files/?d=folder/a.jpg" names a file in the query, and it puts eight
+    digits before the names of files that are uploaded.
     """
     yield name
     plain = urllib.parse.unquote(name)
     if plain != name:
         yield plain
+    inner, _, file = plain.replace("\\", "/").rpartition("/")
+    if without := _UPLOADED.sub("", file):
+        yield f"{inner}/{without}" if inner else without
     path, is_query, query = plain.partition("?")
     if is_query:
         yield query.removeprefix("d=").partition("&")[0]
@@ -224,7 +232,7 @@ def folders_below(folder: str | Path) -> Iterator[str]:
 
 def _is_hidden(name: str) -> bool:
     """Whether a folder is none of a dataset's: .ipynb_checkpoints, what macOS adds to archives."""
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in _HIDDEN
 
 
 def names_in(folder: str | Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:

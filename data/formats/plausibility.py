@@ -1,7 +1,7 @@
 """Boxes that were written in another unit or order than they are read in, told by their share.
 
-A single box may be anything; where more than half of a split's boxes make sense only when they are
-read in another way, the file was written in that way.
+A single box may be anything; where more than half of a split's boxes (a quarter, if they are
+several) make sense only when they are read in another way, the file was written in that way.
 Letters: T objects.
 """
 
@@ -15,11 +15,11 @@ from data.records import DatasetError
 # height in fractions of the image.
 Written: TypeAlias = Literal["corners", "corner and size", "fractions"]
 
-MOST = 0.5  # of the boxes
+MOST, ALL = 0.5, 0.95  # of the boxes
 FEW = 3  # boxes that tell corners from sizes; one tells fractions from pixels
 FRACTION = 2.0  # px from the image's corner that no fraction goes beyond
 TOLERANCE = 2.0  # px beyond the image that rounding explains
-INVERTED = 0.25  # of sizes read as corners that many at least have the second left of the first
+MANY = 0.25  # of the boxes; with FEW at least they are too many for single mistakes
 
 
 def require_plausible(
@@ -52,33 +52,40 @@ def _suspicion(
     side = second - first
     if written == "fractions":
         is_far = ((first < -0.5 * sizes) | (second > 1.5 * sizes)).any(axis=1)
-        if _are_most(is_far):
+        if _are_many(is_far):
             return int(is_far.sum()), "expected fractions of the image, found pixels"
         first = (first + second) / 2
     else:
         is_tiny = (second <= FRACTION).all(axis=1) & (first >= -1).all(axis=1)
-        is_tiny &= (sizes > 10 * FRACTION).all(axis=1)
-        if _are_most(is_tiny):
+        is_tiny &= (sizes > 10 * FRACTION).all(axis=1) & (side > 0).all(axis=1)
+        if _are_many(is_tiny):
             return int(is_tiny.sum()), "expected pixels, found fractions of the image"
     if len(boxes) < FEW:
         return None
     if written == "corners":
         as_sizes = ((second > 0) & (first + second <= limit)).all(axis=1)
         count = int(np.count_nonzero((side < 0).any(axis=1) & as_sizes))
-        if as_sizes.mean() > 0.95 and count >= max(FEW, INVERTED * len(boxes)):
+        if as_sizes.mean() > ALL and count >= max(FEW, MANY * len(boxes)):
+            if (side < 0).all(axis=1).mean() > MOST:
+                problem = "found the second before the first, or width and height"
+                return count, f"expected two corners of a box, {problem}"
             return count, "expected two corners of a box, found a corner, width and height"
         return None
     as_corners = ((side > first) & (side <= limit)).all(axis=1)
-    is_wrong = ((boxes[:, 2:] > limit) | (boxes[:, :2] < -TOLERANCE)).any(axis=1) & as_corners
+    is_beyond = boxes[:, 2:] > limit
+    if written == "fractions":  # of a corner and a size the corner says nothing
+        is_beyond |= boxes[:, :2] < -TOLERANCE
+    is_wrong = is_beyond.any(axis=1) & as_corners
     if areas is not None:
         of_corners = (side - first).prod(axis=1)
         is_wrong |= (
             as_corners & np.isclose(areas, of_corners) & ~np.isclose(areas, side.prod(axis=1))
         )
-    if _are_most(is_wrong):
+    if is_wrong.mean() > MOST or (as_corners.mean() > ALL and _are_many(is_wrong)):
         return int(is_wrong.sum()), "expected width and height, found a second corner"
     return None
 
 
-def _are_most(flags: Any) -> bool:
-    return bool(np.mean(flags) > MOST)
+def _are_many(flags: Any) -> bool:
+    share = np.mean(flags)
+    return bool(share > MOST or (share >= MANY and np.count_nonzero(flags) >= FEW))

@@ -11,7 +11,8 @@ from data.records import DatasetError
 
 SHOWN = 60  # characters of a text of the file in a message
 OF_ONE_IMAGE, OF_DATASET = 2**26, 2**31  # bytes of an annotation file at most
-_TRUE, _FALSE = ("true", "yes", "t", "y"), ("false", "no", "f", "n", "none", "null", "nan", "")
+NO_VALUE = frozenset(("", "nan", "none", "null", "na", "n/a", "<na>", "#n/a"))  # less case
+_TRUE, _FALSE = ("true", "yes", "t", "y"), ("false", "no", "f", "n", *NO_VALUE)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
@@ -55,6 +56,11 @@ def csv_fields(line: str, delimiter: str = ",") -> list[str]:
         return [field.strip() for field in line.split(delimiter)]  # csv takes five times as long
     reader = csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True)
     return [field.strip() for field in next(reader)]
+
+
+def has_no_value(text: str) -> bool:
+    """Whether a text is empty or what tools write for nothing, such as nan."""
+    return text.casefold() in NO_VALUE
 
 
 def flag(value: object) -> bool | None:

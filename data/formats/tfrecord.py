@@ -439,12 +439,12 @@ def _areas(rows: _Rows, boxes: np.ndarray, is_wanted: np.ndarray, judge: Judge) 
 
 
 def _flags(rows: _Rows, key: str, kept: np.ndarray, judge: Judge) -> np.ndarray:
-    """(number of kept,) bool; other numbers than 0 and 1 are taken for 0, counted."""
+    """(number of kept,) bool; other numbers than 0 and 1 are taken for 1, counted."""
     values = rows.of(key, 0)[kept]
     for place in np.flatnonzero((values != 0) & (values != 1)).tolist():
         message = f"{rows.where(kept[place])}, {key}: expected 0 or 1, found {values[place]}"
-        judge.defects.add("flag that is neither 0 nor 1, taken as 0", message)
-    return values == 1
+        judge.defects.add("flag that is neither 0 nor 1, taken as 1", message)
+    return values != 0
 
 
 # ------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from data.formats.class_names import class_label, fit_names
 from data.formats.format import Format, Target
 from data.formats.image_files import check_size
 from data.formats.plausibility import require_plausible
-from data.formats.text_files import decimal, flag, number_in, quoted
+from data.formats.text_files import decimal, flag, has_no_value, number_in, quoted
 from data.formats.voc_layout import VocFiles, find_files, find_splits, undivided
 from data.formats.voc_xml import CORNERS, ROTATED, Annotation, VocObject, parse_annotation
 from data.images.decode import MAX_PIXELS, ImageHeader, read_header
@@ -126,7 +126,7 @@ def _load(
         header = _stated_header(annotation, image_sizes.get(image_id))
     # Tools leave a size out or write 0; one that is filled in and not the image's says that the
     # boxes are another image's.
-    if not all(text in (None, "", "0") for text in annotation.size):
+    if not all(has_no_value(text or "") or text == "0" for text in annotation.size):
         check_size(_stated_size(annotation), header, f"{annotation.path}, size")
     return annotation, image, header
 

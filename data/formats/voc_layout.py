@@ -16,6 +16,7 @@ from data.formats.format import VAL
 from data.formats.image_files import (
     NO_IMAGES,
     ImageFinder,
+    files_in,
     folders_below,
     folders_in,
     names_in,
@@ -92,9 +93,38 @@ def find_splits(root: Path) -> list[str]:
 
 
 def undivided(root: Path) -> str | None:
-    """The only split, where it is not called after a part of a dataset: CVAT's default, "all"."""
+    """The only split, where it is not called after a part of a dataset: CVAT's default, "all".
+
+    Raises DatasetError for lists in a place where none is read: the set is divided, not whole.
+    """
     splits = find_splits(root)
-    return splits[0] if len(splits) == 1 and splits[0].lower() not in DIVIDED else None
+    if len(splits) != 1 or splits[0].lower() in DIVIDED:
+        return None
+    if splits == ["all"] and (lists := _lists_elsewhere(root)):
+        found = ", ".join(str(path) for path in lists[:4])
+        raise DatasetError(f"{root}: expected lists of images in ImageSets/Main, found {found}")
+    return splits[0]
+
+
+def _lists_elsewhere(root: Path) -> list[Path]:
+    """Files called as lists of a split, up to two folders down, that begin with a known image."""
+    folders = [root, *folders_in(root)]
+    folders += [inner for folder in folders[1:] for inner in folders_in(folder)]
+    folders += folders_in(root / "ImageSets/Main")
+    files = [path for folder in folders for path in files_in(folder, (".txt", ".lst", ".csv"))]
+    named = [path for path in files if _LIST_IN_ROOT.fullmatch(path.stem)]
+    below = _walk(annotations_of(root), XML, deep=True) if named else ()
+    stems = {os.path.splitext(name)[0] for _, names in below for name in names}
+    return [path for path in named if _first_stem(path) in stems]
+
+
+def _first_stem(path: Path) -> str:
+    """The stem of what the first line of a list names."""
+    try:
+        _, line = next(iter(numbered_lines(path)), (0, ""))
+    except DatasetError:
+        return ""
+    return Path(re.split(r"[\s,;]", line.replace("\\", "/"))[0]).stem
 
 
 # ------------------------------------------------------------------------------------------------
@@ -111,7 +141,7 @@ def annotations_of(root: Path) -> Path:
 
 
 def _images_of(root: Path) -> Path:
-    return _subfolder(root, IMAGE_FOLDERS, IMAGE_SUFFIXES)
+    return _subfolder(root, IMAGE_FOLDERS, (*IMAGE_SUFFIXES, *NO_IMAGES))
 
 
 def _subfolder(root: Path, names: Sequence[str], suffixes: Sequence[str]) -> Path:

@@ -486,7 +486,7 @@ def test_sizes_of_another_image(folder):
 
 BAD_LINES = {
     "few": ("a.jpg,1,2,3,dog", "malformed line", ": expected 6 fields between ',', found 5: found"),
-    "path-alone": ("a.jpg", "malformed line", "found 1: found 'a.jpg'"),
+    "path-alone": ("a", "malformed line", "found 1: found 'a'"),
     "many": ("x,y.jpg,1,2,3,4,dog", "malformed line", "found 7: found 'x,y.jpg,1,2,3,4,dog'"),
     "open-quote": ('"a.jpg,1,2,3,4,dog', "malformed line", "unexpected end of data"),
     "nul": ("a.jpg,1,\0,3,4,dog", "malformed line", "expected text, found a NUL character"),
@@ -571,8 +571,8 @@ WHOLE_FILES = {
     "utf-16": (BOX.encode("utf-16"), "line 1: expected text in UTF-8, found the byte 0xff"),
     "no-class-column": (
         "filename,xmin,ymin,xmax,ymax,id\na.jpg,1,2,3,4,dog",
-        "line 1: expected columns for class (class, classname, label, labelname, category, "
-        "categoryname, name, classid), found filename, xmin, ymin, xmax, ymax, id; a single class",
+        "line 1: expected columns for class (classname, labelname, categoryname, class, label, "
+        "category, name, classid), found filename, xmin, ymin, xmax, ymax, id; a single class",
     ),
     "no-height": (
         "filename,class,x,y,width\na.jpg,dog,1,2,3",

@@ -371,12 +371,12 @@ def test_corners_in_another_unit_are_refused(root, scale, message, policy):
         read_tfrecord(root, "train", on_bad_annotation=policy)
 
 
-def test_odd_flags_are_taken_for_0_and_counted(root):
+def test_odd_flags_are_taken_for_1_and_counted(root):
     write_records(root / "train.record", [record(0, CAT, DOG, object__difficult=[2, 1])])
     dataset = read_tfrecord(root, "train")
-    assert dataset.difficult.tolist() == [False, True]
+    assert dataset.difficult.tolist() == [True, True]
     [(kind, message)] = dataset.defects.messages
-    assert kind == "flag that is neither 0 nor 1, taken as 0"
+    assert kind == "flag that is neither 0 nor 1, taken as 1"
     where = f"{root}/train.record, record 0, object 0, image/object/difficult"
     assert message == f"{where}: expected 0 or 1, found 2"
 
