@@ -28,6 +28,7 @@ from data.formats.csv_layouts import (
     PLAIN,
     Layout,
     Row,
+    has_sets,
     is_header,
     is_image,
     require_readable,
@@ -219,7 +220,10 @@ def _says_parts(path: Path) -> bool:
     """Whether the lines of a file are of more sets than one, train, val and test."""
     lines = text_lines(path)
     likely = _likely(lines, "", path)
-    if likely is None or "set" not in likely[1].columns:
+    if likely is None:
+        return False
+    header = _try_fields(next(line for line in lines if line.strip()), likely[0])
+    if "set" not in likely[1].columns and not has_sets(header):
         return False
     rows = _read_file(path, "", None, Judge("drop")).rows
     return len({row.part for row in rows} - {""}) > 1

@@ -217,6 +217,11 @@ def is_header(fields: Sequence[str]) -> bool:
     return (known > 1 or names.issuperset(_VIA)) and not any(map(_is_number, fields))
 
 
+def has_sets(header: Sequence[str]) -> bool:
+    """Whether a column says of each line which split it is of."""
+    return not set(map(_plain, header)).isdisjoint(COLUMNS["set"])
+
+
 def require_readable(fields: Sequence[str], where: str) -> None:
     """Raises DatasetError for a header that is known and not read, with the way out."""
     names = set(map(_plain, fields))

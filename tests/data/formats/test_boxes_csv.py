@@ -632,3 +632,59 @@ def test_microcontrollers_agree_with_their_xml(shared_data, split):
         np.testing.assert_array_equal(
             dataset.boxes[dataset.rows(index)], voc.boxes[voc.rows(same)] + [1, 1, 0, 0]
         )
+
+
+# ------------------------------------------------------------------------------------------------
+# Columns beside the box
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["split", "set", "Subset"])
+def test_a_column_that_says_the_split_divides_the_file(folder, column):
+    text = f"filename,xmin,ymin,xmax,ymax,class,{column}\na.jpg,1,2,3,4,dog,train\n"
+    root = folder(text + "b.jpg,1,2,3,4,dog,Val\n", file="boxes.csv")
+    assert FORMAT.undivided(root) is None
+    assert [read_csv(root, split).image_ids for split in ("train", "val")] == [("a",), ("b",)]
+
+
+def test_a_column_of_other_sets_divides_nothing(folder):
+    text = "filename,xmin,ymin,xmax,ymax,class,split\na.jpg,1,2,3,4,dog,0\nb.jpg,1,2,3,4,dog,1\n"
+    assert FORMAT.undivided(folder(text, file="boxes.csv")) == "boxes.csv"
+
+
+def test_flags_in_columns(folder):
+    header = "filename,xmin,ymin,xmax,ymax,class,difficult,iscrowd\n"
+    rows = [
+        f"a.jpg,{x},2,{x + 2},9,dog,{flags}" for x, flags in ((1, "yes,0"), (2, "0,1"), (3, ","))
+    ]
+    dataset = read_csv(folder(header + "\n".join(rows)), "train")
+    assert dataset.difficult.tolist() == [True, False, False]
+    assert dataset.ignore.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("line", ["b.jpg", "b.jpg,", "b.jpg,,,,"])
+def test_a_path_alone_is_an_image_without_objects(folder, line):
+    dataset = read_csv(folder(BOX + f"\n{line}\n"), "train")
+    assert dataset.image_ids == ("a", "b")
+    assert dataset.row_splits.tolist() == [0, 1, 1]
+
+
+def test_polygons_of_four_corners_are_named(folder):
+    text = "filename,x1,y1,x2,y2,x3,y3,x4,y4,class\na.jpg,2,3,9,4,8,9,1,8,dog\n"
+    with pytest.raises(
+        DatasetError, match="CSV of polygons of four corners is not read; write the"
+    ):
+        read_csv(folder(text), "train")
+
+
+def test_a_name_counts_before_a_number(folder):
+    text = "filename,xmin,ymin,xmax,ymax,label,label_name\na.jpg,1,2,3,4,1,dog\n"
+    assert read_csv(folder(text), "train").classes == ("dog",)
+
+
+@pytest.mark.parametrize("name", ["valid.csv", "validation_labels.csv", "valid/_annotations.csv"])
+def test_val_is_found_under_its_other_names(folder, name):
+    root = folder(BOX)
+    write_image(root / "valid/a.jpg")
+    write_text(root / name, BOX)
+    assert len(read_csv(root, "val")) == 1

@@ -891,3 +891,18 @@ def test_mended_images_are_counted_where_headers_are_read(folder):
     kinds = ["line break before a JPEG", "JPEG without its end marker"]
     assert dataset.defects.messages == [(kind, f"{root / 'val/b.jpg'}: {kind}") for kind in kinds]
     assert read_coco(root, "val", check_images=False).defects.messages == []
+
+
+def test_the_only_file_says_what_is_wrong_with_it(tmp_path):
+    write(tmp_path / "result.json", b'{"images": [')
+    assert FORMAT.undivided(tmp_path) == "result.json"
+    with pytest.raises(DatasetError, match=r"result\.json: not a COCO instances file"):
+        FORMAT.read_split(tmp_path, "train", None, "error", {})
+
+
+@pytest.mark.parametrize("name", ["annotations/instances_validation.json", "valid.json"])
+def test_val_is_found_under_its_other_names(tmp_path, name):
+    write(tmp_path / name, instances([box()]))
+    for file in "ab":
+        write_image(tmp_path / f"images/{file}.jpg")
+    assert len(read_coco(tmp_path, "val")) == 2

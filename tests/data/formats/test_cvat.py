@@ -279,3 +279,17 @@ def test_files_that_are_refused(folder, text, part):
     with pytest.raises(DatasetError) as caught:
         read_cvat(root, "annotations.xml")
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ignore", "iscrowd"])
+def test_an_attribute_makes_a_region_to_ignore(folder, name):
+    flag = f'<attribute name="{name}">true</attribute>'
+    boxes = BOX.replace("></box>", f">{flag}</box>"), BOX
+    assert read_cvat(folder(*boxes), "all").ignore.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("subset", "expected"), [("Test", None), ("val", None), ("mine", "all")])
+def test_a_subset_that_is_held_out_is_not_shared_out(tmp_path, subset, expected):
+    write_image(tmp_path / "images/a.png")
+    write_xml(tmp_path / "annotations.xml", image(BOX, subset=subset))
+    assert undivided(tmp_path) == expected

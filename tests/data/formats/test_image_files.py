@@ -51,6 +51,7 @@ def test_of_another_machines_path_the_name_counts(tmp_path, name):
         "a%20b.png",
         "/content/drive/My Drive/SUB/A b.JPG",
         "..\\..\\media\\a b.jpg",
+        "upload/3f2a9c1b-a b.jpg",
     ],
 )
 def test_addresses_and_paths_of_elsewhere(tmp_path, name):

@@ -45,6 +45,10 @@ def test_fractions_as_pixels(written):
     assert suspicion(boxes, written) == expected
     assert "1 of 1 boxes" in suspicion(boxes[:1], written)
     judge([boxes[0], boxes[2]], written)
+    several = [boxes[0]] * 3 + [boxes[2]] * 9  # a quarter
+    assert "so it looks for 3 of 12 boxes" in suspicion(several, written)
+    judge([*several, boxes[2]], written)
+    judge([[0, 0, 0, 0]] * 3, written)  # boxes without area are no fractions
 
 
 @pytest.mark.parametrize("numbers", [(5, 6, 6, 6), (50, 60, 60, 60)])
@@ -64,6 +68,9 @@ def test_corners_as_width_and_height():
     judge(from_size(wrong, wrong), "corner and size")  # two are too few
     judge(from_size(wrong, right, right), "corner and size")
     judge(from_size((60, 50, 110, 40), (60, 50, 110, 40), right), "corner and size")
+    judge(from_size(*[(-5, -5, 60, 60)] * 3), "corner and size")  # left of the image is no sign
+    fit = (20, 30, 80, 90)
+    assert "for 3 of 12 boxes" in suspicion(from_size(*[wrong] * 3, *[fit] * 9), "corner and size")
     corners = (0.4, 0.5, 0.7, 0.9)  # as centre, width and height: from .05, .05 to .75, .95
     beyond = (0.6, 0.5, 0.9, 0.9)  # to 1.05, .95
     assert "a second corner" in suspicion(from_fractions(beyond, beyond, corners), "fractions")
@@ -85,6 +92,13 @@ def test_width_and_height_as_corners():
     judge(boxes[1:])  # two inverted boxes are two inverted boxes
     judge([*boxes, [100, 20, 150, 100]])  # a width of 150 from 100 on there is not
     judge([[10, 20, 30, 20]] * 9)  # no height, no width left of the corner
+
+
+def test_corners_in_the_other_order():
+    message = suspicion([[80, 90, 20, 30]] * 3)
+    assert (
+        "found the second before the first, or width and height: so it looks for 3 of 3" in message
+    )
 
 
 def test_no_box_is_no_suspicion():

@@ -7,6 +7,7 @@ import pytest
 from data.formats.text_files import (
     csv_fields,
     decimal,
+    flag,
     numbered_lines,
     quoted,
     text_lines,
@@ -75,3 +76,15 @@ def test_quoted_texts_are_short():
     assert quoted(None) == "nothing"
     assert quoted("a\nb") == r"'a\nb'"
     assert quoted("x" * 61) == repr("x" * 57 + "...")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (True, True), (0, False), (2, True), (None, False), ("1", True), ("0.0", False),
+        ("-1", True), ("Yes", True), (" TRUE ", True), ("no", False), ("False", False),
+        ("nan", False), ("", False), ("Unspecified", None), ([], None),
+    ],
+)  # fmt: skip
+def test_flags(value, expected):
+    assert flag(value) is expected

@@ -363,3 +363,21 @@ def test_a_line_without_end_is_refused_quickly(tree, make, line):
     with pytest.raises(DatasetError, match=r"train\.txt, line 1: expected the name .*\.\.\.'"):
         read(tree, "train")
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("name", ["splits/train.txt", "ImageSets/Main/a/val.txt", "lists/test.csv"])
+def test_lists_where_none_is_read_are_named(make, name):
+    """Not a share by val_fraction, silently; a list of something else is none."""
+    root = make("a.jpg", "a.xml", "b.jpg", "b.xml", {name: "JPEGImages/a.jpg 1\n"})
+    with pytest.raises(
+        DatasetError, match=f"expected lists of images in ImageSets/Main, .*/{name}"
+    ):
+        read(root, "train")
+    (root / name).write_text("something else\n")
+    assert len(read(root, "all").images) == 2
+
+
+def test_images_of_another_type_are_named_where_no_other_is(make):
+    root = make("Annotations/a.xml", {"JPEGImages/a.heic": "x"})
+    with pytest.raises(DatasetError, match=r"found a\.heic, which is no JPEG"):
+        read(root, "all")

@@ -741,3 +741,22 @@ def test_a_polygon_without_area(folder):
 def test_label_file_that_is_no_text(folder):
     root = folder(a=LINE, b=b"\xff\xfe\x00")
     assert_defect(root, "unreadable", "b.txt, line 1: expected text in UTF-8", num_boxes=1)
+
+
+@pytest.mark.parametrize(("count", "is_right"), [("3", True), ("2", False)])
+def test_nc_is_the_number_of_names(folder, count, is_right):
+    root = folder(a=LINE)
+    write(root / "data.yaml", NAMES | {"val": "images/val", "nc": int(count)})
+    if is_right:
+        assert len(read_yolo(root, "val")) == 1
+        return
+    with pytest.raises(
+        DatasetError, match=r"data\.yaml, nc: expected 3 as there are names, found 2"
+    ):
+        read_yolo(root, "val")
+
+
+def test_folders_that_systems_keep_for_themselves_are_passed_over(folder):
+    root = folder(a=LINE)
+    write_image(root / "images/val/@eaDir/a.jpg")
+    assert len(read_yolo(root, "val")) == 1
