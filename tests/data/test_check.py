@@ -577,6 +577,7 @@ def test_usage_and_config_errors(tmp_path):
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bccds_own_defects(shared_data):
     config = config_of(shared_data / "bccd", train="trainval", val="test")
     found = examined(config, decode=False)
@@ -587,6 +588,7 @@ def test_bccds_own_defects(shared_data):
     assert len(found) == 9
 
 
+@pytest.mark.slow
 def test_bccds_one_field_of_view_in_two_splits(shared_data):
     """BloodImage_00037 and _00038 are one smear, refocused: one is in val, the other in train."""
     found = examined(config_of(shared_data / "bccd"))

@@ -149,6 +149,7 @@ def test_a_reduced_picture_is_the_full_one_made_smaller(tmp_path, orientation, s
     assert np.abs(found - expected.numpy()).mean() < 2.5
 
 
+@pytest.mark.slow
 def test_twelve_megapixels_on_the_evaluation_path(tmp_path, reductions):
     path = tmp_path / "image.jpg"
     write(path, photo(3000, 4000), orientation=6)
