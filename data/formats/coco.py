@@ -32,7 +32,7 @@ from data.formats.class_names import choose_classes, count_left_out
 from data.formats.coco_entries import MENDERS, Annotation, Category, Change, Image
 from data.formats.format import Format, Target, names_of
 from data.formats.image_files import ImageFinder, check_size, files_below, find_images, first_file
-from data.formats.json_text import json_problem
+from data.formats.json_text import BAD_JSON, json_problem
 from data.formats.plausibility import require_plausible
 from data.formats.text_files import OF_DATASET, number_or_text, numbered_lines
 from data.images.decode import ImageHeader, read_header
@@ -64,7 +64,6 @@ _COLUMNS = np.dtype(
 _ROW = attrgetter(*(_COLUMNS.names or ()))
 LEFT_OUT, UNKNOWN = -1, -2  # in place of an image's index or a class's label
 
-_BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _FIELD = re.compile(r"\$\.(\w+)|field `(\w+)`")  # in msgspec's messages
 _KINDS = {  # of a field that is not as it should be; of the others "bad number"
     None: "malformed entry",
@@ -229,7 +228,7 @@ def _decode_file(path: Path) -> _File:
         data = data[len(BOM_UTF8) :]
     try:
         return msgspec.json.decode(data, type=_File)
-    except _BAD_JSON as error:
+    except BAD_JSON as error:
         place, problem = json_problem(error)
         problem = ", ".join(filter(None, ("not a COCO instances file", place))) + f": {problem}"
         raise DatasetError(f"{path}: {problem}") from error
@@ -247,13 +246,13 @@ def _chunks(
         numbers: Collection[int] = range(start, start + len(chunk))
         try:
             entries = of_all.decode(b"[" + b",".join(chunk) + b"]")
-        except _BAD_JSON:  # decode one by one to find the bad entry
+        except BAD_JSON:  # decode one by one to find the bad entry
             good: dict[int, Entry] = {}
             changes: dict[str, list[str]] = {}
             for number in numbers:
                 try:
                     good[number], changed = _decode(source, key, number, of_one)
-                except _BAD_JSON as error:
+                except BAD_JSON as error:
                     judge.reject(_malformed(source, key, number, error))
                     continue
                 for kind, message in changed:
@@ -268,7 +267,7 @@ def _chunks(
 def _decode(
     source: _Source, key: str, number: int, decoder: msgspec.json.Decoder[Entry]
 ) -> tuple[Entry, list[Change]]:
-    """An entry, mended if need be, and what was; raises one of _BAD_JSON."""
+    """An entry, mended if need be, and what was; raises one of BAD_JSON."""
     try:
         return decoder.decode(getattr(source.contents, key)[number]), []
     except msgspec.ValidationError:
@@ -297,7 +296,7 @@ def _loose(source: _Source, key: str, number: int) -> dict:
     """An entry as it is in the file; empty if it is no object or cannot be decoded."""
     try:
         entry = msgspec.json.decode(getattr(source.contents, key)[number])
-    except _BAD_JSON:
+    except BAD_JSON:
         return {}
     return entry if isinstance(entry, dict) else {}
 
